@@ -1,0 +1,32 @@
+# make quickstart | test | check | bench; the first call builds .venv with the exact versions of constraints.txt
+PYTHON ?= python3
+UV     := $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
+BIN    := .venv/bin
+READY  := .venv/.ready
+
+.PHONY: help quickstart test check bench clean
+help:
+	@sed -n 1p Makefile
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "srblock needs Python >= 3.11, $(PYTHON) is $$($(PYTHON) -V); try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(UV) || $(BIN)/python -m pip install -q --disable-pip-version-check uv
+	$(UV) pip install -q -p $(BIN)/python -c constraints.txt -e ".[experiments,dev]"
+	touch $@
+
+quickstart: $(READY)
+	$(BIN)/srblock compare R8 "R8 + SR(M=3, P=8)" --data digits --seeds 3
+
+# Two workers, one thread each: most tests are too small to feed two cores.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv out .pytest_cache .ruff_cache .mypy_cache .hypothesis
