@@ -1,0 +1,43 @@
+"""What a network costs: parameters and operations."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from srblock.surgery import blocks
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The size of a network and what its SR blocks add.
+
+    Attributes:
+        parameters: of the whole network.
+        overhead_percent: the blocks' parameters over those of the network without them, as in the paper's tables.
+        flops_per_image: floating-point operations of one forward pass (a multiply-add counts two) of convolutions
+            and matrix products.
+    """
+
+    parameters: int
+    overhead_percent: float
+    flops_per_image: int
+
+
+def cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
+    """Count parameters and operations for images of shape (C, H, W); the model stays as it is."""
+    parameters = sum(p.numel() for p in model.parameters())
+    added = sum(p.numel() for block in blocks(model).values() for p in block.parameters())
+    return Cost(parameters, 100 * added / (parameters - added), flops_per_image(model, shape))
+
+
+def flops_per_image(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Count the operations of one forward pass on a copy without data, so that no time is spent."""
+    hollow = copy.deepcopy(model).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        hollow(torch.empty(1, *shape, device="meta"))
+    return int(counter.get_total_flops())

@@ -1,0 +1,52 @@
+"""Test a finished run's weights again."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+
+from srblock.data import load
+from srblock.experiments.notation import parse
+from srblock.experiments.records import read_run
+from srblock.experiments.study import Study
+from srblock.training.checkpoint import CheckpointError, load_weights
+from srblock.training.loop import FORMATS
+from srblock.training.metrics import evaluate
+from srblock.training.recipe import Recipe
+
+
+def evaluate_run(directory: Path, *, source: str | None = None, device: torch.device) -> tuple[float, float, float]:
+    """Return test top-1 in percent and loss of a run's selected weights, and the top-1 that was recorded.
+
+    Args:
+        source: where the data is now; None for where it was. Other data of the same classes warns.
+
+    Raises: FileNotFoundError if the run is not finished; ValueError if the data has other classes or another size;
+    CheckpointError if the weights are damaged.
+    """
+    run = read_run(directory)
+    config = json.loads((directory / "config.json").read_text())
+    _, height, width = config["data"]["size"]
+    source = source or config["source"]
+    data = load(source, image_size=config["image_size"])
+    if list(data.classes) != config["data"]["classes"] or (data.channels, *data.size) != tuple(config["data"]["size"]):
+        raise ValueError(
+            f"the run was trained on {len(config['data']['classes'])} classes of {height}x{width} images; {source} has "
+            f"{len(data.classes)} classes, {data.size[0]}x{data.size[1]}: name the data it was trained on with --data"
+        )
+    if data.fingerprint != config["data"]["fingerprint"]:
+        warnings.warn(f"{source} is not the data that the run was trained on (other content)", stacklevel=2)
+    recipe = Recipe.from_dict(config["recipe"])
+    study = Study((parse(config["variant"]),), (config["seed"],), data, source, recipe)
+    model = study.build(study.variants[0], config["seed"])
+    weights = directory / "checkpoint.safetensors"
+    try:
+        model.load_state_dict(load_weights(weights))
+    except RuntimeError as error:
+        raise CheckpointError(f"{weights} does not fit {run.variant}: {error}") from error
+    model.to(device=device, memory_format=FORMATS[recipe.memory_format])
+    loss, top1 = evaluate(model, study.loaders(config["seed"], device).test.epoch(0), recipe, device)
+    return top1, loss, run.test_top1

@@ -1,0 +1,1 @@
+"""Train an image classifier: recipe, schedule, loop, checkpoint, runtime. Knows nothing of the block."""

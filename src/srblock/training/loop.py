@@ -1,0 +1,188 @@
+"""The training loop: every variant runs through these lines, with the block or without."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from srblock.data import Loader
+from srblock.training import checkpoint, runtime
+from srblock.training.files import write_bytes
+from srblock.training.metrics import Meter, autocast, evaluate
+from srblock.training.recipe import Recipe
+from srblock.training.schedule import learning_rate
+
+Record = dict[str, Any]
+Probe = Callable[[nn.Module], dict[str, float]]
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """The three parts of a data set that a run sees."""
+
+    train: Loader
+    validation: Loader
+    test: Loader
+
+
+def train(
+    model: nn.Module,
+    loaders: Loaders,
+    recipe: Recipe,
+    *,
+    directory: Path,
+    run: str,
+    seed: int,
+    device: torch.device,
+    probe: Probe | None = None,
+    on_epoch: Callable[[Record], None] | None = None,
+) -> Record:
+    """Train to the last epoch, going on from `directory` if it holds a started run, and test the selected epoch once.
+
+    The epoch best on validation (the first of equals) is selected. Leaves its weights in the model and in
+    `directory/checkpoint.safetensors`; every epoch is a line of `directory/metrics.jsonl`.
+
+    Args:
+        run: the run's identity; a trainer state of another run is refused.
+        seed: of the model's own randomness (dropout). Order and augmentation belong to the loaders.
+        probe: called after each validation; its figures are recorded with the epoch.
+        on_epoch: called with each finished epoch's record, those of an earlier start included.
+
+    Raises: TrainingDiverged, naming the epoch; CheckpointError; OSError if the folder cannot be written.
+    """
+    model.to(device=device, memory_format=FORMATS[recipe.memory_format])
+    optimizer = sgd(model, recipe, device)
+    state_file, history = directory / "trainer.safetensors", directory / "metrics.jsonl"
+    torch.manual_seed(seed)
+    state = checkpoint.TrainerState([], {})
+    if state_file.exists():
+        state = checkpoint.load_trainer(state_file, run, model, optimizer, device)
+    _write_history(history, state.metrics)
+    for record in state.metrics:
+        if on_epoch is not None:
+            on_epoch(record)
+    for epoch in range(state.epoch, recipe.epochs):
+        record = _epoch(model, optimizer, loaders, recipe, epoch, device)
+        if probe is not None:
+            record["probe"] = probe(model)
+        if epoch == 0 or record["validation_top1"] > max(past["validation_top1"] for past in state.metrics):
+            state.best = checkpoint.copy_weights(model)
+        state.metrics.append(record)
+        checkpoint.save_trainer(state_file, run, model, optimizer, state, device)
+        _write_history(history, state.metrics)
+        if on_epoch is not None:
+            on_epoch(record)
+    return _finish(model, loaders, recipe, state, directory, device)
+
+
+def sgd(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.SGD:
+    """Return the recipe's optimizer; the rate is set at every step."""
+    return torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        fused=device.type in ("cuda", "cpu"),
+    )
+
+
+def train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: Loader,
+    recipe: Recipe,
+    epoch: int,
+    device: torch.device,
+    *,
+    steps: int | None = None,
+) -> Meter:
+    """Train for one epoch (counted from 0), or its first `steps`, and return the sums over its batches."""
+    model.train()
+    meter = Meter(device)
+    for step, (images, labels) in enumerate(islice(loader.epoch(epoch), steps)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, epoch + step / len(loader))
+        with autocast(recipe, device):
+            logits = model(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        optimizer.step()
+        meter.add(loss, logits, labels)
+    return meter
+
+
+def _epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loaders: Loaders, recipe: Recipe, epoch: int, device: torch.device
+) -> Record:
+    start = runtime.now(device)
+    loss, top1 = train_epoch(model, optimizer, loaders.train, recipe, epoch, device).read()
+    if not math.isfinite(loss):
+        raise TrainingDiverged(
+            f"the training loss became {loss} in epoch {epoch + 1} of {recipe.epochs}; the epochs before are kept. "
+            "Try a lower learning rate, a warm-up or --clip-norm 1"
+        )
+    trained = runtime.now(device)
+    validation_loss, validation_top1 = evaluate(model, loaders.validation.epoch(0), recipe, device)
+    if not math.isfinite(validation_loss):
+        raise TrainingDiverged(
+            f"the validation loss became {validation_loss} in epoch {epoch + 1} of {recipe.epochs}; the epochs before "
+            "are kept. Try a lower learning rate, a warm-up or --clip-norm 1"
+        )
+    done = runtime.now(device)
+    return {
+        "epoch": epoch + 1,
+        "lr": optimizer.param_groups[0]["lr"],
+        "train_loss": loss,
+        "train_top1": top1,
+        "validation_loss": validation_loss,
+        "validation_top1": validation_top1,
+        "train_seconds": trained - start,
+        "seconds": done - start,
+    }
+
+
+def _finish(
+    model: nn.Module, loaders: Loaders, recipe: Recipe, state: checkpoint.TrainerState, directory: Path, device: torch.device
+) -> Record:
+    """Test the last and the selected epoch; the selected one is the result."""
+    _, last_top1 = evaluate(model, loaders.test.epoch(0), recipe, device)
+    model.load_state_dict(state.best)
+    start = runtime.now(device)
+    loss, top1 = evaluate(model, loaders.test.epoch(0), recipe, device)
+    seconds = runtime.now(device) - start
+    checkpoint.save_weights(directory / "checkpoint.safetensors", state.best)
+    best = max(state.metrics, key=lambda record: float(record["validation_top1"]))  # the first of equals
+    return {
+        "test_top1": top1,
+        "test_loss": loss,
+        "best_epoch": best["epoch"],
+        "validation_top1": best["validation_top1"],
+        "last_test_top1": last_top1,
+        "last_validation_top1": state.metrics[-1]["validation_top1"],
+        "train_ms_per_image": 1e3 * median(record["train_seconds"] for record in state.metrics) / loaders.train.images,
+        "eval_ms_per_image": 1e3 * seconds / loaders.test.images,
+        "wall_s": sum(record["seconds"] for record in state.metrics),
+    }
+
+
+def _write_history(path: Path, metrics: list[Record]) -> None:
+    write_bytes(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in metrics).encode())

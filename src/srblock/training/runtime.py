@@ -1,0 +1,108 @@
+"""The machine under a run: device, what it gains from, what to record of it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from srblock.training.recipe import Recipe
+
+PACKAGES = ("srblock", "torch", "torchvision", "timm", "numpy")
+# What may change the last bits of a result; reusing a run made under others warns.
+DECISIVE = ("device", "threads", "torch")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the named device; "auto" takes CUDA where there is one.
+
+    Raises: ValueError if the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here ({reason}); try --device auto or cpu") from error
+    return device
+
+
+def resolve(recipe: Recipe, device: torch.device, precision: str = "auto") -> Recipe:
+    """Fix precision and memory format before a run starts, so that the recipe says what was done.
+
+    "auto" takes bfloat16 on GPUs that compute in it, float32 elsewhere (on CPUs bfloat16 was measured slower).
+    """
+    if precision == "auto":
+        fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        precision = "bfloat16" if fast else "float32"
+    return replace(recipe, precision=precision, memory_format="channels_last")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, so that a clock read afterwards counts its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def now(device: torch.device) -> float:
+    """Return a clock in seconds, after the device has finished its work."""
+    synchronize(device)
+    return time.perf_counter()
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Describe what a run ran on: device, threads, versions, commit."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident size of this process so far, in MB of 1e6 bytes."""
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if platform.system() == "Darwin" else 1024) / 1e6
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return "CPU " + line.partition(":")[2].strip()
+    return f"CPU {platform.processor() or platform.machine()}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that runs, with a + if it was changed; None outside a checkout of srblock."""
+    try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie in a stranger's repository
+        return _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "--porcelain", "-uno", "..") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    here = Path(__file__).resolve().parent
+    done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=5)
+    return done.stdout.strip()
