@@ -1,0 +1,1 @@
+"""Networks of the paper: ResNets and VGGs, with attention and regularizers as options."""
