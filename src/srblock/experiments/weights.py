@@ -1,0 +1,99 @@
+"""Trained weights: read from a file, and loaded with a word on what did not fit.
+
+A head of another number of classes is left as it was built, and said so. Anything else that does not fit is an error:
+a network that is trained in part is not what anybody asked for.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+SHOWN = 5
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a .safetensors file, or from a .pth or .pt file without running what is in it.
+
+    Raises: ValueError if the file is missing, of another kind, broken, or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no weights file {path}; check the path")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is no whole safetensors file ({error}); copy or download it again") from error
+    if path.suffix not in (".pth", ".pt"):
+        raise ValueError(f"weights are read from .safetensors, .pth or .pt files, got {path.name}; convert it first")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} cannot be read as weights ({str(error).splitlines()[0]}): broken, or more than tensors; "
+            "save a state dict alone: torch.save(model.state_dict(), path)"
+        ) from error
+    return _state_dict(content, path)
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(
+            f"{path} holds no state dict, at the top or under {', '.join(WRAPPERS)}; save one with "
+            "torch.save(model.state_dict(), path)"
+        )
+    return dict(content)
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, classes: int, source: str) -> list[str]:
+    """Load a state dict and return the keys left out: those of a head with another number of classes.
+
+    Prefixes that DDP and torch.compile add to names are taken off.
+
+    Raises: ValueError if names or other shapes differ, naming the first.
+    """
+    state = {re.sub(r"^((module|_orig_mod)\.)+", "", key): value for key, value in state.items()}
+    own = model.state_dict()
+    unlike = [key for key in state if key in own and state[key].shape != own[key].shape]
+    head = [key for key in unlike if _is_head(state[key], own[key], classes)]
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    problems = (
+        ("not in them", missing),
+        ("of another shape", [f"{k} {_shape(state[k])} for {_shape(own[k])}" for k in unlike if k not in head]),
+        ("not in the network", [key for key in state if key not in own]),
+    )
+    if any(keys for _, keys in problems):
+        found = "; ".join(f"{len(keys)} {what} ({_first(keys)})" for what, keys in problems if keys)
+        raise ValueError(
+            f"the weights of {source} are not this network's: {found}; give weights of the plain network, without SR "
+            "block, of the same form and number of channels"
+        )
+    model.load_state_dict({key: value for key, value in state.items() if key not in head}, strict=False)
+    return head
+
+
+def _is_head(theirs: Tensor, own: Tensor, classes: int) -> bool:
+    return own.dim() > 0 and theirs.dim() == own.dim() and own.shape[0] == classes and theirs.shape[1:] == own.shape[1:]
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
