@@ -242,6 +242,8 @@ def _one(
         _warn_if_elsewhere(run, here)
         progress.finished(config, run.result)
         return run
+    for scrap in directory.glob(".*.tmp"):  # of a process killed while writing; the lock is ours
+        scrap.unlink()
     where = {"source": study.source, "image_size": study.image_size}
     write_json(directory / "config.json", config.as_dict() | where)
     model = study.build(config.variant, config.seed)

@@ -79,7 +79,8 @@ def train(
     for epoch in range(state.epoch, recipe.epochs):
         record = _epoch(model, optimizer, loaders, recipe, epoch, device)
         if probe is not None:
-            record["probe"] = probe(model)
+            with torch.no_grad():
+                record["probe"] = probe(model)
         if epoch == 0 or record["validation_top1"] > max(past["validation_top1"] for past in state.metrics):
             state.best = checkpoint.copy_weights(model)
         state.metrics.append(record)
@@ -178,8 +179,8 @@ def _finish(
         "validation_top1": best["validation_top1"],
         "last_test_top1": last_top1,
         "last_validation_top1": state.metrics[-1]["validation_top1"],
-        "train_ms_per_image": 1e3 * median(record["train_seconds"] for record in state.metrics) / loaders.train.images,
-        "eval_ms_per_image": 1e3 * seconds / loaders.test.images,
+        "train_ms_per_image": 1e3 * median(record["train_seconds"] for record in state.metrics) / loaders.train.images_per_epoch,
+        "eval_ms_per_image": 1e3 * seconds / loaders.test.images_per_epoch,
         "wall_s": sum(record["seconds"] for record in state.metrics),
     }
 

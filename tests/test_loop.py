@@ -1,0 +1,205 @@
+"""The loop on images made so that the answer is known."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from srblock.data import Loader
+from srblock.training import checkpoint
+from srblock.training.loop import Loaders, TrainingDiverged, train
+from srblock.training.metrics import evaluate
+from srblock.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=4, batch_size=16, learning_rate=0.05, schedule="cosine", padding=1, flip=False)
+
+
+def striped(images: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Noise with a bright half: class 0 left, class 1 right."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(images) % 2
+    pixels = torch.randint(0, 100, (images, 1, 8, 8), generator=generator)
+    for half in (0, 1):
+        pixels[labels == half, :, :, 4 * half : 4 * half + 4] += 120
+    return pixels.to(torch.uint8), labels
+
+
+def loaders(recipe: Recipe = RECIPE, seed: int = 0) -> Loaders:
+    def part(images: int, part_seed: int, training: bool) -> Loader:
+        pixels, labels = striped(images, part_seed)
+        mean, std = [0.43], [0.26]
+        return Loader(
+            pixels, labels, None, batch_size=recipe.batch_size, mean=mean, std=std, device=CPU, dtype=torch.float32,
+            memory_format=torch.channels_last, padding=recipe.padding if training else 0, flip=False,
+            shuffle=training, seed=seed,
+        )  # fmt: skip
+
+    return Loaders(part(96, 1, True), part(32, 2, False), part(32, 3, False))
+
+
+def network(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(512, 2)
+        )
+
+
+def run(directory: Path, model: nn.Module | None = None, recipe: Recipe = RECIPE, **options: Any) -> dict[str, Any]:
+    options = {"run": "test", "seed": 0, "device": CPU} | options
+    return train(model or network(), loaders(recipe), recipe, directory=directory, **options)
+
+
+def lines(directory: Path) -> list[dict[str, Any]]:
+    """The recorded epochs without their wall times."""
+    records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if "seconds" not in key} for record in records]
+
+
+def test_learns_and_records(tmp_path: Path) -> None:
+    model = network()
+    result = run(tmp_path, model, probe=lambda m: {"weight": float(m[0].weight.sum())})
+    records = lines(tmp_path)
+    assert result["test_top1"] == 100
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4]
+    assert records[-1]["train_loss"] < 0.5 * records[0]["train_loss"]
+    assert records[-1]["validation_loss"] < 0.1
+    assert len({record["probe"]["weight"] for record in records}) == 4, "the probe sees the weights of each epoch"
+    assert all(0 <= record["lr"] <= 0.05 for record in records)
+    saved = checkpoint.load_weights(tmp_path / "checkpoint.safetensors")
+    assert saved.keys() == model.state_dict().keys()
+    assert all(torch.equal(saved[key], value) for key, value in model.state_dict().items())
+
+
+def test_tests_the_epoch_best_on_validation(tmp_path: Path) -> None:
+    class Forgets(nn.Module):
+        """Answers the opposite from its fourth validation on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = network()
+            self.register_buffer("validations", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.body(x)
+            return -logits if self.validations >= 3 and not self.training else logits
+
+    model = Forgets()
+    result = run(tmp_path, model, probe=lambda m: m.validations.add_(1) and {})
+    records = lines(tmp_path)
+    best = max(record["validation_top1"] for record in records)
+    assert result["best_epoch"] < 4
+    assert result["validation_top1"] == best > 90
+    assert result["test_top1"] > 90
+    assert result["last_validation_top1"] == records[-1]["validation_top1"] < 10
+    assert result["last_test_top1"] < 10
+
+
+def test_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """Dropout's random state, momentum and batch statistics all continue."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    expected = run(whole)
+    for stop in (1, 3):
+
+        def interrupt(record: dict[str, Any], stop: int = stop) -> None:
+            if record["epoch"] == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(parts, on_epoch=interrupt)
+        assert len(lines(parts)) == stop
+        torch.rand(7)  # other work in between must not matter
+    seen: list[int] = []
+    result = run(parts, on_epoch=lambda record: seen.append(record["epoch"]))
+    assert seen == [1, 2, 3, 4], "earlier epochs are reported again"
+    assert lines(parts) == lines(whole)
+    assert (parts / "checkpoint.safetensors").read_bytes() == (whole / "checkpoint.safetensors").read_bytes()
+    timeless = [key for key in expected if not key.endswith(("_s", "_ms_per_image"))]
+    assert {key: result[key] for key in timeless} == {key: expected[key] for key in timeless}
+
+
+def test_another_seed_or_rate_is_another_result(tmp_path: Path) -> None:
+    """Guards the test above: bit equality must not come for free."""
+    records = []
+    for name, options in (("a", {}), ("b", {"seed": 1}), ("c", {"recipe": replace(RECIPE, weight_decay=0.0)})):
+        (tmp_path / name).mkdir()
+        run(tmp_path / name, **options)
+        records.append(lines(tmp_path / name))
+    assert records[0] != records[1]
+    assert records[0] != records[2]
+
+
+def test_a_nan_names_the_epoch_and_keeps_what_was_written(tmp_path: Path) -> None:
+    class Breaks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.steps = network(), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.steps += self.training
+            logits: Tensor = self.body(x)
+            return logits * math.nan if self.steps > 2 * len(loaders().train) else logits
+
+    with pytest.raises(TrainingDiverged, match=r"training loss became nan in epoch 3 of 4.*lower learning rate"):
+        run(tmp_path, Breaks())
+    assert [record["epoch"] for record in lines(tmp_path)] == [1, 2]
+    assert (tmp_path / "trainer.safetensors").exists()
+
+
+def test_clipping_bounds_the_first_step(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1, momentum=0.0, weight_decay=0.0, clip_norm=1e-3, batch_size=96)
+    model = network()
+    before = [p.detach().clone() for p in model.parameters()]
+    run(tmp_path, model, recipe)
+    step = sum(float((p.detach() - q).square().sum()) for p, q in zip(model.parameters(), before, strict=True)) ** 0.5
+    assert 0 < step <= 1.001 * 1e-3 * recipe.learning_rate
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+    def stop(record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, on_epoch=stop)
+    state = tmp_path / "trainer.safetensors"
+    with pytest.raises(checkpoint.CheckpointError, match="belongs to run 'test', expected 'other'"):
+        run(tmp_path, run="other")
+    with pytest.raises(checkpoint.CheckpointError, match="does not fit the network"):
+        run(tmp_path, nn.Sequential(nn.Flatten(), nn.Linear(64, 2)))
+    whole = state.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"PK\x03\x04" + whole):
+        state.write_bytes(damaged)
+        with pytest.raises(checkpoint.CheckpointError, match="damaged or no safetensors file; delete it to start"):
+            run(tmp_path)
+    checkpoint.save_weights(state, {"weight": torch.zeros(1)})
+    with pytest.raises(checkpoint.CheckpointError, match="is not a trainer state of this version"):
+        run(tmp_path)
+
+
+def test_bfloat16_runs_under_autocast() -> None:
+    seen = []
+    model = network()
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    loss, top1 = evaluate(model, loaders().test.epoch(0), replace(RECIPE, precision="bfloat16"), CPU)
+    assert set(seen) == {torch.bfloat16}
+    assert math.isfinite(loss)
+    assert 0 <= top1 <= 100
+
+
+def test_evaluation_counts_every_image_once() -> None:
+    """17 images in batches of 16: the last batch weighs one image, not a sixteenth more."""
+    pixels, labels = striped(17, 5)
+    model = network().eval()
+    parts = [(pixels[:16].float(), labels[:16]), (pixels[16:].float(), labels[16:])]
+    loss, top1 = evaluate(model, parts, RECIPE, CPU)
+    with torch.no_grad():
+        logits = model(pixels.float())
+    assert math.isclose(loss, float(nn.functional.cross_entropy(logits, labels)), rel_tol=1e-5)
+    assert math.isclose(top1, 100 * float((logits.argmax(1) == labels).float().mean()), rel_tol=1e-6)

@@ -1,0 +1,70 @@
+"""Recipes refuse what cannot be trained, survive JSON, and keep their shape when shortened."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from srblock.training.recipe import RECIPES, Recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 1}, "batch norm needs two images"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
+        ({"momentum": 0.0, "nesterov": True}, "nesterov needs a momentum"),
+        ({"weight_decay": -1e-4}, "weight_decay must not be negative"),
+        ({"gamma": 0.0}, "gamma must be positive"),
+        ({"milestones": (60, 30)}, "milestones must be increasing"),
+        ({"milestones": (0, 30)}, "milestones must be increasing epochs from 1 on"),
+        ({"warmup_epochs": 200}, "warmup_epochs must be in 0..epochs-1 = 199, got 200"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive or None"),
+        ({"padding": -1}, "padding must not be negative"),
+        ({"validation_fraction": 0.0}, "validation_fraction must be between 0 and 1"),
+        ({"schedule": "step"}, "schedule must be one of multistep, cosine, got 'step'"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
+        ({"memory_format": "nhwc"}, "memory_format must be one of"),
+    ],
+)
+def test_refuses(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(Recipe(), **change)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_survives_json(name: str) -> None:
+    recipe = RECIPES[name]
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+def test_names_a_field_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match="does not know the recipe fields mixup"):
+        Recipe.from_dict(Recipe().as_dict() | {"mixup": 0.2})
+
+
+def test_the_papers_cifar_recipes() -> None:
+    """Sec. IV-A: batch 128, rate 0.1, momentum 0.9; decay and milestones by data set."""
+    ten, hundred = RECIPES["cifar10"], RECIPES["cifar100"]
+    for recipe in (ten, hundred):
+        assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.momentum) == (200, 128, 0.1, 0.9)
+        assert (recipe.nesterov, recipe.clip_norm, recipe.padding, recipe.validation_fraction) == (False, None, 4, 0.1)
+    assert (ten.milestones, ten.gamma, ten.weight_decay) == ((90, 136), 0.1, 1e-4)
+    assert (hundred.milestones, hundred.gamma, hundred.weight_decay) == ((60, 120, 160), 0.2, 5e-4)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "milestones"), [(200, (60, 120, 160)), (30, (9, 18, 24)), (400, (120, 240, 320)), (2, (1,)), (1, ())]
+)
+def test_milestones_keep_their_share(epochs: int, milestones: tuple[int, ...]) -> None:
+    shorter = RECIPES["cifar100"].with_epochs(epochs)
+    assert (shorter.epochs, shorter.milestones) == (epochs, milestones)
+
+
+def test_warmup_keeps_its_share_and_never_fills_the_run() -> None:
+    short = RECIPES["short"]
+    assert short.with_epochs(short.epochs * 3).warmup_epochs == 3 * short.warmup_epochs
+    assert short.with_epochs(1).warmup_epochs == 0

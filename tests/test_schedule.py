@@ -1,0 +1,37 @@
+"""The learning rate, against values worked out by hand and torch's own schedulers."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from srblock.training.recipe import RECIPES, Recipe
+from srblock.training.schedule import learning_rate
+
+
+@pytest.mark.parametrize(
+    ("progress", "rate"),
+    [(0, 0.1), (59.99, 0.1), (60, 0.02), (119.5, 0.02), (120, 0.004), (160, 0.0008), (199.9, 0.0008)],
+)
+def test_multistep_drops_at_the_milestones(progress: float, rate: float) -> None:
+    assert math.isclose(learning_rate(RECIPES["cifar100"], progress), rate, rel_tol=1e-12)
+
+
+def test_multistep_agrees_with_torch() -> None:
+    recipe = replace(RECIPES["cifar10"], epochs=12, milestones=(3, 8))
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 8], 0.1)
+    for epoch in range(12):
+        assert math.isclose(learning_rate(recipe, epoch), optimizer.param_groups[0]["lr"], rel_tol=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_cosine_with_warmup() -> None:
+    recipe = Recipe(epochs=12, schedule="cosine", warmup_epochs=2, learning_rate=0.4)
+    assert learning_rate(recipe, 0) == 0
+    assert math.isclose(learning_rate(recipe, 1.5), 0.3)
+    assert math.isclose(learning_rate(recipe, 2), 0.4)
+    assert math.isclose(learning_rate(recipe, 7), 0.2)
+    assert math.isclose(learning_rate(recipe, 12), 0, abs_tol=1e-12)
