@@ -1,0 +1,217 @@
+"""Tables on the terminal and as CSV: the comparison, and those of `--dry-run`, `stages` and `overhead`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from srblock.analysis.statistics import signed
+from srblock.block import parameter_count
+from srblock.experiments.records import Run
+from srblock.report import units
+from srblock.report.comparison import Row, comparison, interval, legend, notes, p_greater
+from srblock.training.files import write_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+    from srblock.experiments.paper import OverheadRow
+    from srblock.experiments.study import Study
+    from srblock.surgery import Stage
+
+__all__ = [
+    "PlanRow",
+    "Row",
+    "comparison",
+    "print_overhead",
+    "print_plan",
+    "print_stages",
+    "print_table",
+    "write_csv",
+]
+
+CSV_FIGURES = (
+    "test_top1",
+    "test_loss",
+    "best_epoch",
+    "validation_top1",
+    "last_test_top1",
+    "last_validation_top1",
+    "parameters",
+    "overhead_percent",
+    "flops_per_image",
+    "train_ms_per_image",
+    "eval_ms_per_image",
+    "wall_s",
+)
+CSV_ENVIRONMENT = ("device", "threads", "torch", "commit")
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One variant before it is trained.
+
+    Attributes:
+        ms_per_image: measured time of a training step, for one image.
+        done, partial, todo: how many runs are finished, started, not started.
+        seconds_left: estimated from the measured time.
+    """
+
+    variant: str
+    parameters: int
+    overhead_percent: float
+    flops_per_image: int
+    ms_per_image: float
+    done: int
+    partial: int
+    todo: int
+    seconds_left: float
+
+
+def print_table(rows: Sequence[Row], console: Console) -> None:
+    """Print a comparison: as one table where it fits, as two (accuracy, cost) on narrow screens."""
+    one = _table(rows, (*ACCURACY, *COST))
+    wide = console.measure(one, options=console.options.update(max_width=1000)).maximum <= console.width
+    for table in [one] if wide else [_table(rows, ACCURACY), _table(rows, COST)] if rows else []:
+        console.print(table)
+    for line in (*legend(rows), *notes(rows)):
+        console.print(line, markup=False, highlight=False)
+
+
+def write_csv(path: Path, runs: Sequence[Run]) -> None:
+    """Write one line for every run, with full precision; what a run did not record stays empty.
+
+    Raises: OSError if the file cannot be written; an older one stays whole.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("variant", "seed", *CSV_FIGURES, "data", "run", *CSV_ENVIRONMENT))
+    for run in runs:
+        environment = run.result.get("environment", {})
+        writer.writerow(
+            (
+                str(run.variant),
+                run.seed,
+                *(run.result.get(name) for name in CSV_FIGURES),
+                run.result["data"]["name"],
+                Path(os.path.relpath(run.directory, path.parent)).as_posix(),
+                *(environment.get(name) for name in CSV_ENVIRONMENT),
+            )
+        )
+    write_bytes(path, text.getvalue().encode())
+
+
+Column = tuple[str, Callable[[Row], str]]
+ACCURACY: tuple[Column, ...] = (
+    ("n", lambda row: str(row.n)),
+    ("test top-1", lambda row: units.mean_and_std(row.mean, row.std)),
+    ("difference", lambda row: "-" if row.difference is None else signed(row.difference.mean)),
+    ("95% interval", interval),
+    ("P(A > B)", p_greater),
+)
+COST: tuple[Column, ...] = (
+    ("parameters", lambda row: units.count(row.parameters)),
+    ("overhead", lambda row: f"{row.overhead_percent:.2f}%"),
+    ("FLOPs\nper image", lambda row: units.operations(row.flops_per_image)),
+    ("train ms\nper image", lambda row: units.milliseconds(row.train_ms_per_image)),
+    ("test ms\nper image", lambda row: units.milliseconds(row.eval_ms_per_image)),
+)
+
+
+def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+    table = _empty("variant", *(name for name, _ in columns))
+    for row in rows:
+        table.add_row(Text(row.variant), *(cell(row) for _, cell in columns))
+    return table
+
+
+def _empty(first: str, *others: str) -> Table:
+    """Return a table with a text column that may fold, and number columns that do not."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column(first, overflow="fold", min_width=12)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def print_plan(rows: Sequence[PlanRow], study: Study, device: torch.device, console: Console) -> None:
+    """Print what a study is about to do and how long that takes."""
+    data, recipe = study.data, study.recipe
+    height, width = data.size
+    console.print(
+        f"{data.name}: {units.count(len(data.train_labels))} training and {units.count(len(data.test_labels))} test "
+        f"images of {height}x{width} in {len(data.classes)} classes; {recipe.epochs} epochs of batches of "
+        f"{recipe.batch_size}, seeds {', '.join(map(str, study.seeds))}, on {device}",
+        markup=False,
+        highlight=False,
+    )
+    table = _empty("variant", "parameters", "overhead", "FLOPs/\nimage", "ms per\nimage", "runs\nleft", "time\nleft")
+    for row in rows:
+        table.add_row(
+            Text(row.variant),
+            units.count(row.parameters),
+            f"{row.overhead_percent:.2f}%",
+            units.operations(row.flops_per_image),
+            units.milliseconds(row.ms_per_image),
+            f"{row.partial + row.todo} of {row.done + row.partial + row.todo}",
+            units.duration(row.seconds_left) if row.partial + row.todo else "-",
+        )
+    console.print(table)
+    done, partial, todo = (
+        sum(row.done for row in rows),
+        sum(row.partial for row in rows),
+        sum(row.todo for row in rows),
+    )
+    seconds = sum(row.seconds_left for row in rows)
+    console.print(
+        f"{done + partial + todo} runs: {done} finished, {partial} started, {todo} not started; "
+        f"about {units.duration(seconds)} left, from a few measured steps."
+        if partial + todo
+        else f"All {done} runs are finished.",
+        markup=False,
+        highlight=False,
+    )
+
+
+def print_stages(stages: Sequence[Stage], console: Console) -> None:
+    """Print where a block can go, and what one with P = 10 and U = 8 would add there (Eq. 1)."""
+    table = _empty("after", "stage", "channels", "map", "SR(P=10, U=8) adds")
+    for stage in stages:
+        table.add_row(
+            Text(stage.name),
+            "-" if stage.number is None else f"M={stage.number}",
+            units.count(stage.channels),
+            f"{stage.size[0]}x{stage.size[1]}",
+            units.count(parameter_count(stage.channels, stage.size, blocks=10, hidden=8)),
+        )
+    console.print(table)
+
+
+def print_overhead(rows: Sequence[OverheadRow], console: Console) -> None:
+    """Print the paper's overheads beside Eq. (1) and the built networks, and below what is known of the misfits."""
+    table = _empty("row", "table", "paper", "Eq. (1)", "built", "match")
+    for row in rows:
+        table.add_row(
+            Text(row.row),
+            row.table,
+            f"{row.printed}%",
+            f"{row.formula_percent:.4f}%",
+            f"{row.built_percent:.4f}%",
+            Text("yes") if row.matches else Text("no", style="bold"),
+        )
+    console.print(table)
+    matching = sum(row.matches for row in rows)
+    console.print(f"{matching} of {len(rows)} match when rounded to the printed digits.", highlight=False)
+    for row in rows:
+        if not row.matches and row.note:
+            console.print(f"  {row.table}, {row.row}: {row.note}", markup=False, highlight=False)

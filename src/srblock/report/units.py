@@ -1,0 +1,45 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+
+def count(value: int) -> str:
+    """Print a whole number with its thousands marked: 11,220,132."""
+    return f"{value:,}"
+
+
+def operations(value: float | None) -> str:
+    """Print floating-point operations with a prefix: 1.60 M, 3.34 G."""
+    if value is None:
+        return "-"
+    for power, prefix in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:.2f} {prefix}"
+    return f"{value:.0f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Print a time in ms with three digits that count: 0.0421, 3.10, 125."""
+    if value is None:
+        return "-"
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3 if value >= 0.1 else 4
+    return f"{value:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Print a time in its two largest units: 8 s, 2 min 05 s, 3 h 20 min, 2 d 4 h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(whole / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def mean_and_std(mean: float, std: float | None) -> str:
+    """Print accuracies as 98.06 ± 0.31, or the single value there is."""
+    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
