@@ -1,0 +1,153 @@
+"""The files of a folder or of a zip, under relative names; a zip is read in place."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from srblock.data import images
+from srblock.data.offenders import counted, offenders
+
+LARGEST_FILE_BYTES = 2**28
+SPLIT_NAMES = ("train", "test", "val", "valid", "validation")  # after train: the first there is the test set
+HIDDEN = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir"}
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files and folders below a root, hidden ones left out.
+
+    Attributes:
+        root: for messages.
+        names: sorted, relative, with slashes.
+        folders: all folders, empty ones too.
+        read: gives the bytes of a name.
+    """
+
+    root: str
+    names: tuple[str, ...]
+    folders: frozenset[str]
+    read: Callable[[str], bytes]
+
+
+def hidden(name: str) -> bool:
+    """Tell whether a relative name is one that desktop systems leave behind (.DS_Store, Thumbs.db, __MACOSX/...)."""
+    return any(part.startswith(".") or part.lower() in HIDDEN for part in name.split("/"))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Files]:
+    """List a folder, or a zip whose single top-level folder, if it has one, is looked through.
+
+    Raises: ValueError if it is neither, or holds what must not be read; OSError if it cannot be read.
+    """
+    if path.is_dir():
+        yield _folder(path)
+    elif zipfile.is_zipfile(path):
+        try:
+            archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{path}: damaged zip: {error}") from error
+        with archive:
+            yield _zip(path, archive)
+    else:
+        what = (
+            "is no complete zip file (truncated?)" if path.suffix.lower() == ".zip" else "is no folder and no zip file"
+        )
+        raise ValueError(f"{path} {what}; expected a folder or a zip with one folder per class")
+
+
+def _folder(root: Path) -> Files:
+    sizes: dict[str, int] = {}
+    folders: set[str] = set()
+    broken: list[str] = []
+    pending = [(root, "", frozenset({root.resolve()}))]
+    while pending:
+        folder, prefix, above = pending.pop()
+        for entry in os.scandir(folder):
+            name = prefix + entry.name
+            if hidden(entry.name):
+                continue
+            if entry.is_dir():
+                real = Path(entry.path).resolve()
+                if real in above:
+                    broken.append(f"{name} (a link to a folder above it)")
+                    continue
+                folders.add(name)
+                pending.append((Path(entry.path), name + "/", above | {real}))
+            elif entry.is_file():
+                sizes[name] = entry.stat().st_size
+            else:
+                broken.append(f"{name} (a broken link, or no regular file)")
+    _refuse(str(root), "cannot be read", sorted(broken))
+    _refuse_large(str(root), sizes)
+    return Files(str(root), tuple(sorted(sizes)), frozenset(folders), lambda name: (root / name).read_bytes())
+
+
+def _zip(path: Path, archive: zipfile.ZipFile) -> Files:
+    members: dict[str, zipfile.ZipInfo] = {}
+    folders: set[str] = set()
+    unsafe, encrypted, double = [], [], []
+    for info in archive.infolist():
+        name = info.filename.replace("\\", "/")
+        pure = PurePosixPath(name)
+        mode = info.external_attr >> 16
+        if pure.is_absolute() or ".." in pure.parts or (len(name) > 1 and name[1] == ":") or stat.S_ISLNK(mode):
+            unsafe.append(info.filename + (" (a link)" if stat.S_ISLNK(mode) else ""))
+            continue
+        name = str(pure)
+        if hidden(name) or name == ".":
+            continue
+        folders.update(str(parent) for parent in pure.parents if str(parent) != ".")
+        if info.filename.endswith(("/", "\\")):
+            folders.add(name)
+        elif name in members:
+            double.append(name)
+        else:
+            members[name] = info
+            if info.flag_bits & 1:
+                encrypted.append(name)
+    _refuse(str(path), "lie outside of the archive or are links (refused)", unsafe)
+    _refuse(str(path), "are in it twice", double)
+    _refuse(str(path), "are encrypted", encrypted)
+    _refuse_large(str(path), {name: info.file_size for name, info in members.items()})
+    total = sum(info.file_size for info in members.values())
+    if total > images.MEMORY_LIMIT_BYTES:
+        raise ValueError(
+            f"{path}: declares {total / 2**30:.1f} GiB unpacked, more than the limit of "
+            f"{images.MEMORY_LIMIT_BYTES / 2**30:.0f} GiB for a zip; unpack it and give the folder"
+        )
+    top = _single_top(folders)
+
+    def read(name: str) -> bytes:
+        try:
+            return archive.read(members[top + name])
+        except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError) as error:
+            raise ValueError(f"damaged in the zip: {error}") from error
+
+    names = tuple(sorted(name.removeprefix(top) for name in members))
+    return Files(str(path), names, frozenset(f.removeprefix(top) for f in folders if f + "/" != top), read)
+
+
+def _single_top(folders: set[str]) -> str:
+    """Return the prefix of the one folder that holds all others; "" if there is none."""
+    tops = {name.split("/", 1)[0] for name in folders}
+    top = next(iter(tops), "")
+    around = len(tops) == 1 and any("/" in name for name in folders) and top.lower() not in SPLIT_NAMES
+    return f"{top}/" if around else ""
+
+
+def _refuse_large(root: str, sizes: dict[str, int]) -> None:
+    large = [f"{name} ({size / 2**20:,.0f} MiB)" for name, size in sorted(sizes.items()) if size > LARGEST_FILE_BYTES]
+    _refuse(root, f"are larger than {LARGEST_FILE_BYTES / 2**20:.0f} MiB, too large for an image", large)
+
+
+def _refuse(root: str, why: str, names: list[str]) -> None:
+    if names:
+        raise ValueError(f"{root}: {counted(len(names), 'entry')} {why}: {offenders(names)}")
