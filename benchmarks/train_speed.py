@@ -53,7 +53,7 @@ class BareLoop:
     def train(self, steps: int) -> int:
         """Train on `steps` batches of 128 and return the number of images."""
         self.model.train()
-        order = torch.randperm(len(self.labels))[: 45_000]
+        order = torch.randperm(len(self.labels))[:45_000]
         for step in range(steps):
             rows = order[128 * step : 128 * (step + 1)]
             y, x = torch.randint(9, (2, len(rows)))
@@ -72,7 +72,7 @@ def measure(study: Study, variant: Variant, steps: int, rounds: int, device: tor
     loader = study.loaders(0, device).train
 
     def fresh() -> nn.Module:
-        return study.build(variant, 0).to(device=device, memory_format=torch.channels_last)
+        return runtime.place(study.build(variant, 0), study.recipe, device)
 
     ours, bare = fresh(), BareLoop(fresh(), study.data, device)
     optimizer = sgd(ours, study.recipe, device)
@@ -146,7 +146,11 @@ def main() -> None:
         for index, row in enumerate(measured):
             rounded = {key: round(value, 4) for key, value in row.items()}
             rows.append({"variant": str(variant), "round": index + 1, "steps": args.steps, **rounded, **machine})
-    label = re.sub(r"[^A-Za-z0-9]+", "-", f"{here['device']}-{os.cpu_count()}-cores-torch-{here['torch']}").strip("-").lower()
+    label = (
+        re.sub(r"[^A-Za-z0-9]+", "-", f"{here['device']}-{os.cpu_count()}-cores-torch-{here['torch']}")
+        .strip("-")
+        .lower()
+    )
     write(RESULTS / f"train_speed-{label}.csv", rows)
     once = compare_once(args.network, args.data, args.epochs)
     print(once)

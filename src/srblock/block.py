@@ -121,9 +121,15 @@ class SqueezeRemember2d(nn.Module):
             # A stream of its own: later layers draw from the very state that was peeked at.
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=peek)) ^ 0x5152)
         with torch.no_grad():
-            for weight, fan_in in ((self.squeeze, self.channels), (self.fc1, self.fc1.shape[1]), (self.fc2, self.hidden)):
+            for weight, fan_in in (
+                (self.squeeze, self.channels),
+                (self.fc1, self.fc1.shape[1]),
+                (self.fc2, self.hidden),
+            ):
                 bound = math.sqrt(1 / (fan_in if self.init == "fan_in" else self.channels))
-                draw = torch.empty(weight.shape, dtype=torch.float64, device="cpu").uniform_(-bound, bound, generator=generator)
+                draw = torch.empty(weight.shape, dtype=torch.float64, device="cpu").uniform_(
+                    -bound, bound, generator=generator
+                )
                 weight.copy_(draw)
             self.memory.zero_()
 
@@ -175,7 +181,7 @@ class SqueezeRemember2d(nn.Module):
                 summed = weights @ rows
             else:
                 summed = torch.addmm(onto.permute(order).flatten(1), weights, rows)
-        return summed.unflatten(1, memory.shape[1:]).permute(back)
+        return summed.view(like.shape[0], *memory.shape[1:]).permute(back)
 
     def _check(self, x: Tensor) -> None:
         height, width = self.size

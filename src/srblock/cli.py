@@ -90,7 +90,9 @@ def compare(
     folder.mkdir(parents=True, exist_ok=True)
     tables.write_csv(folder / "results.csv", runs)
     html.write_report(folder / "report.html", runs, rows, command=_command())
-    console.print(f"every seed: {folder / 'results.csv'}\nreport:     {folder / 'report.html'}", soft_wrap=True, highlight=False)
+    console.print(
+        f"every seed: {folder / 'results.csv'}\nreport:     {folder / 'report.html'}", soft_wrap=True, highlight=False
+    )
     if len(runs) < len(study.runs()):
         raise typer.Exit(1)
 
@@ -208,7 +210,10 @@ def _plan(study: Study, out: Path, device: torch.device) -> None:
     from srblock.report import tables
 
     rows = []
-    folders = {variant: [out / "runs" / run.name for run in study.runs() if run.variant == variant] for variant in study.variants}
+    folders = {
+        variant: [out / "runs" / run.name for run in study.runs() if run.variant == variant]
+        for variant in study.variants
+    }
     make_folder(out)
     for variant in study.variants:
         size = cost(study.build(variant, study.seeds[0]), (study.data.channels, *study.data.size))
@@ -272,7 +277,7 @@ def _console() -> Console:
     return Console()
 
 
-def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
     typer.echo(f"warning: {message}", err=True)
 
 

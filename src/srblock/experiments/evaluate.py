@@ -12,8 +12,8 @@ from srblock.data import load
 from srblock.experiments.notation import parse
 from srblock.experiments.records import read_run
 from srblock.experiments.study import Study
+from srblock.training import runtime
 from srblock.training.checkpoint import CheckpointError, load_weights
-from srblock.training.loop import FORMATS
 from srblock.training.metrics import evaluate
 from srblock.training.recipe import Recipe
 
@@ -47,6 +47,6 @@ def evaluate_run(directory: Path, *, source: str | None = None, device: torch.de
         model.load_state_dict(load_weights(weights))
     except RuntimeError as error:
         raise CheckpointError(f"{weights} does not fit {run.variant}: {error}") from error
-    model.to(device=device, memory_format=FORMATS[recipe.memory_format])
+    runtime.place(model, recipe, device)
     loss, top1 = evaluate(model, study.loaders(config["seed"], device).test.epoch(0), recipe, device)
     return top1, loss, run.test_top1

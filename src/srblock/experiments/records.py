@@ -61,7 +61,7 @@ class RunConfig:
     def name(self) -> str:
         """The folder's name: variant and seed to read, a hash of the whole identity to tell runs apart."""
         canonical = json.dumps(self.as_dict(), sort_keys=True).encode()
-        words = re.sub(r"[^a-z0-9]+", "-", str(self.variant).lower()).strip("-")
+        words = re.sub(r"[^a-z0-9.]+", "-", str(self.variant).lower().replace("=", "")).strip("-")
         return f"{words[:60].rstrip('-')}-s{self.seed}-{hashlib.sha256(canonical).hexdigest()[:8]}"
 
 

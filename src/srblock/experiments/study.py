@@ -22,7 +22,7 @@ from srblock.experiments.records import Run, RunConfig, finished, read_run
 from srblock.surgery import blocks
 from srblock.training import runtime
 from srblock.training.files import write_json
-from srblock.training.loop import FORMATS, Loaders, Probe, TrainingDiverged, sgd, train, train_epoch
+from srblock.training.loop import Loaders, Probe, TrainingDiverged, sgd, train, train_epoch
 from srblock.training.recipe import RECIPES, Recipe
 
 Inspect = Callable[[nn.Module, Loader, Path], dict[str, Any]]
@@ -101,7 +101,7 @@ class Study:
                 std=std,
                 device=device,
                 dtype=torch.float32,
-                memory_format=FORMATS[recipe.memory_format],
+                memory_format=runtime.FORMATS[recipe.memory_format],
                 padding=recipe.padding if training else 0,
                 flip=recipe.flip and training,
                 shuffle=training,
@@ -160,7 +160,7 @@ def recipe_for(
 def measure_ms_per_image(study: Study, variant: Variant, device: torch.device) -> float:
     """Measure the training time of one image: a step to warm up, then up to three timed ones."""
     loader = study.loaders(study.seeds[0], device).train
-    model = study.build(variant, study.seeds[0]).to(device=device, memory_format=FORMATS[study.recipe.memory_format])
+    model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
     optimizer = sgd(model, study.recipe, device)
     train_epoch(model, optimizer, loader, study.recipe, 0, device, steps=1)
     start = runtime.now(device)

@@ -24,7 +24,6 @@ from srblock.training.schedule import learning_rate
 
 Record = dict[str, Any]
 Probe = Callable[[nn.Module], dict[str, float]]
-FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class TrainingDiverged(RuntimeError):
@@ -65,7 +64,7 @@ def train(
 
     Raises: TrainingDiverged, naming the epoch; CheckpointError; OSError if the folder cannot be written.
     """
-    model.to(device=device, memory_format=FORMATS[recipe.memory_format])
+    runtime.place(model, recipe, device)
     optimizer = sgd(model, recipe, device)
     state_file, history = directory / "trainer.safetensors", directory / "metrics.jsonl"
     torch.manual_seed(seed)
@@ -123,7 +122,7 @@ def train_epoch(
             logits = model(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
@@ -132,7 +131,12 @@ def train_epoch(
 
 
 def _epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loaders: Loaders, recipe: Recipe, epoch: int, device: torch.device
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loaders: Loaders,
+    recipe: Recipe,
+    epoch: int,
+    device: torch.device,
 ) -> Record:
     start = runtime.now(device)
     loss, top1 = train_epoch(model, optimizer, loaders.train, recipe, epoch, device).read()
@@ -162,7 +166,12 @@ def _epoch(
 
 
 def _finish(
-    model: nn.Module, loaders: Loaders, recipe: Recipe, state: checkpoint.TrainerState, directory: Path, device: torch.device
+    model: nn.Module,
+    loaders: Loaders,
+    recipe: Recipe,
+    state: checkpoint.TrainerState,
+    directory: Path,
+    device: torch.device,
 ) -> Record:
     """Test the last and the selected epoch; the selected one is the result."""
     _, last_top1 = evaluate(model, loaders.test.epoch(0), recipe, device)
@@ -179,7 +188,9 @@ def _finish(
         "validation_top1": best["validation_top1"],
         "last_test_top1": last_top1,
         "last_validation_top1": state.metrics[-1]["validation_top1"],
-        "train_ms_per_image": 1e3 * median(record["train_seconds"] for record in state.metrics) / loaders.train.images_per_epoch,
+        "train_ms_per_image": 1e3
+        * median(record["train_seconds"] for record in state.metrics)
+        / loaders.train.images_per_epoch,
         "eval_ms_per_image": 1e3 * seconds / loaders.test.images_per_epoch,
         "wall_s": sum(record["seconds"] for record in state.metrics),
     }

@@ -30,7 +30,9 @@ class Meter:
         return loss, 100 * hits
 
 
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], recipe: Recipe, device: torch.device) -> tuple[float, float]:
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], recipe: Recipe, device: torch.device
+) -> tuple[float, float]:
     """Return mean cross-entropy and top-1 in percent, in evaluation mode; leaves the model in it."""
     model.eval()
     meter = Meter(device)

@@ -56,7 +56,10 @@ class Recipe:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for ok, text in (
             (self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}"),
-            (self.batch_size >= 2, f"batch_size must be at least 2 (batch norm needs two images), got {self.batch_size}"),
+            (
+                self.batch_size >= 2,
+                f"batch_size must be at least 2 (batch norm needs two images), got {self.batch_size}",
+            ),
             (self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}"),
             (0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}"),
             (not self.nesterov or self.momentum > 0, "nesterov needs a momentum above 0, got 0"),

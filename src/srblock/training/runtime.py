@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from srblock.training.recipe import Recipe
 
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 PACKAGES = ("srblock", "torch", "torchvision", "timm", "numpy")
 # What may change the last bits of a result; reusing a run made under others warns.
 DECISIVE = ("device", "threads", "torch")
@@ -44,6 +46,11 @@ def resolve(recipe: Recipe, device: torch.device, precision: str = "auto") -> Re
         fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         precision = "bfloat16" if fast else "float32"
     return replace(recipe, precision=precision, memory_format="channels_last")
+
+
+def place(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
+    """Move a model to the device, in the recipe's memory format."""
+    return model.to(device).to(memory_format=FORMATS[recipe.memory_format])
 
 
 def synchronize(device: torch.device) -> None:
