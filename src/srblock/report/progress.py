@@ -1,0 +1,161 @@
+"""How a study goes, while it goes: a live display on a terminal, plain lines in a file or a pipe."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from srblock.report import units
+
+if TYPE_CHECKING:
+    from srblock.experiments.records import RunConfig
+    from srblock.experiments.study import Study
+
+PLAIN_LINES = 10  # epochs told of per run where there is no terminal
+PLAIN_SECONDS = 60  # or one this long after the last line
+
+
+class RunProgress:
+    """Show the runs of a study; a context manager, and the `progress` of `experiments.study.run_study`.
+
+    On a terminal each finished run leaves one line and the run at work has a bar, above one for the whole study.
+    Elsewhere there are plain lines without control codes.
+    """
+
+    def __init__(self, study: Study, console: Console) -> None:
+        runs = study.runs()
+        self._console, self._epochs = console, study.recipe.epochs
+        self._done = {run.name: 0 for run in runs}  # epochs; all of them for a run that ended
+        self._ended: set[str] = set()
+        self._variants = {run.name: str(run.variant) for run in runs}
+        self._seconds: dict[str, list[float]] = {}  # of epochs, by variant
+        self._width = max(len(_name(run)) for run in runs)
+        self._waited_for: set[str] = set()
+        self._last_line = 0.0
+        self._live: Progress | None = None
+        self._all = self._current = TaskID(0)
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = _display(console)
+            self._current = self._live.add_task("", visible=False, total=self._epochs, status="", due=None)
+            self._all = self._live.add_task("", total=len(runs) * self._epochs, status="", due=None)
+
+    def __enter__(self) -> RunProgress:
+        self._update_total()
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def started(self, run: RunConfig) -> None:
+        """Show a run at work."""
+        self._show_current(_name(run), status="", due=None)
+        if self._live is None:
+            self._line(run, "started", f"{self._epochs} epochs")
+
+    def epoch(self, run: RunConfig, record: dict[str, Any]) -> None:
+        """Show an epoch's validation accuracy and how long the run will take from there."""
+        self._done[run.name] = record["epoch"]
+        self._seconds.setdefault(self._variants[run.name], []).append(record["seconds"])
+        left = self._seconds_left(run.name)
+        status = f"validation {record['validation_top1']:.2f}%"
+        self._show_current(_name(run), status=status, due=time.monotonic() + left, completed=record["epoch"])
+        self._update_total()
+        every = -(-self._epochs // PLAIN_LINES)
+        late = time.monotonic() - self._last_line > PLAIN_SECONDS
+        if self._live is None and record["epoch"] < self._epochs and (record["epoch"] % every == 0 or late):
+            self._line(run, f"epoch {record['epoch']}/{self._epochs}", f"{status}, about {units.duration(left)} left")
+
+    def finished(self, run: RunConfig, result: dict[str, Any]) -> None:
+        """Leave a line with a run's result: trained in this session, or found."""
+        found = self._done[run.name] == 0
+        how = "found" if found else units.duration(result["wall_s"])
+        text = f"test {result['test_top1']:6.2f}%  validation {result['validation_top1']:6.2f}%, epoch {result['best_epoch']}"
+        self._end(run)
+        self._line(run, "found" if found else "done", text if found else f"{text}, {how}", "dim" if found else "")
+
+    def failed(self, run: RunConfig, error: Exception) -> None:
+        """Leave a line with the reason why a run has no result."""
+        self._end(run)
+        self._line(run, "failed", str(error), "red")
+
+    def waiting(self, run: RunConfig) -> None:
+        """Say that another process has a run in its hands; asked once a second, so only said once."""
+        self._show_current(_name(run), status="another process is at it", due=None, completed=0)
+        if self._live is None and run.name not in self._waited_for:
+            self._line(run, "waiting", "another process is at it")
+        self._waited_for.add(run.name)
+
+    def _end(self, run: RunConfig) -> None:
+        self._done[run.name] = self._epochs
+        self._ended.add(run.name)
+        if self._live is not None:
+            self._live.update(self._current, visible=False, completed=0)
+        self._update_total()
+
+    def _line(self, run: RunConfig, word: str, text: str, style: str = "") -> None:
+        """Print a line that stays: above the bars, or where there are none, with its number."""
+        number = f"[{list(self._done).index(run.name) + 1}/{len(self._done)}] "
+        line = Text.assemble(
+            "" if self._live is not None else number, f"{_name(run):{self._width}}  ", f"{word:<7}  ", text, style=style
+        )
+        self._console.print(line, soft_wrap=True, highlight=False)
+        self._last_line = time.monotonic()
+
+    def _show_current(self, description: str, **changes: Any) -> None:
+        if self._live is not None:
+            self._live.update(self._current, description=description, visible=True, **changes)
+
+    def _update_total(self) -> None:
+        if self._live is None:
+            return
+        left = [self._seconds_left(name) for name in self._done if name not in self._ended]
+        due = time.monotonic() + sum(left) if self._seconds and left else None
+        status = f"{len(self._ended)} of {len(self._done)} runs"
+        self._live.update(self._all, description="all", completed=sum(self._done.values()), status=status, due=due)
+
+    def _seconds_left(self, name: str) -> float:
+        """Estimate a run's time from the epochs of its variant, or of all variants before its first."""
+        seconds = self._seconds.get(self._variants[name]) or [s for known in self._seconds.values() for s in known]
+        return (self._epochs - self._done[name]) * median(seconds[-20:]) if seconds else 0.0
+
+
+class _Countdown(ProgressColumn):
+    """The time until a task's field `due`, which a clock counts down between epochs."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        due = task.fields["due"]
+        return Text("" if due is None else f"{units.duration(due - time.monotonic())} left", style="cyan")
+
+
+def _name(run: RunConfig) -> str:
+    return f"{run.variant}, seed {run.seed}"
+
+
+def _display(console: Console) -> Progress:
+    def column(**options: Any) -> Column:
+        return Column(no_wrap=True, overflow="ellipsis", **options)
+
+    return Progress(
+        TextColumn("{task.description}", markup=False, table_column=column(max_width=max(16, console.width * 2 // 5))),
+        BarColumn(bar_width=None, table_column=column(ratio=1, min_width=6)),
+        MofNCompleteColumn(table_column=column()),
+        TextColumn("{task.fields[status]}", markup=False, table_column=column()),
+        _Countdown(table_column=column(justify="right")),
+        console=console,
+        transient=True,
+        expand=True,
+    )
