@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
+from srblock.block import ACTIVATIONS, INITS, RESIZES
 from srblock.experiments.variant import (
     ATTENTION,
     LIBRARIES,
@@ -187,9 +188,9 @@ READERS: Mapping[str, Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
         "U": ("hidden", _whole, "8"),
         "placement": ("placement", _choice(*PLACEMENTS), "inner"),
         "after": ("after", _name, "layer3.1"),
-        "act": ("activation", _choice(None, "relu"), "relu"),
-        "init": ("init", _choice("fan_in", "channels"), "channels"),
-        "resize": ("resize", _choice(None, "bilinear"), "bilinear"),
+        "act": ("activation", _choice(*ACTIVATIONS), "relu"),
+        "init": ("init", _choice(*INITS), "channels"),
+        "resize": ("resize", _choice(*RESIZES), "bilinear"),
     },
 }
 

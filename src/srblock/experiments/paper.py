@@ -205,7 +205,7 @@ _TABLE_I = (  # cifar100
     ("R50 + D",           77.47, 0.40),
     ("R50 + D + SR",      77.72, 0.29, 4,  6,  8, "0.21", "inner width (0.84% after the stage)"),
     ("R50 + D2D",         78.58, 0.58),
-    ("R50 + D2D + SR",    78.68, 0.55, 3,  8,  8, "0.55", "inner width (2.22% after the stage); memory alone or U <= 3 fits"),
+    ("R50 + D2D + SR",    78.68, 0.55, 3,  8,  8, "0.55", "inner width (2.22% after the stage); U <= 3 fits"),
     ("R50 + DB",          78.34, 0.56),
     ("R50 + DB + SR",     78.43, 0.29, 4,  4,  8, "0.14", "inner width (0.56% after the stage)"),
     ("R50 + SR",          77.22, 0.74, 3,  2,  8, "0.14", "inner width (0.56% after the stage)"),

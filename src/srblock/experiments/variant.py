@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from srblock.block import ACTIVATIONS, INITS, RESIZES
+
 STAGES = {"R8": 3, "R18": 4, "R20": 3, "R34": 4, "R50": 4, "VGG16": 5, "VGG19": 5}
 LIBRARIES = ("timm", "torchvision")
 REGULARIZERS = ("D", "D2D", "DB")
@@ -189,23 +191,30 @@ def _check_regularizer(network: str, regularizer: Regularizer) -> None:
         if kind != "D" or stages:
             raise ValueError(f"a VGG has dropout in its linear layers only (Sec. IV-A); write {network} + D, without M")
         return
-    if not stages or not set(stages) <= set(range(1, STAGES[network] + 1)):
-        raise ValueError(
-            f"{kind} stands in stages 1 to {STAGES[network]} of {network}, got M={'+'.join(map(str, stages))}"
-        )
+    if not stages or not set(stages) <= set(range(1, STAGES[network] + 1)) or list(stages) != sorted(set(stages)):
+        came = "+".join(map(str, stages))
+        raise ValueError(f"{kind} stands in stages 1 to {STAGES[network]} of {network}, in order, got M={came}")
 
 
 def _settle(network: str, block: SR) -> SR:
     """Check one block and name its place by stage where `after` says the same."""
+    if (block.stage is None) == (block.after is None):
+        raise ValueError(f"an SR block has one place, a stage (M) or a module's name (after), got {block!r}")
     whole = re.fullmatch(r"(layer|stage)([1-9])", block.after or "")
     if whole and network in STAGES and (whole[1] == "stage") == network.startswith("VGG"):
         block = replace(block, after=None, stage=int(whole[2]))
-    if (block.stage is None) == (block.after is None):
-        raise ValueError("an SR block has one place: a stage (M) or a module's name (after)")
     if block.stage is not None and not 1 <= block.stage <= STAGES.get(network, block.stage):
         raise ValueError(f"{network} has stages 1 to {STAGES[network]}, got M={block.stage}")
-    if min(block.blocks, block.hidden) < 1 or block.placement not in PLACEMENTS:
-        raise ValueError(f"P and U are at least 1 and placement is stage or inner, got {block}")
+    if min(block.blocks, block.hidden) < 1:
+        raise ValueError(f"P and U are at least 1, got {block}")
+    for name, choice, known in (
+        ("placement", block.placement, PLACEMENTS),
+        ("act", block.activation, tuple(ACTIVATIONS)),
+        ("init", block.init, INITS),
+        ("resize", block.resize, RESIZES),
+    ):
+        if choice not in known:
+            raise ValueError(f"{name} of SR must be one of {', '.join(map(str, known))}, got {choice!r}")
     if block.placement == "inner" and (network not in INNER or block.stage is None):
         raise ValueError(
             f"placement=inner is a place in the bottlenecks of {', '.join(INNER)}, with M, got {block} in {network}"
