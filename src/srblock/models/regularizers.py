@@ -41,7 +41,7 @@ class DropBlock(nn.Module):
     def __init__(self, p: float, size: int) -> None:
         super().__init__()
         if size < 1 or size % 2 == 0:
-            raise ValueError(f"dropblock's size is odd, got {size}; use {max(size - 1, 1)} or {max(size, 0) + 1}")
+            raise ValueError(f"dropblock's size is odd, got {size}; use {max(size, 0) + 1}")
         self.p, self.size = p, size
 
     def forward(self, x: Tensor) -> Tensor:
