@@ -43,8 +43,8 @@ def read_header(content: bytes) -> Header:
 def decode(content: bytes, *, gray: bool, image_size: int | None) -> NDArray[np.uint8]:
     """Decode an image: turned as its Exif data say, transparency on white, 16 bits by their high byte.
 
-    With image_size the short side is resized to it (bilinear, antialiased) and the center square is kept; the square
-    is cut first, which differs in no more than the last pixel's filter. Of an animation the first frame counts.
+    With image_size the short side is resized to it (bilinear, antialiased) and the center square is kept. Of an
+    animation the first frame counts.
     Shapes: -> (C, H, W) with C = 1 if gray, else 3.
 
     Raises: ValueError if the file is broken.
@@ -56,7 +56,7 @@ def decode(content: bytes, *, gray: bool, image_size: int | None) -> NDArray[np.
             raise
         except Exception as error:  # decoders raise whatever broken bytes lead them to
             raise ValueError(str(error) or type(error).__name__) from error
-    if image_size is not None:
+    if image_size is not None:  # resize and cut in one: only the square is computed, its filter sees what is around
         short = min(image.size)
         left, top = (image.width - short) / 2, (image.height - short) / 2
         if image.size != (image_size, image_size):

@@ -85,7 +85,7 @@ def _folder(root: Path) -> Files:
                 sizes[name] = entry.stat().st_size
             else:
                 broken.append(f"{name} (a broken link, or no regular file)")
-    _refuse(str(root), "cannot be read", sorted(broken))
+    _refuse(str(root), "unreadable", sorted(broken))
     _refuse_large(str(root), sizes)
     return Files(str(root), tuple(sorted(sizes)), frozenset(folders), lambda name: (root / name).read_bytes())
 
@@ -113,9 +113,9 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Files:
             members[name] = info
             if info.flag_bits & 1:
                 encrypted.append(name)
-    _refuse(str(path), "lie outside of the archive or are links (refused)", unsafe)
-    _refuse(str(path), "are in it twice", double)
-    _refuse(str(path), "are encrypted", encrypted)
+    _refuse(str(path), "outside of the archive or a link", unsafe)
+    _refuse(str(path), "twice in the zip", double)
+    _refuse(str(path), "encrypted", encrypted)
     _refuse_large(str(path), {name: info.file_size for name, info in members.items()})
     total = sum(info.file_size for info in members.values())
     if total > images.MEMORY_LIMIT_BYTES:
@@ -145,9 +145,9 @@ def _single_top(folders: set[str]) -> str:
 
 def _refuse_large(root: str, sizes: dict[str, int]) -> None:
     large = [f"{name} ({size / 2**20:,.0f} MiB)" for name, size in sorted(sizes.items()) if size > LARGEST_FILE_BYTES]
-    _refuse(root, f"are larger than {LARGEST_FILE_BYTES / 2**20:.0f} MiB, too large for an image", large)
+    _refuse(root, f"larger than {LARGEST_FILE_BYTES / 2**20:.0f} MiB, too large for an image", large)
 
 
 def _refuse(root: str, why: str, names: list[str]) -> None:
     if names:
-        raise ValueError(f"{root}: {counted(len(names), 'entry')} {why}: {offenders(names)}")
+        raise ValueError(f"{root}: {counted(len(names), 'entry')} refused, {why}: {offenders(names)}")

@@ -103,7 +103,7 @@ def _one_size(root: str, headers: dict[str, Header]) -> tuple[int, int]:
         odd = [f"{n} ({h.size[0]}x{h.size[1]})" for n, h in headers.items() if h.size != usual]
         raise ValueError(
             f"{root}: images of {len(others) + 1} sizes (height x width); {len(odd):,} of {len(headers):,} differ from "
-            f"{usual[0]}x{usual[1]}: {offenders(odd)}; pass --image-size, for example --image-size {min(usual)}"
+            f"{usual[0]}x{usual[1]}: {offenders(sorted(odd))}; pass --image-size, for example --image-size {min(usual)}"
         )
     return usual
 
@@ -156,5 +156,5 @@ def _each(
     if broken:
         raise ValueError(
             f"{files.root}: {counted(len(broken), 'file')} of {len(names):,} cannot be read as images: "
-            f"{offenders(broken)}; repair or remove them"
+            f"{offenders(sorted(broken))}; repair or remove them"
         )

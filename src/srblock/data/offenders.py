@@ -12,7 +12,9 @@ def offenders(names: Sequence[str], *, shown: int = 5) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Say how many in words that agree: "1 file", "2 files", "2 classes"."""
+    """Say how many in words that agree: "1 file", "2 files", "2 classes", "2 entries"."""
     if count == 1:
         return f"1 {noun}"
+    if noun.endswith("y"):
+        return f"{count:,} {noun[:-1]}ies"
     return f"{count:,} {noun}es" if noun.endswith("s") else f"{count:,} {noun}s"

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srblock.data import Loader
+
+MEAN, STD = (0.2, 0.5, 0.7), (0.1, 0.25, 0.3)
+
+
+def make(count: int = 23, size: tuple[int, int] = (5, 7), channels: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise without black pixels, so that padding shows; label n belongs to image n."""
+    generator = torch.Generator().manual_seed(count)
+    images = torch.randint(1, 256, (count, channels, *size), dtype=torch.uint8, generator=generator)
+    return images, torch.arange(count)
+
+
+def served(loader: Loader, epoch: int) -> dict[int, np.ndarray]:
+    """Images of an epoch by label."""
+    return {int(y): x.numpy() for images, labels in loader.epoch(epoch) for x, y in zip(images, labels, strict=True)}
+
+
+def normalized(image: np.ndarray) -> np.ndarray:
+    return (image / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+
+
+def pixels(image: np.ndarray) -> np.ndarray:
+    """Undo the normalization."""
+    return np.rint((image * np.reshape(STD, (3, 1, 1)) + np.reshape(MEAN, (3, 1, 1))) * 255).astype(np.uint8)
+
+
+@given(
+    size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    padding=st.integers(0, 4),
+    flip=st.booleans(),
+    seed=st.integers(),
+)
+def test_every_image_is_a_crop_of_the_padded_one(size, padding, flip, seed):
+    images, labels = make(6, size)
+    loader = Loader(
+        images, labels, batch_size=4, mean=MEAN, std=STD, padding=padding, flip=flip, shuffle=True, seed=seed
+    )
+    for label, image in served(loader, 2).items():
+        padded = np.pad(images[label].numpy(), ((0, 0), (padding, padding), (padding, padding)))
+        crops = [
+            padded[:, y : y + size[0], x : x + size[1]]
+            for y, x in itertools.product(range(2 * padding + 1), range(2 * padding + 1))
+        ]
+        crops += [crop[:, :, ::-1] for crop in crops] if flip else []
+        assert any(np.allclose(image, normalized(crop), atol=1e-5) for crop in crops)
+
+
+def test_all_places_and_both_sides_come_up():
+    """One white pixel in the middle of 3x3 with padding 1 shows where it was cut; a second one beside it, which way."""
+    image = torch.zeros(1, 3, 3, 3, dtype=torch.uint8)
+    image[:, :, 1, 1], image[:, :, 1, 2] = 255, 100
+    images, labels = image.expand(400, -1, -1, -1), torch.arange(400)
+    loader = Loader(images, labels, batch_size=400, mean=MEAN, std=STD, padding=1, flip=True, shuffle=True)
+    seen = {pixels(x).tobytes() for x in served(loader, 0).values()}
+    assert len(seen) == 18
+
+
+@given(batch_size=st.integers(1, 30), chosen=st.sets(st.integers(0, 22), min_size=2), epoch=st.integers(0, 300))
+def test_augmentation_depends_on_the_sample_alone(batch_size, chosen, epoch):
+    images, labels = make()
+    common = {"mean": MEAN, "std": STD, "padding": 2, "flip": True, "seed": 5}
+    whole = served(Loader(images, labels, batch_size=23, shuffle=False, **common), epoch)
+    index = torch.tensor(sorted(chosen, reverse=True))
+    some = served(Loader(images, labels, index, batch_size=batch_size, shuffle=True, **common), epoch)
+    assert set(some) <= chosen
+    assert len(some) >= len(chosen) - 1
+    for label, image in some.items():
+        np.testing.assert_array_equal(image, whole[label])
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    images, labels = make()
+
+    def order(seed: int, epoch: int) -> list[int]:
+        loader = Loader(images, labels, batch_size=4, mean=MEAN, std=STD, shuffle=True, seed=seed)
+        return [int(y) for _, batch in loader.epoch(epoch) for y in batch]
+
+    def crops(seed: int, epoch: int) -> np.ndarray:
+        loader = Loader(
+            images, labels, batch_size=4, mean=MEAN, std=STD, padding=2, flip=True, shuffle=False, seed=seed
+        )
+        return np.stack(list(served(loader, epoch).values()))
+
+    orders = [order(*key) for key in ((0, 0), (0, 1), (1, 0))]
+    assert all(sorted(drawn) == list(range(23)) for drawn in orders)
+    assert len({tuple(drawn) for drawn in orders}) == 3
+    assert order(0, 1) == orders[1]
+    np.testing.assert_array_equal(crops(0, 1), crops(0, 1))
+    assert not np.array_equal(crops(0, 0), crops(0, 1))
+    assert not np.array_equal(crops(0, 0), crops(1, 0))
+
+
+def test_evaluation_serves_everything_in_order():
+    images, labels = make(9)
+    index = torch.tensor([8, 0, 3, 4, 5])
+    loader = Loader(images, labels, index, batch_size=4, mean=MEAN, std=STD, shuffle=False)
+    batches = list(loader.epoch(0))
+    assert len(batches) == len(loader) == 2
+    assert loader.images_per_epoch == 5
+    assert torch.cat([y for _, y in batches]).tolist() == index.tolist()
+    expected = np.stack([normalized(images[n].numpy()) for n in index])
+    np.testing.assert_allclose(torch.cat([x for x, _ in batches]).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "shuffle", "sizes"),
+    [
+        (9, 4, True, [4, 4]),  # one image alone is no use to batch normalization
+        (9, 4, False, [4, 4, 1]),
+        (10, 4, True, [4, 4, 2]),  # an incomplete batch is kept: 45,000 images are the paper's 352 steps
+        (8, 4, True, [4, 4]),
+        (3, 8, True, [3]),
+        (3, 1, True, [1, 1, 1]),
+        (1, 1, True, [1]),
+        (1, 4, False, [1]),
+    ],
+)
+def test_last_batch(count, batch_size, shuffle, sizes):
+    images, labels = make(count)
+    loader = Loader(images, labels, batch_size=batch_size, mean=MEAN, std=STD, shuffle=shuffle)
+    assert [len(y) for _, y in loader.epoch(0)] == sizes
+    assert len(loader) == len(sizes)
+    assert loader.images_per_epoch == sum(sizes)
+
+
+def test_the_image_left_out_changes():
+    images, labels = make(9)
+    loader = Loader(images, labels, batch_size=4, mean=MEAN, std=STD, shuffle=True)
+    left_out = {next(iter(set(range(9)) - set(served(loader, epoch)))) for epoch in range(20)}
+    assert len(left_out) > 3
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_dtype_and_memory_format(dtype, memory_format):
+    images, labels = make(12)
+    options = {"batch_size": 5, "mean": MEAN, "std": STD, "padding": 1, "flip": True, "shuffle": True}
+    plain = Loader(images, labels, **options)
+    loader = Loader(images, labels, dtype=dtype, memory_format=memory_format, **options)
+    for (x, y), (expected, same) in zip(loader.epoch(3), plain.epoch(3), strict=True):
+        assert x.dtype == dtype
+        assert x.is_contiguous(memory_format=memory_format)
+        assert torch.equal(y, same)
+        assert torch.equal(x, expected.to(dtype))
+
+
+def test_loading_leaves_the_global_random_state():
+    images, labels = make()
+    before = torch.get_rng_state()
+    list(Loader(images, labels, batch_size=4, mean=MEAN, std=STD, padding=2, flip=True, shuffle=True).epoch(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_same_batches_on_an_accelerator():
+    if not torch.cuda.is_available():
+        pytest.skip("needs an accelerator")
+    images, labels = make(50)
+    options = {"batch_size": 16, "mean": MEAN, "std": STD, "padding": 2, "flip": True, "shuffle": True}
+    for (x, y), (expected, same) in zip(
+        Loader(images, labels, device="cuda", **options).epoch(1),
+        Loader(images, labels, **options).epoch(1),
+        strict=True,
+    ):
+        assert torch.equal(x.cpu(), expected)
+        assert torch.equal(y.cpu(), same)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": torch.rand(4, 3, 5, 5)}, r"expected uint8 images \(N, C, H, W\), got torch.float32"),
+        ({"images": torch.zeros(4, 3, 5, dtype=torch.uint8)}, r"expected uint8 images .* of shape \(4, 3, 5\)"),
+        ({"labels": torch.arange(3)}, r"expected 4 int64 labels, got torch.int64 of shape \(3,\)"),
+        ({"labels": torch.zeros(4)}, r"expected 4 int64 labels, got torch.float32"),
+        ({"index": torch.tensor([0, 4])}, "expected an index of images 0 to 3, got 0 to 4"),
+        ({"index": torch.tensor([-1, 2])}, "expected an index of images 0 to 3, got -1 to 2"),
+        ({"index": torch.tensor([], dtype=torch.int64)}, "expected an int64 index of at least one image"),
+        ({"index": torch.tensor([True, False])}, "expected an int64 index of at least one image, got torch.bool"),
+        ({"batch_size": 0}, "expected batch_size of at least 1"),
+        ({"padding": -1}, "padding of at least 0, got 8 and -1"),
+        ({"mean": (0.5,)}, "expected 3 means and 3 positive deviations"),
+        ({"std": (0.5, 0.0, 0.5)}, "expected 3 means and 3 positive deviations"),
+        ({"index": torch.tensor([2])}, "expected at least 2 images to train on, got 1"),
+    ],
+)
+def test_loader_refuses(change, message):
+    images, labels = make(4, (5, 5))
+    options = {"images": images, "labels": labels, "batch_size": 8, "mean": MEAN, "std": STD, "shuffle": True}
+    with pytest.raises(ValueError, match=message):
+        Loader(**{**options, **change})
