@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,15 @@ def study(epochs: int = RECIPE.epochs) -> Study:
     return Study(tuple(map(parse, VARIANTS)), (0,), data, "stripes", replace(RECIPE, epochs=epochs))
 
 
-def go(out: Path, slow_s: float = 0.0, epochs: int = RECIPE.epochs) -> None:
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch._dynamo", "srblock.experiments.study"])  # else each process imports for seconds
+
+
+def go(out: Path, ready: Event | None = None, slow_s: float = 0.0, epochs: int = RECIPE.epochs) -> None:
     """Run the study in this process; `slow_s` stretches each epoch so that a kill can hit it."""
     torch.set_num_threads(1)
+    if ready is not None:
+        ready.set()
 
     def probe(model: nn.Module) -> dict[str, float]:
         time.sleep(slow_s)
@@ -61,9 +68,7 @@ def go(out: Path, slow_s: float = 0.0, epochs: int = RECIPE.epochs) -> None:
 
 
 def start(out: Path, **options: Any) -> ForkServerProcess:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_resume"])
-    process = context.Process(target=go, args=(out,), kwargs=options)
+    process = CONTEXT.Process(target=go, args=(out,), kwargs=options)
     process.start()
     return process
 
@@ -86,19 +91,31 @@ def contents(out: Path) -> dict[str, Any]:
     return found
 
 
-def test_twenty_kills_change_no_bit(tmp_path: Path) -> None:
-    reference = start(tmp_path / "reference")
-    reference.join()
-    expected = contents(tmp_path / "reference")
-    assert len(expected) == len(VARIANTS)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """What the study leaves when nothing happens to it, by its epochs."""
+    found = {}
+    for epochs in (3, RECIPE.epochs):
+        out = tmp_path_factory.mktemp("undisturbed")
+        process = start(out, epochs=epochs)
+        process.join()
+        assert process.exitcode == 0
+        found[epochs] = contents(out)
+        assert len(found[epochs]) == len(VARIANTS)
+    return found
+
+
+def test_twenty_kills_change_no_bit(tmp_path: Path, undisturbed: dict[int, dict[str, Any]]) -> None:
     kills, midway, round_ = 0, 0, 0
     moments = random.Random(0)
     while kills < 20:
         out = tmp_path / str(round_)
         round_ += 1
         while True:
-            process = start(out, slow_s=0.02)
-            process.join(moments.uniform(0.05, 0.5))
+            ready = CONTEXT.Event()
+            process = start(out, ready=ready, slow_s=0.02)
+            assert ready.wait(60)
+            process.join(moments.uniform(0, 1))
             if process.exitcode is not None:
                 assert process.exitcode == 0
                 break
@@ -107,22 +124,21 @@ def test_twenty_kills_change_no_bit(tmp_path: Path) -> None:
             kills += 1
             folders = list((out / "runs").iterdir()) if (out / "runs").exists() else []
             midway += any(0 < records.epochs_done(f) < RECIPE.epochs for f in folders)
-        assert contents(out) == expected
+        assert contents(out) == undisturbed[RECIPE.epochs]
     assert midway >= 5, "the kills must hit runs in the middle, or this test shows nothing"
 
 
 @pytest.mark.parametrize("write", [1, 2, 3, 4, 5, 8, 9])
-def test_a_kill_in_mid_write_changes_no_bit(tmp_path: Path, write: int) -> None:
+def test_a_kill_in_mid_write_changes_no_bit(tmp_path: Path, write: int, undisturbed: dict[int, dict[str, Any]]) -> None:
     """Die just before the n-th file is put in its place: its scrap is there, the old file still is."""
-    start(tmp_path / "reference", epochs=3).join()
-    process = multiprocessing.get_context("forkserver").Process(target=die_at, args=(tmp_path / "out", write))
+    process = CONTEXT.Process(target=die_at, args=(tmp_path / "out", write))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     again = start(tmp_path / "out", epochs=3)
     again.join()
     assert again.exitcode == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "reference"), "no scrap stays either"
+    assert contents(tmp_path / "out") == undisturbed[3], "no scrap stays either"
 
 
 def die_at(out: Path, write: int) -> None:
@@ -140,14 +156,13 @@ def die_at(out: Path, write: int) -> None:
     go(out, epochs=3)
 
 
-def test_two_processes_share_a_study(tmp_path: Path) -> None:
+def test_two_processes_share_a_study(tmp_path: Path, undisturbed: dict[int, dict[str, Any]]) -> None:
     """Started together on the same folder they train each run once and both see all results."""
-    start(tmp_path / "reference").join()
     both = [start(tmp_path / "out", slow_s=0.05) for _ in range(2)]
     for process in both:
         process.join()
         assert process.exitcode == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "reference")
+    assert contents(tmp_path / "out") == undisturbed[RECIPE.epochs]
     made = [json.loads((f / "result.json").read_text())["wall_s"] for f in (tmp_path / "out" / "runs").iterdir()]
     again = start(tmp_path / "out")
     again.join()
