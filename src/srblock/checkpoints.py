@@ -1,0 +1,196 @@
+"""Load weights into a network with blocks, whatever the checkpoint was wrapped in and whatever resolution it is of.
+
+A block's memory (P, C, H, W) and first linear layer (U, H*W) belong to one map size. Both are maps and can be resized:
+the memory as it is, the linear layer as U maps whose values are scaled by (HW old)/(HW new), so that its units, sums
+over positions, keep their size.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srblock.block import SqueezeRemember2d
+from srblock.surgery import plain_name
+
+WRAPPING_KEYS = ("state_dict", "model", "model_state_dict")
+PARTS = ("squeeze", "fc1", "fc2", "memory")
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a checkpoint and a model had in common, key by key.
+
+    `missing` keys are the model's, and keep their values; `unexpected` are the checkpoint's, and are not used; `resized`
+    and `mismatched` map keys to (the checkpoint's shape, the model's); mismatched ones keep the model's values.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    resized: dict[str, Shapes] = field(default_factory=dict)
+    mismatched: dict[str, Shapes] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether every key of either side found its partner."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} keys fit"]
+        lines += [f"  resized    {key}: {old} -> {new}" for key, (old, new) in self.resized.items()]
+        lines += [f"  missing    {key}" for key in self.missing]
+        lines += [f"  unexpected {key}" for key in self.unexpected]
+        lines += [
+            f"  mismatched {key}: {old} in the checkpoint, {new} in the model"
+            for key, (old, new) in self.mismatched.items()
+        ]
+        return "\n".join(lines)
+
+
+def load_state(
+    model: nn.Module, state_dict: Mapping[str, Any], *, resize: bool = False, strict: bool = True
+) -> LoadReport:
+    """Load a checkpoint, all of it unless told otherwise; nothing is loaded when this raises.
+
+    Args:
+        state_dict: keys to tensors, or a checkpoint that holds this as "state_dict", "model" or "model_state_dict".
+            Prefixes that DDP and torch.compile put before the keys are understood, on both sides.
+        resize: fit blocks that were trained on maps of another size, bilinearly.
+        strict: False loads what fits, and warns with every key that did not.
+
+    Raises:
+        ValueError if a block's P, C or U differs, or its size without `resize`; if strict, also for every other key
+            that is missing, unexpected or of another shape.
+        TypeError for what is no state_dict.
+    """
+    given = _plain_keys(_unwrap(state_dict))
+    own = _plain_keys(model.state_dict())
+    names = dict(zip(own, model.state_dict(), strict=True))
+    report = LoadReport()
+    given = _fit_blocks(model, given, report, resize=resize)
+    for key, value in own.items():
+        if key not in given:
+            # As torch does for checkpoints older than this counter.
+            if not key.endswith("num_batches_tracked"):
+                report.missing.append(key)
+        elif isinstance(value, Tensor) and (shape := _shape(key, given[key])) != tuple(value.shape):
+            report.mismatched[key] = (shape, tuple(value.shape))
+        else:
+            report.loaded.append(key)
+    report.unexpected.extend(key for key in given if key not in own)
+    if not report.complete:
+        if strict:
+            raise ValueError(
+                f"the checkpoint does not fit the model, and nothing was loaded; {_hint(report)}\n{report}"
+            )
+        warnings.warn(f"the checkpoint does not fit the model\n{report}", stacklevel=2)
+    model.load_state_dict({names[key]: given[key] for key in report.loaded}, strict=False)
+    return report
+
+
+def _unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(
+            f"expected a state_dict, a mapping from keys to tensors, got {type(state_dict).__name__}; "
+            "pass model.state_dict() or torch.load(path, weights_only=True)"
+        )
+    for key in WRAPPING_KEYS:
+        if isinstance(state_dict.get(key), Mapping):
+            return _unwrap(state_dict[key])
+    return state_dict
+
+
+def _plain_keys(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {plain_name(key): value for key, value in state_dict.items()}
+    if len(plain) != len(state_dict):
+        raise ValueError("two keys of the state_dict become the same without the prefixes of DDP and torch.compile")
+    return plain
+
+
+def _shape(key: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"expected a tensor for {key!r}, got {type(value).__name__}")
+    return tuple(value.shape)
+
+
+def _fit_blocks(model: nn.Module, given: dict[str, Any], report: LoadReport, *, resize: bool) -> dict[str, Any]:
+    """Check the blocks in a checkpoint against the model's, and resize those of another map size."""
+    fitted = dict(given)
+    for name, block in model.named_modules():
+        if not isinstance(block, SqueezeRemember2d):
+            continue
+        prefix = plain_name(f"{name}.")
+        present = {part: given[prefix + part] for part in PARTS if prefix + part in given}
+        if not present:
+            continue
+        where = f"the checkpoint's block {prefix[:-1]!r}"
+        old = _map_size(where, present, block)
+        if old == block.size:
+            continue
+        if not resize:
+            raise ValueError(
+                f"{where} belongs to maps of {old[0]}x{old[1]}, the model's to {block.size[0]}x{block.size[1]}; pass "
+                "resize=True to fit it, or insert the block for the input_size that it was trained on"
+            )
+        scale = math.prod(old) / math.prod(block.size)
+        units = _resize(present["fc1"].unflatten(1, (1, *old)), block.size).flatten(1) * scale
+        for part, value in (("fc1", units), ("memory", _resize(present["memory"], block.size))):
+            fitted[prefix + part] = value
+            report.resized[prefix + part] = (tuple(present[part].shape), tuple(value.shape))
+    return fitted
+
+
+def _map_size(where: str, present: dict[str, Any], block: SqueezeRemember2d) -> tuple[int, int]:
+    """Read the (H, W) of a checkpoint's block and check that all else about it is as in the model's.
+
+    Raises: ValueError naming what differs.
+    """
+    if missing := [part for part in PARTS if part not in present]:
+        raise ValueError(
+            f"{where} is incomplete, it lacks {', '.join(missing)}; a block loads as a whole or not at all"
+        )
+    shapes = {part: _shape(f"{where}: {part}", value) for part, value in present.items()}
+    if [len(shape) for shape in shapes.values()] != [4, 2, 2, 4]:
+        raise ValueError(f"{where} is not a block of this package; its shapes are {shapes}")
+    (blocks, channels, *size), hidden = shapes["memory"], shapes["fc2"][1]
+    expected = {"P": block.blocks, "C": block.channels, "U": block.hidden}
+    found = {"P": blocks, "C": channels, "U": hidden}
+    if found != expected:
+        pairs = [
+            f"{key}={found[key]} (the model has {value})" for key, value in expected.items() if found[key] != value
+        ]
+        raise ValueError(
+            f"{where} has {', '.join(pairs)}; insert the block with the checkpoint's values before loading"
+        )
+    if (shapes["squeeze"], shapes["fc1"], shapes["fc2"]) != (
+        (1, channels, 1, 1),
+        (hidden, math.prod(size)),
+        (blocks, hidden),
+    ):
+        raise ValueError(f"{where} contradicts itself; its shapes are {shapes}")
+    return size[0], size[1]
+
+
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    return F.interpolate(wide, size, mode="bilinear", align_corners=False).to(maps.dtype)
+
+
+def _hint(report: LoadReport) -> str:
+    if any(key.rsplit(".", 1)[-1] in PARTS and ".sr." in f".{key}" for key in report.unexpected):
+        return "the checkpoint has a block where the model has none: insert it first (srblock.insert)"
+    if any(".sr." in f".{key}" for key in report.missing):
+        return (
+            "the model has a block that the checkpoint lacks: load the weights first and insert afterwards, or pass "
+            "strict=False to keep the block as it is"
+        )
+    return "pass strict=False to load what fits"

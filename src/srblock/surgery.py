@@ -1,0 +1,301 @@
+"""Put Squeeze-and-Remember blocks into a network that exists, and take them out again.
+
+The block becomes the child `sr` of the module after which it stands, so that its keys in the state_dict are
+`<name>.sr.*` for any kind of module and all other keys stay what they were. A plain `nn.Sequential` runs its new last
+child itself; any other module gets one forward hook, a function of this file, so that copies and pickles of the network
+use their own block. Which modules can take a block is explained in `srblock.tracing`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srblock.block import SqueezeRemember2d
+from srblock.tracing import Stage, Trace, memory_format, refuse_wrapped, run, runs_new_child, stages, trace
+
+__all__ = ["Insertion", "Stage", "blocks", "bypassed", "insert", "param_groups", "plain_name", "remove", "stages"]
+
+CHILD = "sr"
+WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
+SUGGESTIONS_TRIED = 12
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """What `insert` did: a block after module `name`, whose map is (channels, *size).
+
+    `overhead_percent` is relative to the model's parameters before the insertion, as in the paper's tables.
+    """
+
+    name: str
+    channels: int
+    size: tuple[int, int]
+    parameters_added: int
+    overhead_percent: float
+    block: SqueezeRemember2d
+
+    def __str__(self) -> str:
+        height, width = self.size
+        return (
+            f"SR block after {self.name!r} ({self.channels}x{height}x{width}): {self.parameters_added:,} parameters, "
+            f"{self.overhead_percent:.2f}% more"
+        )
+
+
+def insert(model: nn.Module, *, after: str | int, input_size: int | tuple[int, ...], **block: Any) -> Insertion:
+    """Insert a block after a module, with every weight, state_dict key and output of the model as it was.
+
+    First tried on a copy: a forward pass there must run the block exactly once, leave the outputs unchanged (bit for
+    bit on the CPU) and depend on the block. If it does not, the model has not been touched.
+
+    Args:
+        after: a module's name, or the 1-based number of a stage (the rule stands in `srblock.tracing`).
+        input_size: of the images: the side of a square, (H, W), or (C, H, W).
+        block: options of `SqueezeRemember2d` (blocks, hidden, activation, init, resize).
+
+    Raises: ValueError or TypeError if there is no such module or stage, or the block cannot stand there, with the
+        nearest place where it can; for a wrapped, compiled or scripted model; for options that the block refuses.
+    """
+    seen = trace(model, input_size)
+    name = _resolve(model, after, seen)
+    target = model.get_submodule(name)
+    fault = _occupied(target) or seen.faults.get(name)
+    if fault:
+        raise ValueError(f"cannot insert a block after {name!r}: it {fault}; {_nearest(model, name, seen)}")
+    built = _build(target, name, seen, block, memory_format(model))
+    fault = _try(seen, name, built)
+    if fault:
+        raise ValueError(
+            f"cannot insert a block after {name!r} ({type(target).__name__}): {fault}; the model is unchanged; "
+            f"{_nearest(model, name, seen)}"
+        )
+    before = sum(value.numel() for value in model.parameters())
+    added = sum(value.numel() for value in built.parameters())
+    _attach(target, built)
+    return Insertion(name, built.channels, built.size, added, 100 * added / before if before else math.inf, built)
+
+
+def remove(model: nn.Module) -> list[str]:
+    """Take out every block that `insert` has put in; the state_dict is what it was before, weights trained since kept.
+
+    Returns: the names of the modules after which the blocks stood.
+    Raises: ValueError if there is none, or for a wrapped, compiled or scripted model.
+    """
+    refuse_wrapped(model)
+    targets = {name: module for name, module in model.named_modules() if _was_inserted_into(module)}
+    if not targets:
+        raise ValueError("the model has no block that insert has put in, so there is nothing to remove")
+    for target in targets.values():
+        _detach(target)
+    return list(targets)
+
+
+def blocks(model: nn.Module) -> dict[str, SqueezeRemember2d]:
+    """Find the model's blocks, by the name of the module after which each stands.
+
+    A block that was not inserted but written into the network has its own name. The prefixes of DDP and torch.compile
+    are left out. A model without blocks gives {}.
+    """
+    own = {id(module.sr): name for name, module in model.named_modules() if _was_inserted_into(module)}
+    return {
+        plain_name(own.get(id(module), name)): module
+        for name, module in model.named_modules()
+        if isinstance(module, SqueezeRemember2d)
+    }
+
+
+@contextmanager
+def bypassed(model: nn.Module) -> Iterator[None]:
+    """Run the model as if it had no blocks while the context lasts; may be nested.
+
+    Raises: ValueError if the model has no blocks.
+    """
+    found = blocks(model).values()
+    if not found:
+        raise ValueError("the model has no block to bypass")
+    before = [block.bypassed for block in found]
+    try:
+        for block in found:
+            block.bypassed = True
+        yield
+    finally:
+        for block, flag in zip(found, before, strict=True):
+            block.bypassed = flag
+
+
+def param_groups(
+    model: nn.Module, *, memory_lr: float | None = None, memory_weight_decay: float | None = None
+) -> list[dict[str, Any]]:
+    """Sort the trainable parameters into two groups for an optimizer: all others, and the blocks' memories.
+
+    What is None follows the optimizer's own value; both may be, for a schedule that sets the second group's values
+    itself. Frozen parameters are in neither group.
+
+    Raises: ValueError if the model has no trainable memory, or for a negative or non-finite value.
+    """
+    given = {"lr": memory_lr, "weight_decay": memory_weight_decay}
+    options = {name: value for name, value in given.items() if value is not None}
+    for name, value in options.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"memory_{name} must be a finite number of at least 0, got {value}")
+    memories = [block.memory for block in blocks(model).values() if block.memory.requires_grad]
+    if not memories:
+        raise ValueError(
+            "the model has no block with a trainable memory, so there is nothing to set apart; insert a block first, "
+            "or pass model.parameters() to the optimizer"
+        )
+    own = {id(memory) for memory in memories}
+    rest = [value for value in model.parameters() if value.requires_grad and id(value) not in own]
+    return [{"params": rest}, {"params": memories, **options}]
+
+
+def plain_name(name: str) -> str:
+    """Strip what DDP, DataParallel, FSDP and torch.compile put before and into the names of parameters."""
+    while (prefix := next((wrapper for wrapper in WRAPPERS if name.startswith(wrapper)), None)) is not None:
+        name = name.removeprefix(prefix)
+    for wrapper in WRAPPERS[1:]:  # a part of the network may be compiled; "module." inside may be the network's own
+        name = name.replace(f".{wrapper}", ".")
+    return name
+
+
+def _run_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    """Forward hook: hand the module's output to its block."""
+    return module.sr(output)  # type: ignore[operator]
+
+
+def _attach(target: nn.Module, block: SqueezeRemember2d) -> None:
+    target.add_module(CHILD, block)
+    if not runs_new_child(target):
+        target.register_forward_hook(_run_block)
+
+
+def _detach(target: nn.Module) -> None:
+    delattr(target, CHILD)
+    for key in [key for key, hook in target._forward_hooks.items() if hook is _run_block]:
+        del target._forward_hooks[key]
+
+
+def _was_inserted_into(module: nn.Module) -> bool:
+    return isinstance(module._modules.get(CHILD), SqueezeRemember2d) and (
+        runs_new_child(module) or _run_block in module._forward_hooks.values()
+    )
+
+
+def _occupied(target: nn.Module) -> str | None:
+    if _was_inserted_into(target):
+        return "has a block already; remove it first, or choose another place"
+    if hasattr(target, CHILD):
+        return f"has an attribute {CHILD!r} of its own, the name that the block would take"
+    return None
+
+
+def _resolve(model: nn.Module, after: str | int, seen: Trace) -> str:
+    """Turn a module's name or a stage number into the module's first name."""
+    if isinstance(after, bool) or not isinstance(after, (str, int)):
+        raise TypeError(f"after must be a module's name or a stage number, got {after!r}")
+    stages = ", ".join(f"{number}: {name!r}" for number, name in seen.numbers.items())
+    if isinstance(after, int):
+        if after in seen.numbers:
+            return seen.numbers[after]
+        hint = f"the model's stages are {stages}" if stages else "the model's stages cannot be numbered: pass a name"
+        raise ValueError(f"there is no stage {after}; {hint} (srblock.stages lists the names)")
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if after and after in modules:
+        names = {module: name for name, module in model.named_modules()}
+        return names[modules[after]]
+    near = difflib.get_close_matches(after, [stage.name for stage in seen.stages], n=3, cutoff=0.5)
+    hint = (
+        f"the nearest names are {', '.join(map(repr, near))}" if near else f"its stages are {stages or 'not numbered'}"
+    )
+    raise ValueError(f"there is no module {after!r} in the model; {hint} (srblock.stages lists the names)")
+
+
+def _build(
+    target: nn.Module, name: str, seen: Trace, options: dict[str, Any], layout: torch.memory_format
+) -> SqueezeRemember2d:
+    call = seen.calls[name]
+    dtype = next((value.dtype for value in target.parameters() if value.is_floating_point()), call.dtype)
+    _, channels, height, width = call.shape
+    with torch.inference_mode(False):
+        built = SqueezeRemember2d(channels, (height, width), device=call.device, dtype=dtype, **options)
+    return built.to(memory_format=layout).train(target.training)
+
+
+def _try(seen: Trace, name: str, block: SqueezeRemember2d) -> str | None:
+    """Run the copy with a block after `name`; say what went wrong, or None."""
+    target = seen.copied.get_submodule(name)
+    maps: list[tuple[Tensor, Tensor]] = []
+    hook = block.register_forward_hook(lambda module, args, output: maps.append((args[0], output)))
+    _attach(target, block)
+    try:
+        outputs = run(seen.copied, seen.image)
+    except Exception as error:
+        return f"with the block in it a forward pass fails with {type(error).__name__}: {error}"
+    finally:
+        hook.remove()
+        _detach(target)
+    if len(maps) != 1:
+        return f"a forward pass runs the block {len(maps)} times instead of once"
+    exact = seen.image.device.type == "cpu" and maps[0][0].stride() == maps[0][1].stride()
+    if not _unchanged(outputs, seen.outputs, exact):
+        return "the model's output changes although a fresh block adds nothing"
+    if any(value.grad_fn for value in outputs) and not _reaches(outputs, block.memory):
+        return "the model's output does not depend on the block, which could never learn: the module's is not used"
+    return None
+
+
+def _unchanged(outputs: list[Tensor], before: list[Tensor], exact: bool) -> bool:
+    """Compare outputs: bit for bit, or up to rounding where another device or layout may choose another kernel."""
+    if [value.shape for value in outputs] != [value.shape for value in before]:
+        return False
+    pairs = [pair for pair in zip(outputs, before, strict=True) if pair[1].device.type != "meta"]
+    for new, old in pairs:
+        tolerance = 0.0
+        if not exact and old.is_floating_point() and old.numel():
+            tolerance = 100 * torch.finfo(old.dtype).eps * float(old.abs().max())
+        same = torch.equal(new, old) or (
+            old.is_floating_point() and torch.allclose(new, old, rtol=0, atol=tolerance, equal_nan=True)
+        )
+        if not same:
+            return False
+    return True
+
+
+def _reaches(outputs: list[Tensor], parameter: nn.Parameter) -> bool:
+    """Tell whether outputs depend on a parameter, from the graph alone (a gradient may be zero by initialization)."""
+    waiting = [value.grad_fn for value in outputs if value.grad_fn is not None]
+    known = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if getattr(node, "variable", None) is parameter:
+            return True
+        new = {after for after, _ in node.next_functions if after is not None} - known
+        known |= new
+        waiting.extend(new)
+    return False
+
+
+def _nearest(model: nn.Module, name: str, seen: Trace) -> str:
+    """Name the point nearest to a module, in the order of the forward pass, where a block was tried and works."""
+    places = {called: place for place, called in enumerate(seen.calls)}
+    here = places.get(name)
+    if here is None:  # not called: take the last module defined before it that is
+        defined = [other for other, _ in model.named_modules()]
+        here = max((places[other] for other in defined[: defined.index(name)] if other in places), default=0)
+    free = [stage for stage in seen.stages if not _occupied(model.get_submodule(stage.name))]
+    others = [stage for stage in free if stage.name != name and not stage.name.startswith(f"{name}.")]
+    others.sort(key=lambda stage: (abs(places[stage.name] - here), places[stage.name] < here))
+    for stage in others[:SUGGESTIONS_TRIED]:
+        target = model.get_submodule(stage.name)
+        options = {"blocks": 1, "hidden": 1}
+        if _try(seen, stage.name, _build(target, stage.name, seen, options, torch.contiguous_format)) is None:
+            return f"the nearest usable point is {stage}"
+    return "no usable point was found near it; see srblock.stages"
