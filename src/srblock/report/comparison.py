@@ -72,20 +72,26 @@ def comparison(runs: Sequence[Run], variants: Sequence[str] | None = None) -> li
     return [_row(variant, baseline, against, found) for variant, found in by_variant.items() if found]
 
 
-def notes(rows: Sequence[Row]) -> list[str]:
-    """Say in sentences what a comparison shows and what it cannot."""
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """Say of each difference what it amounts to."""
+    return [
+        f"{row.variant} against {row.baseline}: {verdict(row.difference)}."
+        for row in rows
+        if row.difference is not None
+    ]
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """Say what a reader of a comparison must know and the figures do not show."""
     if not rows:
         return ["No run finished: there is nothing to compare."]
-    baseline = rows[0].baseline
-    compared = [row for row in rows if row.difference is not None]
-    lines = [f"{row.variant} against {baseline}: {verdict(row.difference)}." for row in compared if row.difference]
-    if rows[0].variant != baseline:
-        lines.append(f"No seed of {baseline} finished: there is nothing to compare with.")
+    lines = []
+    if rows[0].variant != rows[0].baseline:
+        lines.append(f"No seed of {rows[0].baseline} finished: there is nothing to compare with.")
     if len({row.n for row in rows}) > 1:
-        lines.append(
-            "Not all have the same number of seeds: " + ", ".join(f"{row.variant} {row.n}" for row in rows) + "."
-        )
-    if sum(row.difference.low is not None for row in compared if row.difference) > 1:
+        counts = ", ".join(f"{row.variant} {row.n}" for row in rows)
+        lines.append(f"Not all have the same number of finished seeds: {counts}.")
+    if sum(interval(row) != "-" for row in rows) > 1:
         lines.append("Each interval stands for itself: among several comparisons a chance finding is likelier than 5%.")
     return lines
 

@@ -80,10 +80,15 @@ class RunProgress:
     def finished(self, run: RunConfig, result: dict[str, Any]) -> None:
         """Leave a line with a run's result: trained in this session, or found."""
         found = self._done[run.name] == 0
-        how = "found" if found else units.duration(result["wall_s"])
-        text = f"test {result['test_top1']:6.2f}%  validation {result['validation_top1']:6.2f}%, epoch {result['best_epoch']}"
+        text = (
+            f"test {result['test_top1']:6.2f}%  validation {result['validation_top1']:6.2f}%, epoch "
+            f"{result['best_epoch']}"
+        )
         self._end(run)
-        self._line(run, "found" if found else "done", text if found else f"{text}, {how}", "dim" if found else "")
+        if found:
+            self._line(run, "found", text, "dim")
+        else:
+            self._line(run, "done", f"{text}, {units.duration(result['wall_s'])}")
 
     def failed(self, run: RunConfig, error: Exception) -> None:
         """Leave a line with the reason why a run has no result."""

@@ -19,7 +19,7 @@ from srblock.analysis.statistics import signed
 from srblock.block import parameter_count
 from srblock.experiments.records import Run
 from srblock.report import units
-from srblock.report.comparison import Row, comparison, interval, legend, notes, p_greater
+from srblock.report.comparison import Row, comparison, interval, legend, p_greater, remarks, verdicts
 from srblock.training.files import write_bytes
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     wide = console.measure(one, options=console.options.update(max_width=1000)).maximum <= console.width
     for table in [one] if wide else [_table(rows, ACCURACY), _table(rows, COST)] if rows else []:
         console.print(table)
-    for line in (*legend(rows), *notes(rows)):
+    for line in (*legend(rows), *verdicts(rows), *remarks(rows)):
         console.print(line, markup=False, highlight=False)
 
 

@@ -1,0 +1,88 @@
+"""What a report shows of each SR block: recall weights by class, memory maps, how much the weights vary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from srblock.experiments.records import Run
+from srblock.report import figures
+
+WIDE, NARROW = 900, 350  # figures are drawn for both, in CSS pixels; the page shows the one that fits
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure, drawn for a wide page and for a narrow one."""
+
+    wide: Markup
+    narrow: Markup
+
+
+@dataclass(frozen=True)
+class BlockView:
+    """One block of one variant: pictures of its first seed, figures of all.
+
+    Attributes:
+        name: of the module that the block follows.
+        size: (H, W) of its memory.
+        classes_shown: how many classes the recall figure has.
+        variation: (seed, standard deviation of the recall weights over the images, mean over the P blocks).
+    """
+
+    variant: str
+    name: str
+    seed: int
+    blocks: int
+    size: tuple[int, int]
+    classes_shown: int
+    variation: tuple[tuple[int, float], ...]
+    recall: Drawing
+    memory: Drawing
+
+    @property
+    def shares(self) -> list[tuple[int, float]]:
+        """Every seed's variation in percent of 1/P, the weight of each memory block if all weigh the same."""
+        return [(seed, 100 * self.blocks * value) for seed, value in self.variation]
+
+    @property
+    def hardly_varies(self) -> bool:
+        """Whether the weights are nearly the same for all images, in every seed."""
+        return max(share for _, share in self.shares) < 100 * figures.FLAT
+
+
+def draw_both(draw: Callable[[str, int], str], name: str) -> Drawing:
+    """Draw a figure wide and narrow; `draw` takes a name unique in the page and a width."""
+    return Drawing(*(Markup(draw(f"{name}-{width}", width)) for width in (WIDE, NARROW)))
+
+
+def block_views(groups: Sequence[tuple[str, Sequence[Run]]], classes: Sequence[str]) -> list[BlockView]:
+    """Collect the blocks of all variants for which recall figures were recorded."""
+    views: list[BlockView] = []
+    for variant, runs in groups:
+        recorded = [run for run in runs if run.recall]
+        for name in dict.fromkeys(key.rpartition("/")[0] for run in recorded[:1] for key in run.recall):
+            views.append(_view(variant, name, recorded, classes, f"block{len(views)}"))
+    return views
+
+
+def _view(variant: str, name: str, runs: Sequence[Run], classes: Sequence[str], figure: str) -> BlockView:
+    class_mean, mean, std, memory = (
+        np.asarray(runs[0].recall[f"{name}/{key}"], dtype=float) for key in ("class_mean", "mean", "std", "memory")
+    )
+    return BlockView(
+        variant=variant,
+        name=name,
+        seed=runs[0].seed,
+        blocks=memory.shape[0],
+        size=(memory.shape[1], memory.shape[2]),
+        classes_shown=len(figures.shown_classes(class_mean, mean)),
+        variation=tuple((run.seed, float(run.recall[f"{name}/std"].mean())) for run in runs),
+        recall=draw_both(
+            lambda tag, width: figures.recall_weights(class_mean, mean, std, classes, tag, width), f"{figure}-recall"
+        ),
+        memory=draw_both(lambda tag, width: figures.memories(memory, tag, width), f"{figure}-memory"),
+    )

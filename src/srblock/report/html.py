@@ -1,0 +1,175 @@
+"""A study as one page: self-contained HTML without scripts, for laptop and phone, light and dark."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from srblock.analysis.statistics import signed
+from srblock.experiments.records import Run
+from srblock.report import figures, units
+from srblock.report.blocks import block_views, draw_both
+from srblock.report.comparison import Row, interval, legend, remarks
+from srblock.report.svg import SERIES
+from srblock.report.tables import ACCURACY, COST, Column
+from srblock.training.files import write_bytes
+
+LINES = {"-": "solid", "--": "dashed", ":": "dotted"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a comparison came to, in words.
+
+    Attributes:
+        headline: the finding.
+        evidence: the figures behind it.
+        cost: what the variant costs against the baseline.
+    """
+
+    headline: str
+    evidence: str
+    cost: str
+
+
+def write_report(path: Path, runs: Sequence[Run], rows: Sequence[Row], command: str) -> None:
+    """Write the page of a comparison.
+
+    Args:
+        rows: of `comparison(runs)`.
+        command: that repeats the study.
+
+    Raises: ValueError if there is no run; OSError if the file cannot be written, an older one stays whole.
+    """
+    if not rows:
+        raise ValueError("no run finished, so there is nothing to report; each failed run has its reason above")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"typeset": typeset, "duration": units.duration, "count": units.count}
+    template = environment.from_string(files("srblock.report").joinpath("template.html").read_text(encoding="utf-8"))
+    write_bytes(path, template.render(_context(runs, rows, command)).encode())
+
+
+def typeset(text: str) -> str:
+    """Set minus signs and the dashes of empty cells."""
+    return "\N{EN DASH}" if text == "-" else re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
+def answer(row: Row, baseline: Row) -> Answer:
+    """Say what a variant's figures against the baseline come to."""
+    found = row.difference
+    assert found is not None
+    evidence = (
+        f"{row.mean:.2f}% of the test images right against {baseline.mean:.2f}%: {signed(found.mean)} percentage points"
+    )
+    if found.low is None or found.high is None:
+        if min(found.n, found.n_baseline) == 1:
+            headline = f"Nothing can be said yet about {row.variant} against {baseline.variant}"
+            evidence += ", from one seed each" if found.n == found.n_baseline else ", with one seed on one side"
+            evidence += ". Another seed may turn it around; run with --seeds 3 or more to learn how far seeds differ."
+        else:
+            headline = f"No interval for {row.variant} against {baseline.variant}"
+            evidence += ". Every seed of either gave the same value, so there is no spread to measure it against."
+    else:
+        evidence += f", 95% interval {interval(row)} ({_seeds(found.n, found.n_baseline)})."
+        if found.low > 0:
+            headline = f"{row.variant} does better than {baseline.variant}"
+        elif found.high < 0:
+            headline = f"{row.variant} does worse than {baseline.variant}"
+        else:
+            headline = f"No difference found between {row.variant} and {baseline.variant}"
+            evidence += " Any true difference in that range fits these runs; more seeds narrow it."
+    return Answer(headline, evidence, _cost(row, baseline))
+
+
+def _cost(row: Row, baseline: Row) -> str:
+    parameters = 100 * (row.parameters / baseline.parameters - 1)
+    text = f"It has {abs(parameters):.2f}% {'fewer' if parameters < 0 else 'more'} parameters"
+    if parameters == 0:
+        text = "It has as many parameters"
+    if row.train_ms_per_image and baseline.train_ms_per_image:
+        text += (
+            f", and training took {row.train_ms_per_image / baseline.train_ms_per_image:.2f} times as long per image"
+        )
+    return f"{text}."
+
+
+def _seeds(n: int, n_baseline: int) -> str:
+    return f"{n} seeds each" if n == n_baseline else f"{n} seeds against {n_baseline}"
+
+
+def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str, Any]:
+    """Collect everything that the template shows."""
+    first = runs[0].result
+    by_variant: dict[str, list[Run]] = {row.variant: [] for row in rows}
+    for run in runs:
+        by_variant[str(run.variant)].append(run)
+    groups = list(by_variant.items())
+    return {
+        "title": _title(rows),
+        "data": first["data"],
+        "recipe": {name.replace("_", " "): _plain(value) for name, value in first["recipe"].items()},
+        "start": _start(first.get("weights")),
+        "seeds_each": sorted({row.n for row in rows}),
+        "answers": [answer(row, rows[0]) for row in rows if row.difference is not None],
+        "tables": [_cells(rows, columns) for columns in (ACCURACY, COST)],
+        "legend": legend(rows),
+        "remarks": remarks(rows),
+        "series": [(LINES[figures.dashes(i)], i % len(SERIES), row.variant) for i, row in enumerate(rows)],
+        "seeds_figure": draw_both(lambda name, width: figures.seeds(rows, name, width), "seeds"),
+        "curves_figure": draw_both(lambda name, width: figures.learning_curves(groups, name, width), "curves"),
+        "banded": any(row.n > figures.SEEDS_AS_LINES for row in rows),
+        "zoomed": any(len(run.metrics) >= figures.ZOOMED_FROM for run in runs),
+        "blocks": block_views(groups, first["data"]["classes"]),
+        "with_sr": any(run.variant.blocks for run in runs),
+        "memories_shown": figures.MEMORIES_SHOWN,
+        "runs": [(str(run.variant), run.seed, run.result, run.directory.name) for run in runs],
+        "environments": _environments(runs),
+        "command": command,
+    }
+
+
+def _cells(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    names = [name.replace("\n", " ") for name, _ in columns]
+    return names, [(row.variant, [cell(row) for _, cell in columns]) for row in rows]
+
+
+def _title(rows: Sequence[Row]) -> str:
+    if len(rows) == 1:
+        return rows[0].variant
+    return f"{rows[0].variant} against {rows[1].variant if len(rows) == 2 else f'{len(rows) - 1} variants'}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _start(weights: str | None) -> str:
+    if weights is None:
+        return "from random weights"
+    return (
+        "from the library's trained weights" if weights == "pretrained" else f"from a file of weights, {weights[:12]}…"
+    )
+
+
+def _environments(runs: Sequence[Run]) -> list[tuple[int, dict[str, str]]]:
+    """List the different environments that runs were made in, with how many were made in each."""
+    found: dict[str, int] = {}
+    for run in runs:
+        # Peak memory is a measurement, not a condition.
+        conditions = {k: v for k, v in run.result.get("environment", {}).items() if k != "peak_memory_mb"}
+        text = json.dumps(conditions)
+        found[text] = found.get(text, 0) + 1
+    return [
+        (count, {k: _plain(v) for k, v in json.loads(text).items() if v is not None}) for text, count in found.items()
+    ]
