@@ -12,7 +12,7 @@ zero, so a fresh block is the identity.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -29,7 +29,10 @@ def parameter_count(channels: int, size: int | tuple[int, int], *, blocks: int =
     """Count the parameters of one block: C + HW*U + U*P + P*C*HW (Eq. 1).
 
     Args: channels C, size (H, W) or the side of a square, blocks P, hidden U.
+
+    Raises: TypeError or ValueError for counts that are no positive integers.
     """
+    _check_counts(channels=channels, blocks=blocks, hidden=hidden)
     height, width = as_size(size)
     area = height * width
     return channels + area * hidden + hidden * blocks + blocks * channels * area
@@ -40,12 +43,20 @@ def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
 
     Raises: TypeError or ValueError if it is no pair of positive integers.
     """
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, Iterable) else (size, size)
     if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in pair):
-        raise TypeError(f"size must be an integer or a pair of integers (H, W), got {size!r}")
+        raise TypeError(f"size must be an integer or a pair of integers (H, W), got {size!r}; for a square map size=8")
     if min(pair) < 1:
         raise ValueError(f"size must be at least 1 in both directions, got {size!r}")
     return pair[0], pair[1]
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 class SqueezeRemember2d(nn.Module):
@@ -86,11 +97,7 @@ class SqueezeRemember2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("channels", channels), ("blocks", blocks), ("hidden", hidden)):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        _check_counts(channels=channels, blocks=blocks, hidden=hidden)
         for name, choice, known in (
             ("activation", activation, tuple(ACTIVATIONS)),
             ("init", init, INITS),
@@ -119,7 +126,7 @@ class SqueezeRemember2d(nn.Module):
         if generator is None:
             peek = torch.Generator().set_state(torch.get_rng_state())
             # A stream of its own: later layers draw from the very state that was peeked at.
-            generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=peek)) ^ 0x5152)
+            generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=peek, device="cpu")) ^ 0x5152)
         with torch.no_grad():
             for weight, fan_in in (
                 (self.squeeze, self.channels),
@@ -186,9 +193,10 @@ class SqueezeRemember2d(nn.Module):
     def _check(self, x: Tensor) -> None:
         height, width = self.size
         if x.dim() != 4:
+            remedy = "for one map pass x.unsqueeze(0)" if x.dim() < 4 else "fold further dimensions into the batch"
             raise ValueError(
                 f"expected a batch of feature maps (N, {self.channels}, {height}, {width}), got a {x.dim()}-D tensor of "
-                f"shape {tuple(x.shape)}; add the missing dimensions, for one map x.unsqueeze(0)"
+                f"shape {tuple(x.shape)}; {remedy}"
             )
         if not x.is_floating_point():
             raise TypeError(f"expected a floating-point feature map, got {x.dtype}; convert it with x.float()")
