@@ -19,7 +19,7 @@ from torch import nn
 
 from srblock import surgery
 from srblock.block import as_size
-from srblock.experiments.notation import Variant
+from srblock.experiments.notation import SR, Variant
 from srblock.experiments.weights import load_weights, read_weights
 from srblock.models.regularizers import regularizer
 from srblock.models.resnet import SHAPES, ResNet
@@ -66,14 +66,36 @@ def build(
     if weights is not None:
         left_out = load_weights(model, read_weights(weights), classes=classes, source=str(weights))
         _say_left_out(left_out, str(weights), classes, report)
-    for block in variant.blocks:
-        after = block.target
-        if block.placement == "inner":
-            assert isinstance(model, ResNet)  # a Variant has checked it
-            after = model.inner(int(after))
-        with _stream(seed, f"sr {after}"):
-            surgery.insert(model, after=after, input_size=(channels, *size), **block.options)
+    _remember(model, variant, (channels, *size), seed)
     return model.train()
+
+
+def outline(variant: Variant, *, classes: int, channels: int = 3, image_size: int | tuple[int, int]) -> nn.Module:
+    """Build a variant's network on the meta device: names and shapes without memory or time for its weights.
+
+    Raises: ValueError as `build`.
+    """
+    size = as_size(image_size)
+    with torch.device("meta"):
+        model = _plain(variant, classes, channels, size, False, LOG.warning)
+    _remember(model, variant, (channels, *size), 0)
+    return model
+
+
+def _remember(model: nn.Module, variant: Variant, input_size: tuple[int, int, int], seed: int) -> None:
+    for block in variant.blocks:
+        after = _place(model, block)
+        with _stream(seed, f"sr {after}"):
+            surgery.insert(model, after=after, input_size=input_size, **block.options)
+
+
+def _place(model: nn.Module, block: SR) -> str | int:
+    """Name the place in our networks; leave a library's stage number to surgery."""
+    if block.stage is None or not isinstance(model, (ResNet, VGG)):
+        return block.target
+    if isinstance(model, ResNet) and block.placement == "inner":
+        return model.inner(block.stage)
+    return model.stage(block.stage)
 
 
 def form(image_size: tuple[int, int]) -> str:

@@ -6,9 +6,7 @@ a network that is trained in part is not what anybody asked for.
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,9 +37,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"weights are read from .safetensors, .pth or .pt files, got {path.name}; convert it first")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except Exception as error:  # a foreign file can fail in any way
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{path} cannot be read as weights ({str(error).splitlines()[0]}): broken, or more than tensors; "
+            f"{path} cannot be read as weights ({reason}): broken, or more than tensors; "
             "save a state dict alone: torch.save(model.state_dict(), path)"
         ) from error
     return _state_dict(content, path)

@@ -95,7 +95,7 @@ class ResNet(nn.Module):
                 kind = Bottleneck if shape.bottleneck else BasicBlock
                 blocks.append(kind(inputs, width, stride, shape.padded_shortcut, attention, layer))
                 inputs = width * (EXPANSION if shape.bottleneck else 1)
-            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+            self.add_module(self.stage(stage), nn.Sequential(*blocks))
             width *= 2
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = linear(inputs, classes, last=True)
@@ -103,12 +103,21 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in range(1, len(self.shape.blocks) + 1):
-            x = getattr(self, f"layer{stage}")(x)
+            x = getattr(self, self.stage(stage))(x)
         logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
         return logits
 
+    def stage(self, number: int) -> str:
+        """Name the module that is a stage, 1-based.
+
+        Raises: ValueError for a stage that does not exist.
+        """
+        if not 1 <= number <= len(self.shape.blocks):
+            raise ValueError(f"stages are 1 to {len(self.shape.blocks)}, got {number}")
+        return f"layer{number}"
+
     def inner(self, stage: int) -> str:
-        """Name the module of a stage's last bottleneck after which its inner width can be changed (conv2-BN-ReLU).
+        """Name the module after which a stage's last bottleneck has its inner width (conv2-BN-ReLU).
 
         Raises: ValueError for a network of basic blocks, or a stage that does not exist.
         """
@@ -116,9 +125,7 @@ class ResNet(nn.Module):
             raise ValueError(
                 "placement 'inner' is inside a bottleneck; this network has basic blocks: use 'stage' or R50"
             )
-        if not 1 <= stage <= len(self.shape.blocks):
-            raise ValueError(f"stages are 1 to {len(self.shape.blocks)}, got {stage}")
-        return f"layer{stage}.{self.shape.blocks[stage - 1] - 1}.relu2"
+        return f"{self.stage(stage)}.{self.shape.blocks[stage - 1] - 1}.relu2"
 
 
 class BasicBlock(nn.Module):

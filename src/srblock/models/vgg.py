@@ -62,3 +62,12 @@ class VGG(nn.Module):
             x = getattr(self, f"stage{stage}")(x)
         logits: Tensor = self.head(torch.flatten(self.avgpool(x), 1))
         return logits
+
+    def stage(self, number: int) -> str:
+        """Name the module that is a stage, 1-based.
+
+        Raises: ValueError for a stage that does not exist.
+        """
+        if not 1 <= number <= len(WIDTHS):
+            raise ValueError(f"stages are 1 to {len(WIDTHS)}, got {number}")
+        return f"stage{number}"
