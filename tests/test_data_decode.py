@@ -78,7 +78,7 @@ def test_transparent_colors():
     expected[0, 0] = 255
     check(encode(Image.fromarray(flat), transparency=7), expected, gray=True)
     check(encode(Image.fromarray(np.dstack([flat] * 3)), transparency=(7, 7, 7)), np.dstack([expected] * 3), gray=False)
-    palette = Image.fromarray(flat, "L").convert("P")
+    palette = Image.fromarray(flat).convert("P")
     check(encode(palette, transparency=palette.getpixel((0, 0))), np.dstack([expected] * 3), gray=False)
 
 

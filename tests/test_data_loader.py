@@ -100,6 +100,22 @@ def test_epochs_and_seeds_differ_and_repeat():
     assert not np.array_equal(crops(0, 0), crops(1, 0))
 
 
+def test_mirroring_alone_differs_too():
+    images, labels = make()
+
+    def mirrored(seed: int, epoch: int) -> tuple[bool, ...]:
+        loader = Loader(images, labels, batch_size=9, mean=MEAN, std=STD, flip=True, shuffle=False, seed=seed)
+        got = [pixels(x) for x in served(loader, epoch).values()]
+        assert all(
+            np.array_equal(x, y) or np.array_equal(x, y[..., ::-1]) for x, y in zip(got, images.numpy(), strict=True)
+        )
+        return tuple(not np.array_equal(x, y) for x, y in zip(got, images.numpy(), strict=True))
+
+    drawn = {mirrored(*key) for key in ((0, 0), (0, 1), (1, 0), (1, 1))}
+    assert len(drawn) == 4
+    assert all(5 <= sum(sides) <= 18 for sides in drawn)
+
+
 def test_evaluation_serves_everything_in_order():
     images, labels = make(9)
     index = torch.tensor([8, 0, 3, 4, 5])
