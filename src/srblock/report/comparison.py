@@ -104,7 +104,7 @@ def legend(rows: Sequence[Row]) -> list[str]:
     if any(row.difference is not None for row in rows):
         lines[0] += f" The difference is to {rows[0].baseline}, in percentage points."
     if any(interval(row) != "-" for row in rows):
-        lines[0] += " The interval is Welch's."
+        lines[0] += " Its interval is Welch's, for unequal variances."
     if any(p_greater(row) != "-" for row in rows):
         lines[0] += " P(A > B) is the share of seed pairs in which the variant beats it."
     return lines

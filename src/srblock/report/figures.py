@@ -7,6 +7,7 @@ six variants colors repeat with another line style.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,31 +47,44 @@ def dashes(index: int) -> str:
 
 def seeds(rows: Sequence[Row], name: str, width: int) -> str:
     """Draw every seed's test top-1 as a dot, with the mean and its 95% interval."""
-    band, foot = 64, 46
+    labels = [textwrap.fill(row.variant, width // 8) for row in rows]
+    band, foot = 50 + 15 * max(label.count("\n") + 1 for label in labels), 46
     height = band * len(rows) + foot
 
-    def paint(figure: Figure) -> None:
+    def paint(figure: Figure) -> None:  # y is in pixels above the axis
         axes = figure.add_axes((12 / width, foot / height, 1 - 24 / width, 1 - foot / height))
         for index, row in enumerate(rows):
-            base, tint = float(len(rows) - index), color(index)
+            bottom, tint = band * (len(rows) - 1 - index), color(index)
             found = mean_interval(row.values)
             if found is not None and row.std:
-                axes.plot(found, (base - 0.62,) * 2, color=tint, alpha=0.3, linewidth=9, solid_capstyle="round")
+                axes.plot(found, (bottom + 24,) * 2, color=tint, alpha=0.3, linewidth=9, solid_capstyle="round")
             if row.n > 1:
-                axes.plot((row.mean,) * 2, (base - 0.78, base - 0.46), color=tint, linewidth=2.5)
-            spread = np.linspace(-0.07, 0.07, row.n) if row.n > 1 else np.zeros(1)
-            axes.scatter(
-                row.values, base - 0.62 + spread, s=36, color=tint, edgecolors=INK, linewidths=0.7, zorder=3, alpha=0.9
-            )
-            axes.text(0, base - 0.12, row.variant, transform=axes.get_yaxis_transform(), va="center", weight="bold")
-        axes.set(ylim=(0, len(rows)), yticks=[], xlabel="test top-1, %")
+                axes.plot((row.mean,) * 2, (bottom + 13, bottom + 35), color=tint, linewidth=2.5)
+            apart = np.linspace(-5, 5, row.n) if row.n > 1 else np.zeros(1)
+            axes.scatter(row.values, bottom + 24 + apart, s=36, color=tint, edgecolors=INK, linewidths=0.7, zorder=3)
+            place = axes.get_yaxis_transform()
+            axes.text(0, bottom + band - 4, labels[index], transform=place, va="top", weight="bold")
+        axes.set(xlim=frame(rows), ylim=(0, band * len(rows)), yticks=[], xlabel="test top-1, %")
         axes.spines.left.set_visible(False)
-        axes.margins(x=0.06)
         axes.xaxis.set_major_locator(MaxNLocator(6 if width > 500 else 4))
         axes.grid(axis="x", color=FAINT, alpha=0.25)
 
     means = "; ".join(f"{row.variant} {row.mean:.2f} from {row.n}" for row in rows)
     return draw(width, height, name, f"Test top-1 of every seed. Means: {means}.", paint)
+
+
+def frame(rows: Sequence[Row]) -> tuple[float, float]:
+    """Pick the accuracies that the seeds' figure spans: at least one point, all dots, and as much as fits of intervals.
+
+    Intervals of two seeds can be so long that the dots would be one.
+    """
+    values = [value for row in rows for value in row.values]
+    ends = [end for row in rows for end in mean_interval(row.values) or ()]
+    low, high = min(values), max(values)
+    span = high - low or 1.0
+    low, high = max(min([low, *ends]), low - span), min(max([high, *ends]), high + span)
+    margin = max(0.06 * (high - low), (1 - (high - low)) / 2)
+    return low - margin, high + margin
 
 
 def learning_curves(groups: Sequence[tuple[str, Sequence[Run]]], name: str, width: int) -> str:
@@ -105,7 +119,7 @@ def recall_weights(mean: Array, overall: Array, spread: Array, classes: Sequence
     """
     shown, blocks = shown_classes(mean, overall), mean.shape[1]
     table = np.vstack([mean[shown], overall])
-    labels = [*(_short(classes[index], width // 32) for index in shown), "all images", "sd over images"]
+    labels = [*(_short(classes[index], 28 if width > 500 else 14) for index in shown), "all images", "sd over images"]
     left = 12 + 7.2 * max(map(len, labels))
     cell_width, cell = min(46.0, (width - left - 4) / blocks), 26
     full = max(left + blocks * cell_width + 4, left + 160)
@@ -235,7 +249,8 @@ def _weight(value: float, room: float) -> str:
 
 
 def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """Leave out the middle of a long name: many differ at their ends only."""
+    return text if len(text) <= length else f"{text[: length // 2]}…{text[len(text) + 1 - (length + 1) // 2 :]}"
 
 
 def _some(blocks: int, room: float) -> list[int]:

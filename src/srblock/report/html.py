@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from srblock.analysis.statistics import signed
+from srblock.analysis.statistics import mean_interval, signed
 from srblock.experiments.records import Run
 from srblock.report import figures, units
 from srblock.report.blocks import block_views, draw_both
@@ -30,11 +30,13 @@ class Answer:
 
     Attributes:
         headline: the finding.
+        difference: with its interval where there is one, for lists.
         evidence: the figures behind it.
         cost: what the variant costs against the baseline.
     """
 
     headline: str
+    difference: str
     evidence: str
     cost: str
 
@@ -85,7 +87,8 @@ def answer(row: Row, baseline: Row) -> Answer:
         else:
             headline = f"No difference found between {row.variant} and {baseline.variant}"
             evidence += " Any true difference in that range fits these runs; more seeds narrow it."
-    return Answer(headline, evidence, _cost(row, baseline))
+    short = signed(found.mean) + ("" if found.low is None else f", {interval(row)}")
+    return Answer(headline, short, evidence, _cost(row, baseline))
 
 
 def _cost(row: Row, baseline: Row) -> str:
@@ -118,12 +121,14 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "start": _start(first.get("weights")),
         "seeds_each": sorted({row.n for row in rows}),
         "answers": [answer(row, rows[0]) for row in rows if row.difference is not None],
+        "rows": rows,
         "tables": [_cells(rows, columns) for columns in (ACCURACY, COST)],
         "legend": legend(rows),
         "remarks": remarks(rows),
         "series": [(LINES[figures.dashes(i)], i % len(SERIES), row.variant) for i, row in enumerate(rows)],
         "seeds_figure": draw_both(lambda name, width: figures.seeds(rows, name, width), "seeds"),
         "curves_figure": draw_both(lambda name, width: figures.learning_curves(groups, name, width), "curves"),
+        "bars_cut": _bars_cut(rows),
         "banded": any(row.n > figures.SEEDS_AS_LINES for row in rows),
         "zoomed": any(len(run.metrics) >= figures.ZOOMED_FROM for run in runs),
         "blocks": block_views(groups, first["data"]["classes"]),
@@ -138,6 +143,13 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
 def _cells(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     names = [name.replace("\n", " ") for name, _ in columns]
     return names, [(row.variant, [cell(row) for _, cell in columns]) for row in rows]
+
+
+def _bars_cut(rows: Sequence[Row]) -> bool:
+    """Tell whether the interval of some mean is longer than the seeds' figure shows."""
+    low, high = figures.frame(rows)
+    ends = [end for row in rows for end in mean_interval(row.values) or ()]
+    return any(not low <= end <= high for end in ends)
 
 
 def _title(rows: Sequence[Row]) -> str:
