@@ -207,7 +207,7 @@ def test_a_head_of_another_class_count_is_left_out_and_said(tmp_path: Path, capl
 FOREIGN: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "another network": (
         lambda: made("R20").state_dict(),
-        r"48 not in the network \(layer1.1.conv1.weight, .*, \.\.\.\)",
+        r"72 not in the network \(layer1.1.conv1.weight, .*, \.\.\.\)",
     ),
     "a smaller network": (
         lambda: {"conv1.weight": torch.zeros(16, 3, 3, 3)},
@@ -277,7 +277,7 @@ class Trap:
 
 def test_what_hides_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     path = saved(tmp_path, {"trap": Trap(tmp_path / "sprung")}, "evil.pth")
-    with pytest.raises(ValueError, match="evil.pth cannot be read as weights .*: broken, or more than tensors"):
+    with pytest.raises(ValueError, match=r"evil.pth cannot be read as weights .*: broken, or more than tensors"):
         made("R8", weights=path)
     assert not (tmp_path / "sprung").exists()
 

@@ -66,7 +66,10 @@ def build(
     if weights is not None:
         left_out = load_weights(model, read_weights(weights), classes=classes, source=str(weights))
         _say_left_out(left_out, str(weights), classes, report)
-    _remember(model, variant, (channels, *size), seed)
+    for block in variant.blocks:
+        after = _place(model, block)
+        with _stream(seed, f"sr {after}"):
+            surgery.insert(model, after=after, input_size=(channels, *size), **block.options)
     return model.train()
 
 
@@ -75,18 +78,8 @@ def outline(variant: Variant, *, classes: int, channels: int = 3, image_size: in
 
     Raises: ValueError as `build`.
     """
-    size = as_size(image_size)
     with torch.device("meta"):
-        model = _plain(variant, classes, channels, size, False, LOG.warning)
-    _remember(model, variant, (channels, *size), 0)
-    return model
-
-
-def _remember(model: nn.Module, variant: Variant, input_size: tuple[int, int, int], seed: int) -> None:
-    for block in variant.blocks:
-        after = _place(model, block)
-        with _stream(seed, f"sr {after}"):
-            surgery.insert(model, after=after, input_size=input_size, **block.options)
+        return build(variant, classes=classes, channels=channels, image_size=image_size, seed=0)
 
 
 def _place(model: nn.Module, block: SR) -> str | int:

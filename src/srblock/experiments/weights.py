@@ -6,13 +6,14 @@ a network that is trained in part is not what anybody asked for.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from srblock.surgery import plain_name
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 SHOWN = 5
@@ -66,9 +67,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, classes: int,
 
     Raises: ValueError if names or other shapes differ, naming the first.
     """
-    state = {re.sub(r"^((module|_orig_mod)\.)+", "", key): value for key, value in state.items()}
+    state = {plain_name(key): value for key, value in state.items()}
     own = model.state_dict()
-    unlike = [key for key in state if key in own and state[key].shape != own[key].shape]
+    unlike = [key for key in own if key in state and state[key].shape != own[key].shape]
     head = [key for key in unlike if _is_head(state[key], own[key], classes)]
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     problems = (
