@@ -94,22 +94,11 @@ class Trace:
     stages: list[Stage]
 
 
-def stages(model: nn.Module, input_size: int | tuple[int, ...]) -> list[Stage]:
-    """List the points where `insert` can put a block, in the order of the forward pass, with their (C, H, W).
-
-    The rules stand at the top of this file. Modules that run their children in a loop of their own (DenseNet's dense
-    blocks) are left out: a block among the children would be taken for one of them.
-
-    Args: input_size: side of a square image, (H, W), or (C, H, W).
-    Raises: ValueError for a wrapped, compiled or scripted model, and for images that the model does not take.
-    """
-    return trace(model, input_size).stages
-
-
 def trace(model: nn.Module, input_size: int | tuple[int, ...]) -> Trace:
     """Run a copy of the model once and read off what `stages` and `insert` need to know.
 
-    Raises: as `stages`.
+    Args: input_size: side of a square image, (H, W), or (C, H, W).
+    Raises: ValueError for a wrapped, compiled or scripted model, and for images that the model does not take.
     """
     refuse_wrapped(model)
     image = example(model, input_size)
@@ -129,11 +118,7 @@ def trace(model: nn.Module, input_size: int | tuple[int, ...]) -> Trace:
     maps = {name: call.shape[1:] for name, call in calls.items() if name in found and name not in faults}
     numbers = number_stages(model, maps)
     names = {name: number for number, name in numbers.items()}
-    points = [
-        Stage(name, names.get(name), shape[0], (shape[1], shape[2]))
-        for name, shape in maps.items()
-        if not _runs_its_children(modules[name])
-    ]
+    points = [Stage(name, names.get(name), shape[0], (shape[1], shape[2])) for name, shape in maps.items()]
     return Trace(copied, image, outputs, calls, faults, numbers, points)
 
 
@@ -197,9 +182,8 @@ def shadow(model: nn.Module, device: str | None = None) -> nn.Module:
     """Copy a model without copying its parameters, or copy it to the meta device, in eval mode."""
     memo: dict[int, Any] = {}
     for module in model.modules():
-        # Tensors outside the registers too: old-style weight norm keeps one that deepcopy refuses.
-        tensors = (value for value in vars(module).values() if isinstance(value, Tensor))
-        for value in (*tensors, *module.parameters(recurse=False), *module.buffers(recurse=False)):
+        # All tensors that a module holds: deepcopy refuses those that come from a computation, such as cached ones.
+        for value in tensors(vars(module)):
             if device is not None:
                 moved = value.detach().to(device)
                 memo[id(value)] = nn.Parameter(moved, value.requires_grad) if isinstance(value, nn.Parameter) else moved
@@ -256,7 +240,7 @@ def runs_new_child(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
-def _runs_its_children(module: nn.Module) -> bool:
+def runs_its_children(module: nn.Module) -> bool:
     """Tell whether a module is a container with a forward of its own, which most likely loops over its children."""
     return isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) and not runs_new_child(module)
 
@@ -346,7 +330,11 @@ def number_stages(model: nn.Module, maps: dict[str, tuple[int, ...]]) -> dict[in
     for parent, module in sorted(model.named_modules(), key=lambda pair: len(pair[0].split("."))):
         children = {f"{parent}.{name}".lstrip("."): child for name, child in module.named_children()}
         members = sorted((name for name in children if name in maps), key=order.__getitem__)
-        ends = _ends(members, children, maps) if sum(_layers(children[name]) for name in members) >= enough else []
+        ends = (
+            _ends(members, children, maps)
+            if members and sum(_layers(children[name]) for name in members) >= enough
+            else []
+        )
         if (resolutions := len({maps[name][1:] for name in ends})) > most:
             best, most = ends, resolutions
     return dict(zip(_own_numbers(best) or range(1, len(best) + 1), best, strict=True))

@@ -64,7 +64,7 @@ def by_class(weights: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Ten
     """
     groups = [weights[labels == label] for label in range(classes)]
     mean = torch.stack([group.mean(0) for group in groups])
-    std = torch.stack([group.std(0, correction=0) for group in groups])
+    std = torch.stack([(group - group.mean(0)).square().mean(0).sqrt() for group in groups])
     return mean, std
 
 

@@ -1,0 +1,228 @@
+"""Studies: what makes two runs the same run, what is shared by a seed, what is reused."""
+
+import json
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_resume import Silent
+from test_resume import study as tiny_study
+
+from srblock.data import ImageData
+from srblock.experiments import records
+from srblock.experiments.evaluate import evaluate_run
+from srblock.experiments.notation import parse
+from srblock.experiments.study import Study, make_folder, measure_ms_per_image, recipe_for, run_study
+from srblock.training import checkpoint
+
+CPU = torch.device("cpu")
+
+
+def image_data(name: str = "cifar100", side: int = 32, flip: bool = True) -> ImageData:
+    images, labels = torch.zeros(20, 3, side, side, dtype=torch.uint8), torch.arange(20) % 2
+    return ImageData(
+        name=name, train_images=images, train_labels=labels, test_images=images, test_labels=labels,
+        classes=("a", "b"), fingerprint="f" * 64, flip=flip,
+    )  # fmt: skip
+
+
+def run(study: Study, out: Path, **options: Any) -> list[records.Run]:
+    return run_study(study, out, device=CPU, **({"progress": Silent()} | options))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path, list[records.Run]]:
+    out = tmp_path_factory.mktemp("finished")
+    study = tiny_study(2)
+    return study, out, run(study, out, inspect=lambda model, test, folder: {"inspected": len(test)})
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "flip", "expected"),
+    [
+        ("cifar100", 32, True, {"epochs": 200, "gamma": 0.2, "padding": 4, "flip": True}),
+        ("cifar10", 32, True, {"epochs": 200, "gamma": 0.1, "weight_decay": 1e-4}),
+        ("flowers", 64, True, {"schedule": "cosine", "padding": 8, "flip": True}),
+        ("digits", 8, False, {"schedule": "cosine", "padding": 1, "flip": False}),
+    ],
+)
+def test_the_recipe_follows_the_data(name: str, side: int, flip: bool, expected: dict[str, Any]) -> None:
+    recipe = recipe_for(image_data(name, side, flip), CPU)
+    assert {key: getattr(recipe, key) for key in expected} == expected
+    assert recipe.precision == "float32", "bfloat16 is slower on a CPU"
+
+
+def test_options_override_the_recipe_and_none_does_not() -> None:
+    recipe = recipe_for(image_data(), CPU, "short", 7, batch_size=32, learning_rate=None, precision="bfloat16")
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.precision) == (7, 32, 0.1, "bfloat16")
+    with pytest.raises(ValueError, match="no recipe 'long'; there are: auto, cifar10, cifar100, short"):
+        recipe_for(image_data(), CPU, "long")
+
+
+def test_a_runs_name_tells_runs_apart() -> None:
+    study = tiny_study()
+    config = study.runs()[0]
+    others = [
+        replace(config, seed=1),
+        replace(config, variant=parse("R8 + D(p=0.2)")),
+        replace(config, recipe=replace(config.recipe, weight_decay=0.0)),
+        replace(config, data={**config.data, "fingerprint": "other"}),
+        replace(config, weights="pretrained"),
+    ]
+    names = [config.name, *(other.name for other in others)]
+    assert len(set(names)) == len(names)
+    assert replace(config).name == config.name
+    assert config.name.startswith("r8-d-s0-")
+
+
+def test_a_seed_shares_split_order_and_initial_weights() -> None:
+    study = tiny_study()
+    plain, with_block = (study.build(variant, 0).state_dict() for variant in study.variants)
+    assert set(plain) < set(with_block)
+    assert all(torch.equal(plain[key], with_block[key]) for key in plain)
+    first, again, other = (study.loaders(seed, CPU) for seed in (0, 0, 1))
+    labels = [[y.tolist() for _, y in loaders.train.epoch(0)] for loaders in (first, again, other)]
+    assert labels[0] == labels[1] != labels[2]
+    assert len(first.train.epoch(0).__next__()[0]) == study.recipe.batch_size
+
+
+def test_runs_come_seed_by_seed() -> None:
+    study = replace(tiny_study(), seeds=(0, 1))
+    assert [(config.seed, str(config.variant)[:6]) for config in study.runs()] == [
+        (0, "R8 + D"), (0, "R8 + D"), (1, "R8 + D"), (1, "R8 + D"),
+    ]  # fmt: skip
+
+
+def test_results_say_what_was_done(finished: tuple[Study, Path, list[records.Run]]) -> None:
+    study, _, (plain, with_block) = finished
+    assert plain.result["overhead_percent"] == 0
+    added = with_block.result["parameters"] - plain.result["parameters"]
+    assert added == 64 + 4 * 8 + 8 * 3 + 3 * 64 * 4  # Eq. (1) with C = 64, 2x2, U = 8, P = 3
+    assert with_block.result["overhead_percent"] == pytest.approx(100 * added / plain.result["parameters"])
+    assert plain.result["inspected"] == len(study.loaders(0, CPU).test)
+    assert plain.result["environment"]["torch"] == torch.__version__.split("+")[0]
+    assert plain.result["recipe"] == study.recipe.as_dict()
+    assert len(plain.metrics) == 2
+    assert not (plain.directory / "trainer.safetensors").exists(), "a finished run needs no trainer state"
+
+
+def test_finished_runs_are_reused(finished: tuple[Study, Path, list[records.Run]]) -> None:
+    study, out, runs = finished
+    epochs: list[int] = []
+
+    class Watch(Silent):
+        def epoch(self, run: records.RunConfig, record: dict[str, Any]) -> None:
+            epochs.append(record["epoch"])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = run(study, out, progress=Watch())
+    assert epochs == []
+    assert [r.result for r in again] == [r.result for r in runs]
+
+
+def test_reuse_from_another_machine_warns(
+    finished: tuple[Study, Path, list[records.Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, out, _ = finished
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 999)
+    with pytest.warns(UserWarning, match=r"is reused but was made with threads \d+ \(now 999\)"):
+        run(study, out)
+
+
+def test_a_diverging_variant_does_not_end_the_others(tmp_path: Path) -> None:
+    failed: list[str] = []
+
+    class Watch(Silent):
+        def failed(self, run: records.RunConfig, error: Exception) -> None:
+            failed.append(f"{run.variant}: {error}")
+
+    study = tiny_study(1)
+    good = run(study, tmp_path)
+    breaking = replace(study, recipe=replace(study.recipe, learning_rate=1e30))
+    assert run(breaking, tmp_path, progress=Watch()) == []
+    assert len(failed) == 2
+    assert "epoch 1 of 1" in failed[0]
+    assert [r.result for r in run(study, tmp_path)] == [r.result for r in good]
+
+
+def test_evaluating_again_gives_the_recorded_figure(
+    finished: tuple[Study, Path, list[records.Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, _, runs = finished
+    monkeypatch.setattr("srblock.experiments.evaluate.load", lambda source, image_size: study.data)
+    for each in runs:
+        top1, loss, recorded = evaluate_run(each.directory, device=CPU)
+        assert top1 == recorded == each.test_top1
+        assert loss == each.result["test_loss"]
+
+
+def test_evaluating_on_other_data_warns_or_refuses(
+    finished: tuple[Study, Path, list[records.Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, _, runs = finished
+    other = replace(study.data, fingerprint="other")
+    monkeypatch.setattr("srblock.experiments.evaluate.load", lambda source, image_size: other)
+    with pytest.warns(UserWarning, match="is not the data that the run was trained on"):
+        evaluate_run(runs[0].directory, device=CPU)
+    other = replace(study.data, classes=("up", "down"))
+    with pytest.raises(ValueError, match="was trained on 2 classes of 8x8 images; stripes has 2 classes"):
+        evaluate_run(runs[0].directory, device=CPU)
+
+
+def test_damaged_runs_are_named(finished: tuple[Study, Path, list[records.Run]], tmp_path: Path) -> None:
+    _, _, runs = finished
+    with pytest.raises(FileNotFoundError, match="holds no finished run"):
+        records.read_run(tmp_path)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in runs[0].directory.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    (copy / "result.json").write_text('{"variant": ')
+    with pytest.raises(ValueError, match="is damaged .*; delete the folder to train it anew"):
+        records.read_run(copy)
+    (copy / "result.json").write_text(json.dumps(runs[0].result))
+    whole = (copy / "checkpoint.safetensors").read_bytes()
+    (copy / "checkpoint.safetensors").write_bytes(whole[:-10])
+    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
+        checkpoint.load_weights(copy / "checkpoint.safetensors")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot make the folder .*choose a writable one with --out"):
+        make_folder(tmp_path / "file" / "runs")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match="cannot write into .*--out"):
+        make_folder(tmp_path / "locked")
+
+
+def test_a_full_disk_keeps_finished_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills up in the second run; after space is made the same study goes on."""
+    study, replace_file, files = tiny_study(2), os.replace, []
+
+    def filling(source: Any, target: Any) -> None:
+        files.append(Path(target).name)
+        if files.count("result.json") == 1 and files.count("trainer.safetensors") == 3:
+            raise OSError(28, "No space left on device")
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", filling)
+    with pytest.raises(OSError, match="cannot write .*trainer.safetensors: No space left on device. Finished runs are"):
+        run(study, tmp_path)
+    monkeypatch.undo()
+    first, second = (tmp_path / "runs" / config.name for config in study.runs())
+    assert records.finished(first)
+    assert not records.finished(second)
+    before = (first / "result.json").read_bytes()
+    assert len(run(study, tmp_path)) == 2
+    assert (first / "result.json").read_bytes() == before
+
+
+def test_the_measured_time_is_one_of_training() -> None:
+    ms_per_image = measure_ms_per_image(tiny_study(1), parse("R8 + D"), CPU)
+    assert 0.001 < ms_per_image < 1000
