@@ -183,7 +183,7 @@ def test_damaged_runs_are_named(finished: tuple[Study, Path, list[records.Run]],
     for path in runs[0].directory.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     (copy / "result.json").write_text('{"variant": ')
-    with pytest.raises(ValueError, match="is damaged .*; delete the folder to train it anew"):
+    with pytest.raises(ValueError, match=r"is damaged .*; delete the folder to train it anew"):
         records.read_run(copy)
     (copy / "result.json").write_text(json.dumps(runs[0].result))
     whole = (copy / "checkpoint.safetensors").read_bytes()
@@ -194,10 +194,10 @@ def test_damaged_runs_are_named(finished: tuple[Study, Path, list[records.Run]],
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="cannot make the folder .*choose a writable one with --out"):
+    with pytest.raises(OSError, match=r"cannot make the folder .*choose a writable one with --out"):
         make_folder(tmp_path / "file" / "runs")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(PermissionError, match="cannot write into .*--out"):
+    with pytest.raises(PermissionError, match=r"cannot write into .*--out"):
         make_folder(tmp_path / "locked")
 
 
@@ -212,7 +212,7 @@ def test_a_full_disk_keeps_finished_runs(tmp_path: Path, monkeypatch: pytest.Mon
         replace_file(source, target)
 
     monkeypatch.setattr(os, "replace", filling)
-    with pytest.raises(OSError, match="cannot write .*trainer.safetensors: No space left on device. Finished runs are"):
+    with pytest.raises(OSError, match=r"cannot write .*trainer\.safetensors: No space left on device\. Finished runs"):
         run(study, tmp_path)
     monkeypatch.undo()
     first, second = (tmp_path / "runs" / config.name for config in study.runs())

@@ -242,11 +242,11 @@ def _one(
         _warn_if_elsewhere(run, here)
         progress.finished(config, run.result)
         return run
+    model = study.build(config.variant, config.seed)
     for scrap in directory.glob(".*.tmp"):  # of a process killed while writing; the lock is ours
         scrap.unlink()
     where = {"source": study.source, "image_size": study.image_size}
     write_json(directory / "config.json", config.as_dict() | where)
-    model = study.build(config.variant, config.seed)
     parameters = sum(p.numel() for p in model.parameters())
     added = sum(p.numel() for block in blocks(model).values() for p in block.parameters())
     loaders = study.loaders(config.seed, device)

@@ -1,0 +1,189 @@
+"""The command line as a person uses it: real commands, real digits, wrong inputs."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from srblock import cli
+
+DIGITS = ["--data", "digits", "--epochs", "1"]
+PLAIN, BLOCK = "R8", "R8 + SR(M=3, P=4)"
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+def error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> str:
+    """Run as `srblock ...` would and return its one line on standard error."""
+    monkeypatch.setattr(sys, "argv", ["srblock", *map(str, words)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    out = tmp_path_factory.mktemp("out")
+    return out, invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 2, "--out", out)
+
+
+def test_compare_prints_a_table_and_leaves_a_report(compared: tuple[Path, Result]) -> None:
+    out, result = compared
+    assert result.exit_code == 0, result.output
+    for text in ("test top-1", "95% interval", "P(A > B)", "overhead"):
+        assert text in result.output
+    report = next(out.glob("compare-digits-*/report.html")).read_text()
+    assert report.count("<svg") >= 3
+    with next(out.glob("compare-digits-*/results.csv")).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["variant"], row["seed"]) for row in rows].count((BLOCK, "1")) == 1
+    assert len(rows) == 4
+    assert all(0 <= float(row["test_top1"]) <= 100 for row in rows)
+
+
+def test_the_same_command_again_trains_nothing(compared: tuple[Path, Result]) -> None:
+    out, first = compared
+    stamps = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*") if path.name != ".lock"}
+    again = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 2, "--out", out)
+    assert again.exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    figures = re.compile(r"\d\d\.\d\d ± \d\.\d\d")
+    assert figures.findall(again.output) == figures.findall(first.output) != []
+
+
+def test_one_seed_says_that_nothing_can_be_said(compared: tuple[Path, Result]) -> None:
+    out, _ = compared
+    result = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 1, "--out", out)
+    assert result.exit_code == 0
+    assert "one seed" in result.output.lower()
+    assert "±" not in result.output.split("Test top-1")[0]
+
+
+def test_a_dry_run_plans_and_trains_nothing(tmp_path: Path) -> None:
+    result = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 5, "--out", tmp_path, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "10 runs" in result.output
+    assert "overhead" in result.output
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_train_then_evaluate(tmp_path: Path) -> None:
+    trained = invoke("train", BLOCK, *DIGITS, "--seed", 3, "--out", tmp_path)
+    assert trained.exit_code == 0, trained.output
+    folder = next((tmp_path / "runs").iterdir())
+    assert str(folder) in trained.output
+    tested = invoke("evaluate", folder)
+    assert tested.exit_code == 0, tested.output
+    percent = re.findall(r"(\d+\.\d\d)%", tested.output)
+    assert percent[0] == percent[1]
+
+
+def test_training_starts_from_a_weights_file(tmp_path: Path) -> None:
+    """An epoch at a rate of nearly zero from trained weights is far better than one from scratch."""
+    invoke("train", PLAIN, "--data", "digits", "--epochs", 6, "--out", tmp_path)
+    weights = next((tmp_path / "runs").iterdir()) / "checkpoint.safetensors"
+    frozen = ["--data", "digits", "--epochs", 1, "--lr", 1e-9, "--out", tmp_path / "b"]
+    figures = {}
+    for name, options in (("scratch", []), ("trained", ["--weights", weights])):
+        result = invoke("train", BLOCK, *frozen, *options)
+        assert result.exit_code == 0, result.output
+        figures[name] = float(re.findall(r"test top-1 (\d+\.\d\d)%", result.output)[0])
+    assert figures["trained"] > 80 > 40 > figures["scratch"]
+
+
+def test_stages_and_overhead() -> None:
+    listed = invoke("stages", "torchvision/resnet18", "--input-size", 64)
+    assert listed.exit_code == 0, listed.output
+    assert re.search(r"layer3\s+M=3\s+256\s+4x4", listed.output)
+    table = invoke("overhead")
+    assert table.exit_code == 0, table.output
+    assert len(re.findall(r"\d+\.\d{4}%\s+\d+\.\d{4}%", table.output)) == 48
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare", "R8"], "compare needs two variants or more"),
+        (["compare", "R8", "R8"], "R8 is named twice"),
+        (["compare", "R8", "R8 + SRR(M=3)"], "SR"),
+        (["compare", "R9", "R8"], "R8"),
+        (["compare", "R8", "R8 + SR(M=4)"], "3"),
+        (["compare", "R8", "R8 + SE", "--data", "no/such/folder"], "no/such/folder"),
+        (["compare", "R8", "R8 + SE", "--recipe", "long"], "there is no recipe 'long'"),
+        (["compare", "R8", "R8 + SE", "--epochs", "0"], "epochs must be at least 1"),
+        (["compare", "R8", "R8 + SE", "--lr", "-1"], "learning_rate must be positive"),
+        (["compare", "R8", "R8 + SE", "--device", "quantum"], "--device auto or cpu"),
+        (["compare", "R8", "R8 + SE", "--precision", "float16"], "precision must be one of"),
+        (["compare", "R8", "R8 + SE", "--weights", "none.pth"], "there is no file none.pth"),
+        (["compare", "R8", "R8 + SE", "--weights", "x.pth", "--pretrained"], "give one of them"),
+        (["compare", "R8", "R8 + SE", "--pretrained"], "weights"),
+        (["evaluate", "no/such/run"], "holds no finished run"),
+        (["stages", "torchvision/resnet19"], "resnet18"),
+        (["train", "VGG16", "--data", "digits"], "--image-size 32"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = error(capsys, monkeypatch, *words)
+    assert text.startswith("error: ")
+    assert message in text
+    assert not list(tmp_path.glob("out/runs/*/*.json*")), "nothing was trained"
+
+
+def test_an_output_folder_in_the_way(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    text = error(capsys, monkeypatch, "compare", PLAIN, BLOCK, *DIGITS, "--out", tmp_path / "taken" / "out")
+    assert "choose a writable one with --out" in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_ends_cleanly_and_the_same_command_resumes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "srblock", "compare", PLAIN, BLOCK, "--data", "digits", "--epochs", "40"]
+    command += ["--seeds", "1", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while not any(path.stat().st_size for path in tmp_path.glob("runs/*/metrics.jsonl")):
+        assert process.poll() is None
+        assert time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "go on with the same command" in errors
+    assert f"--out {tmp_path}" in errors
+    done = sum(len(path.read_text().splitlines()) for path in tmp_path.glob("runs/*/metrics.jsonl"))
+    assert done >= 1
+    plan = invoke(
+        "compare", PLAIN, BLOCK, "--data", "digits", "--epochs", 40, "--seeds", 1, "--out", tmp_path, "--dry-run"
+    )
+    assert "1 started" in plan.output
+
+
+def test_the_module_is_the_command() -> None:
+    environment = os.environ | {"COLUMNS": "100"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "srblock", "--help"], capture_output=True, text=True, env=environment, check=True
+    ).stdout
+    for name in ("compare", "train", "evaluate", "stages", "overhead"):
+        assert name in shown
