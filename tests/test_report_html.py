@@ -1,0 +1,242 @@
+"""The page: self-contained, valid, escaped, and what it says."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markupsafe import Markup
+from run_fixture import BASELINE, WITH_SR, write_run, write_runs
+
+from srblock.experiments.records import Run
+from srblock.report import html, tables
+from srblock.report.blocks import Drawing
+
+COMMAND = "srblock compare R8 'R8 + SR(M=3, P=8)' --seeds 3"
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects tags, ids, references and text of a page, and checks that tags close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.ids: Counter[str] = Counter()
+        self.references: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        for name, value in attrs:
+            assert not name.startswith("on"), f"<{tag} {name}> is a script"
+            if name == "id":
+                self.ids[str(value)] += 1
+            if name in ("src", "href", "data", "action", "srcset", "poster", "xlink:href"):
+                self.references.append((tag, str(value)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "title"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def render(folder: Path, runs: list[Run], command: str = COMMAND) -> tuple[str, Page]:
+    path = folder / "report.html"
+    html.write_report(path, runs, tables.comparison(runs), command)
+    text = path.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures, which take most of the time, where a test reads words only."""
+    for module in ("html", "blocks"):
+        monkeypatch.setattr(f"srblock.report.{module}.draw_both", lambda draw, name: Drawing(Markup(), Markup()))
+
+
+def test_page_is_self_contained_and_valid(tmp_path: Path) -> None:
+    text, page = render(tmp_path, write_runs(tmp_path))
+    for tag, target in page.references:
+        assert target.startswith(("#", "data:image/png;base64,")) or tag == "a", f"<{tag}> refers to {target}"
+    assert not page.tags.keys() & {"script", "link", "iframe", "object", "base"}
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert text.startswith('<!doctype html>\n<html lang="en">')
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+    assert page.tags["title"] == page.tags["h1"] == page.tags["main"] == 1
+    assert all(times == 1 for times in page.ids.values()), "ids must be unique"
+    svgs = re.findall(r"<svg[^>]*>", text)
+    assert len(svgs) == 8  # seeds, curves, recall weights and memory, each wide and narrow
+    assert all('role="img" aria-label="' in svg for svg in svgs)
+    assert "prefers-color-scheme: dark" in text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_page_is_the_same_on_every_run(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, seeds=[0])
+    assert render(tmp_path, runs)[0] == render(tmp_path, runs)[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "headline"),
+    [
+        ((95.0, 95.2, 95.1), f"{WITH_SR} does better than {BASELINE}"),
+        ((85.0, 85.2, 85.1), f"{WITH_SR} does worse than {BASELINE}"),
+        ((89.0, 90.0, 91.5), f"No difference found between {WITH_SR} and {BASELINE}"),
+        ((95.0,), f"Nothing can be said yet about {WITH_SR} against {BASELINE}"),
+    ],
+)
+@pytest.mark.usefixtures("unpainted")
+def test_answer_comes_first(tmp_path: Path, values: tuple[float, ...], headline: str) -> None:
+    runs = [write_run(tmp_path, BASELINE, seed, test_top1=90.0 + seed / 10) for seed, _ in enumerate(values)]
+    runs += [write_run(tmp_path, WITH_SR, seed, test_top1=value) for seed, value in enumerate(values)]
+    _, page = render(tmp_path, runs)
+    assert headline in page.text
+    assert page.text.index(headline) < page.text.index("Accuracy and cost")
+    if len(values) == 1:
+        assert "+5.00 percentage points, from one seed each" in page.text
+        assert "95% interval (Student)" not in page.text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_answer_without_any_spread(tmp_path: Path) -> None:
+    _, page = render(tmp_path, write_runs(tmp_path, test_top1=100.0))
+    assert f"No interval for {WITH_SR} against {BASELINE}" in page.text
+
+
+def test_answer_has_figures_and_cost(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, BASELINE, seed, test_top1=90.0 + seed) for seed in range(3)]
+    runs += [write_run(tmp_path, WITH_SR, seed, test_top1=92.0 + seed) for seed in range(3)]
+    rows = tables.comparison(runs)
+    found = html.answer(rows[1], rows[0])
+    assert found.evidence.startswith(
+        "93.00% of the test images right against 91.00%: +2.00 percentage points, "
+        "95% interval -0.27 to +4.27 (3 seeds each)"
+    )
+    assert found.cost.startswith("It has 2.95% more parameters, and training took 1.0")
+    assert html.answer(rows[1], rows[1]).cost.startswith("It has as many parameters")
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_page_has_every_figure(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path)
+    _, page = render(tmp_path, runs)
+    for run in runs:
+        assert f"{run.test_top1:.2f}" in page.text
+        assert run.directory.name in page.text
+    for words in (COMMAND, "CPU Example 9000", "0123456789ab", "learning rate", "abababababababab", "0.278 percentage"):
+        assert words in page.text
+    assert str(tmp_path) not in page.text
+
+
+def test_minus_signs_are_set(tmp_path: Path) -> None:
+    assert html.typeset("-0.39 to +1.57") == "\N{MINUS SIGN}0.39 to +1.57"
+    assert html.typeset("-") == "\N{EN DASH}"
+    assert html.typeset("1e-05 r8-s0") == "1e-05 r8-s0"
+
+
+@pytest.mark.parametrize(("variation", "words"), [(0.002, "much like a bias"), (0.05, "The weights differ")])
+@pytest.mark.usefixtures("unpainted")
+def test_recall_hint_follows_the_measured_deviation(tmp_path: Path, variation: float, words: str) -> None:
+    runs = write_runs(tmp_path, seeds=[0], variation=variation)
+    _, page = render(tmp_path, runs)
+    deviation = float(runs[1].recall["layer3/std"].mean())
+    assert words in page.text
+    assert f"against 1/P = 0.125: {deviation:.2g} ({100 * deviation * 8:.2g}% of it) with seed 0" in page.text
+
+
+def test_runs_without_recall_figures(tmp_path: Path) -> None:
+    text, page = render(tmp_path, write_runs(tmp_path, recall=False, seeds=[0]))
+    assert "No recall weights were recorded" in page.text
+    assert text.count("<svg") == 4
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_recall_of_some_seeds_only(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, WITH_SR, 0, recall=False), write_run(tmp_path, WITH_SR, 1)]
+    assert "seed 1: red is above 1/P" in render(tmp_path, runs)[1].text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_variants_without_a_block_have_no_block_section(tmp_path: Path) -> None:
+    assert "Inside the SR" not in render(tmp_path, write_runs(tmp_path, [BASELINE, "R8 + SE"], seeds=[0]))[1].text
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    nasty = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b")
+    runs = write_runs(tmp_path, classes=nasty, seeds=[0])
+    for run in runs:
+        run.result["data"]["name"] = "<i>pictures</i>"
+        run.result["environment"]["device"] = "<b>machine</b>"
+    _, page = render(tmp_path, runs, command="srblock compare '<u>' && true")
+    assert not page.tags.keys() & {"script", "img", "i", "b", "u"}
+    assert "<script>alert(1)</script>, " in page.text
+    assert "<i>pictures</i>" in page.text
+    assert "'<u>' && true" in page.text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_runs_of_several_machines_are_said(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, seeds=[0, 1])
+    runs[0].result["environment"]["device"] = "GPU Example"
+    _, page = render(tmp_path, runs)
+    assert "The runs were not all made under the same conditions" in page.text
+    assert "3 of 4 runs" in page.text
+    assert "GPU Example" in page.text
+
+
+def test_the_page_stays_small(tmp_path: Path) -> None:
+    many: dict[str, Any] = {"classes": [f"class {i}" for i in range(1000)], "size": (14, 14), "epochs": 50}
+    text, page = render(tmp_path, write_runs(tmp_path, [BASELINE, "R8 + SR(M=3, P=40)"], seeds=range(12), **many))
+    assert len(text) < 600_000
+    assert "Of 1000 classes the 20 are shown" in page.text
+    assert "and 988 more" in page.text
+    assert "and 7 more seeds" in page.text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_many_variants_are_answered_in_a_list(tmp_path: Path) -> None:
+    variants = [BASELINE, *(f"R8 + SR(M={stage})" for stage in (1, 2, 3)), "R8 + SE"]
+    text, page = render(tmp_path, write_runs(tmp_path, variants, seeds=[0, 1], epochs=2))
+    assert page.tags["li"] == 5 + 4
+    assert text.count("<details open>") == 3
+
+
+def test_nothing_to_report_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no run finished"):
+        html.write_report(tmp_path / "report.html", [], [], COMMAND)
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = write_runs(tmp_path, seeds=[0])
+    before, _ = render(tmp_path, runs)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"cannot write .*report\.html"):
+        html.write_report(tmp_path / "report.html", runs, tables.comparison(runs), "another command")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == before

@@ -1,0 +1,124 @@
+"""The progress display, on a terminal and without one."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+from run_fixture import BASELINE, WITH_SR, describe
+
+from srblock.experiments.notation import parse
+from srblock.experiments.records import RunConfig
+from srblock.report.progress import RunProgress
+from srblock.training.recipe import Recipe
+
+RESULT = {"test_top1": 97.5, "validation_top1": 98.611, "best_epoch": 18, "wall_s": 12.2}
+
+
+def a_study(epochs: int = 20) -> tuple[Any, list[RunConfig]]:
+    runs = [
+        RunConfig(parse(variant), seed, Recipe(epochs=epochs), describe())
+        for seed in (0, 1)
+        for variant in (BASELINE, WITH_SR)
+    ]
+    return SimpleNamespace(runs=lambda: runs, recipe=SimpleNamespace(epochs=epochs)), runs
+
+
+def record(epoch: int) -> dict[str, Any]:
+    return {"epoch": epoch, "validation_top1": 50.0 + epoch, "seconds": 30.0}
+
+
+def play(console: Console, epochs: int = 20) -> None:
+    study, (found, trained, failed, other) = a_study(epochs)
+    with RunProgress(study, console) as progress:
+        progress.finished(found, RESULT)
+        progress.started(trained)
+        for epoch in range(1, epochs + 1):
+            progress.epoch(trained, record(epoch))
+        progress.finished(trained, RESULT)
+        progress.started(failed)
+        progress.failed(failed, RuntimeError("the training loss became nan in epoch 3 of 20 [not markup]"))
+        progress.waiting(other)
+        progress.waiting(other)
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    text = io.StringIO()
+    play(Console(file=text, width=80))
+    lines = text.getvalue().splitlines()
+    assert "\x1b" not in text.getvalue()
+    assert "\r" not in text.getvalue()
+    assert re.fullmatch(r"\[1/4\] R8, seed 0 +found +test  97\.50%  validation  98\.61%, epoch 18", lines[0])
+    assert re.fullmatch(r"\[2/4\] R8 \+ SR\(M=3, P=8\), seed 0  started  20 epochs", lines[1])
+    assert "epoch 2/20  validation 52.00%, about 9 min 00 s left" in lines[2]  # 18 epochs of 30 s
+    assert sum("epoch" in line and "left" in line for line in lines) == 9  # every second of 20, and not the last
+    assert any(line.endswith("epoch 18, 12 s") and "done" in line for line in lines)
+    assert any("failed" in line and line.endswith("in epoch 3 of 20 [not markup]") for line in lines)
+    assert sum("another process" in line for line in lines) == 1
+
+
+def test_resumed_epochs_count_as_done() -> None:
+    study, runs = a_study()
+    text = io.StringIO()
+    with RunProgress(study, Console(file=text, width=80)) as progress:
+        progress.started(runs[0])
+        for epoch in range(1, 21):  # all replayed: the run was cut off between its last epoch and its result
+            progress.epoch(runs[0], record(epoch))
+        progress.finished(runs[0], RESULT)
+    assert "done" in text.getvalue().splitlines()[-1]
+
+
+def test_terminal_has_bars_and_the_time_left() -> None:
+    study, runs = a_study()
+    text = io.StringIO()
+    console = Console(file=text, width=100, force_terminal=True, legacy_windows=False, _environ={"TERM": "xterm"})
+    with RunProgress(study, console) as progress:
+        progress.started(runs[0])
+        progress.epoch(runs[0], record(1))
+        assert progress._live is not None
+        progress._live.refresh()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
+    assert "1/20" in shown
+    assert "1/80" in shown
+    assert "validation 51.00%" in shown
+    assert "9 min 30 s left" in shown  # 19 epochs of 30 s
+    assert "39 min 30 s left" in shown  # 79 of them
+    assert "0 of 4 runs" in shown
+
+
+def test_terminal_keeps_a_line_for_every_run() -> None:
+    text = io.StringIO()
+    play(Console(file=text, width=80, force_terminal=True, legacy_windows=False, _environ={"TERM": "xterm"}))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
+    assert "R8, seed 0                 found    test  97.50%" in shown
+    assert "R8 + SR(M=3, P=8), seed 0  done     test  97.50%" in shown
+    assert "[not markup]" in shown
+    assert "[2/4]" not in shown
+
+
+def test_an_error_inside_leaves_the_terminal_clean() -> None:
+    study, runs = a_study()
+    text = io.StringIO()
+    console = Console(file=text, width=80, force_terminal=True, legacy_windows=False, _environ={"TERM": "xterm"})
+
+    def interrupted() -> None:
+        with RunProgress(study, console) as progress:
+            progress.started(runs[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    hidden, shown = text.getvalue().rfind("\x1b[?25l"), text.getvalue().rfind("\x1b[?25h")
+    assert 0 <= hidden < shown  # the cursor is back
+
+
+def test_it_fits_the_protocol_of_studies(tmp_path: Path) -> None:
+    from srblock.experiments.study import Progress
+
+    asked = {name for name in vars(Progress) if not name.startswith("_")}
+    assert asked <= set(dir(RunProgress))

@@ -1,0 +1,196 @@
+"""The comparison's rows against figures worked out by hand, the printed tables, results.csv."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from run_fixture import BASELINE, WITH_SR, write_run, write_runs
+
+from srblock.experiments.records import Run
+from srblock.report import tables, units
+from srblock.report.comparison import remarks, verdicts
+
+
+def printed(rows: list[tables.Row], width: int = 80) -> str:
+    console = Console(width=width, file=None, record=True, quiet=False, force_terminal=False)
+    with console.capture() as captured:
+        tables.print_table(rows, console)
+    return captured.get()
+
+
+def worked_example(out: Path) -> list[Run]:
+    values = {BASELINE: (90.0, 91.0, 92.0), WITH_SR: (92.0, 93.0, 94.0)}
+    return [write_run(out, variant, seed, test_top1=values[variant][seed]) for seed in (0, 1, 2) for variant in values]
+
+
+def test_rows_by_hand(tmp_path: Path) -> None:
+    runs = worked_example(tmp_path)
+    baseline, with_sr = tables.comparison(runs)
+    assert (baseline.variant, with_sr.variant) == (BASELINE, WITH_SR)
+    assert (with_sr.n, with_sr.mean, with_sr.std) == (3, 93.0, 1.0)
+    assert (with_sr.seeds, with_sr.values) == ((0, 1, 2), (92.0, 93.0, 94.0))
+    assert with_sr.last_test_top1.mean == 92.75
+    assert baseline.difference is None
+    assert with_sr.difference is not None
+    assert with_sr.difference.mean == 2.0
+    assert with_sr.difference.low == pytest.approx(2 - 2.776 * (2 / 3) ** 0.5, abs=1e-3)
+    assert with_sr.difference.p_greater == 8.5 / 9
+    assert (with_sr.parameters, with_sr.flops_per_image) == (77_514, 1_605_000)
+    assert with_sr.overhead_percent == pytest.approx(2.9539, abs=1e-4)
+    times = sorted(run.result["train_ms_per_image"] for run in runs if str(run.variant) == WITH_SR)
+    assert with_sr.train_ms_per_image == times[1]
+
+
+def test_the_first_variant_named_is_the_baseline(tmp_path: Path) -> None:
+    rows = tables.comparison(worked_example(tmp_path), [WITH_SR, BASELINE])
+    assert [row.variant for row in rows] == [WITH_SR, BASELINE]
+    assert rows[1].difference is not None
+    assert rows[1].difference.mean == -2.0
+
+
+def test_a_baseline_that_never_finished_is_not_replaced_by_another(tmp_path: Path) -> None:
+    runs = [run for run in worked_example(tmp_path) if str(run.variant) == WITH_SR]
+    (row,) = rows = tables.comparison(runs, [BASELINE, WITH_SR])
+    assert row.difference is None
+    assert remarks(rows) == [f"No seed of {BASELINE} finished: there is nothing to compare with."]
+
+
+def test_printed_table_has_the_figures(tmp_path: Path) -> None:
+    rows = tables.comparison(worked_example(tmp_path))
+    for width in (80, 200):
+        text = printed(rows, width)
+        assert all(len(line) <= width for line in text.splitlines())
+        for figure in ("91.00 ± 1.00", "93.00 ± 1.00", "+2.00", "-0.27 to +4.27", "0.94", "77,514", "2.95%", "1.60 M"):
+            assert figure in text
+        assert "no difference found: the interval reaches from -0.27 to +4.27" in " ".join(text.split())
+        assert "…" not in text
+    assert printed(rows, 200).count("variant") < printed(rows, 80).count("variant")  # one table, two tables
+
+
+def test_one_seed_prints_no_interval_and_says_so(tmp_path: Path) -> None:
+    rows = tables.comparison(write_runs(tmp_path, seeds=[0]))
+    text = printed(rows)
+    assert " to " not in "".join(line for line in text.splitlines() if line.strip().startswith("R8"))
+    assert "one seed each: nothing can be said about chance" in text
+    assert "±" not in text
+    assert "P(A > B) is" not in text
+
+
+def test_several_comparisons_are_said_to_stand_alone(tmp_path: Path) -> None:
+    rows = tables.comparison(write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR]))
+    assert len(verdicts(rows)) == 2
+    assert any("Each interval stands for itself" in line for line in remarks(rows))
+
+
+def test_unequal_seeds_are_said(tmp_path: Path) -> None:
+    rows = tables.comparison(worked_example(tmp_path)[:-1])
+    assert remarks(rows) == [f"Not all have the same number of finished seeds: {BASELINE} 3, {WITH_SR} 2."]
+
+
+def test_no_run_at_all(tmp_path: Path) -> None:
+    assert tables.comparison([], [BASELINE]) == []
+    assert "No run finished" in printed([])
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
+    first = write_run(tmp_path, BASELINE, 0)
+    with pytest.raises(ValueError, match="R8 with seed 0 is there twice"):
+        tables.comparison([first, first])
+    with pytest.raises(ValueError, match="differ in their recipe"):
+        tables.comparison([first, write_run(tmp_path, BASELINE, 1, epochs=2)])
+    other = write_run(tmp_path / "other", BASELINE, 1)
+    other.result["data"]["fingerprint"] = "cd" * 32
+    with pytest.raises(ValueError, match="differ in their data"):
+        tables.comparison([first, other])
+
+
+def test_csv_round_trip(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path)
+    (tmp_path / "study").mkdir()
+    path = tmp_path / "study" / "results.csv"
+    del runs[0].result["flops_per_image"]
+    tables.write_csv(path, runs)
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 6
+    for line, run in zip(lines, runs, strict=True):
+        assert (line["variant"], int(line["seed"])) == (str(run.variant), run.seed)
+        assert float(line["test_top1"]) == run.test_top1
+        assert float(line["train_ms_per_image"]) == run.result["train_ms_per_image"]
+        assert (path.parent / line["run"] / "result.json").exists()
+        assert (line["device"], line["torch"]) == ("CPU Example 9000", "2.15.0")
+    assert lines[0]["flops_per_image"] == ""
+    assert lines[1]["flops_per_image"] == "1605000"
+
+
+def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    data = SimpleNamespace(
+        name="digits", size=(8, 8), train_labels=range(1437), test_labels=range(360), classes=range(10)
+    )
+    study = SimpleNamespace(data=data, recipe=SimpleNamespace(epochs=20, batch_size=64), seeds=(0, 1, 2))
+    rows = [
+        tables.PlanRow(BASELINE, 75_290, 0.0, 1_600_000, 0.42, done=3, partial=0, todo=0, seconds_left=0.0),
+        tables.PlanRow(WITH_SR, 77_514, 2.95, 1_605_000, 0.44, done=0, partial=1, todo=2, seconds_left=67.3),
+    ]
+    tables.print_plan(rows, study, "cpu", Console(width=80))  # type: ignore[arg-type]
+    text = " ".join(capsys.readouterr().out.split())
+    assert "1,437 training and 360 test images of 8x8 in 10 classes; 20 epochs" in text
+    assert "6 runs: 3 finished, 1 started, 2 not started; about 1 min 07 s left" in text
+    assert "0 of 3 -" in text
+    assert "3 of 3 1 min 07 s" in text
+    tables.print_plan(rows[:1], study, "cpu", Console(width=80))  # type: ignore[arg-type]
+    assert "All 3 runs are finished." in capsys.readouterr().out
+
+
+def test_stages_and_overhead(capsys: pytest.CaptureFixture[str]) -> None:
+    stages = [
+        SimpleNamespace(name="layer3", number=3, channels=256, size=(8, 8)),
+        SimpleNamespace(name="features[0]", number=None, channels=64, size=(4, 2)),
+    ]
+    tables.print_stages(stages, Console(width=80))  # type: ignore[arg-type]
+    text = capsys.readouterr().out
+    assert "164,688" in text  # 256 + 64*8 + 8*10 + 10*256*64, Eq. (1)
+    assert "M=3" in text
+    assert "features[0]" in text  # no markup
+    assert "4x2" in text
+    fits = SimpleNamespace(
+        table="I", row="fits", printed="1.47", formula_percent=1.4678, built_percent=1.4678, note="", matches=True
+    )
+    misfit = SimpleNamespace(
+        table="V", row="misfit", printed="0.34", formula_percent=0.2993, built_percent=0.2993, note="why", matches=False
+    )
+    tables.print_overhead([fits, misfit], Console(width=80))  # type: ignore[list-item]
+    text = capsys.readouterr().out
+    assert "1 of 2 match" in text
+    assert "V, misfit: why" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (3599.7, "1 h 00 min"),
+        (12_000, "3 h 20 min"),
+        (187_200, "2 d 4 h"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert units.duration(seconds) == text
+
+
+def test_numbers() -> None:
+    assert [units.operations(value) for value in (None, 950, 1.6e6, 3.337e9)] == ["-", "950", "1.60 M", "3.34 G"]
+    assert [units.milliseconds(value) for value in (None, 0.04213, 0.4213, 3.1, 42.13, 125.4)] == [
+        "-",
+        "0.0421",
+        "0.421",
+        "3.10",
+        "42.1",
+        "125",
+    ]
