@@ -12,12 +12,12 @@ import pytest
 
 from srblock.data import cifar as module
 from srblock.data import load, statistics
-from srblock.data.cifar import CIFAR10, CIFAR100, Layout
+from srblock.data.cifar import CIFAR10, CIFAR100, Cifar
 
 SMALL = replace(CIFAR100, labels=(2, 4), train_per_class=5, test_per_class=2)  # 4 classes, 20 and 8 images
 
 
-def write_small(folder: Path, layout: Layout = SMALL) -> Path:
+def write_small(folder: Path, layout: Cifar = SMALL) -> Path:
     """Write a small set of noise in the official layout; coarse labels are fine labels modulo 2."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
@@ -34,7 +34,7 @@ def write_small(folder: Path, layout: Layout = SMALL) -> Path:
     return folder
 
 
-def read(path: Path | None, layout: Layout = SMALL, *, image_size: int | None = None, cache: Path = Path("unused")):
+def read(path: Path | None, layout: Cifar = SMALL, *, image_size: int | None = None, cache: Path = Path("unused")):
     return layout.load(path, image_size=image_size, cache=cache, progress=None)
 
 

@@ -102,6 +102,13 @@ def test_without_ranges_breaking_at_the_same_place_ends(server, tmp_path):
         download(server.url, tmp_path / "set", md5=MD5)
 
 
+def test_without_ranges_going_back_and_forth_ends(server, tmp_path):
+    server.breaks, server.ranges = [30_000, 20_000] * 50, False
+    with pytest.raises(ConnectionError, match="5 times in a row"):
+        download(server.url, tmp_path / "set", md5=MD5)
+    assert len(server.asked) == 6
+
+
 def test_a_later_run_goes_on(server, tmp_path):
     server.breaks = [40_000] + [0] * 5
     with pytest.raises(ConnectionError, match=r"5 times in a row; 40,000 bytes are kept, and the same command goes on"):

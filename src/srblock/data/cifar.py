@@ -29,7 +29,7 @@ Parts = tuple[Tensor, Tensor, Tensor, Tensor, list[str]]  # train images, labels
 
 
 @dataclass(frozen=True)
-class Layout:
+class Cifar:
     """Where a set is published and how its files look. `labels` holds how many values each label byte may take."""
 
     name: str
@@ -179,7 +179,7 @@ class Layout:
             fresh.replace(folder)
 
 
-CIFAR10 = Layout(
+CIFAR10 = Cifar(
     name="cifar10",
     url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     md5="c32a1d4ab5d03f1284b67883e8d87530",
@@ -191,7 +191,7 @@ CIFAR10 = Layout(
     train_per_class=5000,
     test_per_class=1000,
 )
-CIFAR100 = Layout(
+CIFAR100 = Cifar(
     name="cifar100",
     url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
     md5="03b5dce01913d631647c71ecec9e9cb8",

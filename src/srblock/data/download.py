@@ -67,18 +67,18 @@ def writing(folder: Path) -> Iterator[None]:
 
 def _complete(url: str, part: Path, progress: Progress | None) -> None:
     """Fetch until the part is whole; give up after some attempts in a row that brought nothing."""
-    fruitless = 0
+    fruitless, most = 0, _size(part)
     while True:
-        before = part.stat().st_size if part.is_file() else 0
-        reason = _attempt(url, part, before, progress)
+        reason = _attempt(url, part, _size(part), progress)
         if reason is None:
             return
-        after = part.stat().st_size if part.is_file() else 0
-        fruitless = 0 if after > before else fruitless + 1
+        # The most so far, not the last attempt: without ranges every attempt starts from zero.
+        fruitless = 0 if _size(part) > most else fruitless + 1
+        most = max(most, _size(part))
         if fruitless == ATTEMPTS:
             raise ConnectionError(
-                f"cannot download {url}: {reason}, {ATTEMPTS} times in a row; {after:,} bytes are kept, and the same "
-                "command goes on from there; without a network, fetch the file elsewhere and give its path"
+                f"cannot download {url}: {reason}, {ATTEMPTS} times in a row; {_size(part):,} bytes are kept, and the "
+                "same command goes on from there; without a network, fetch the file elsewhere and give its path"
             )
         time.sleep(PAUSE_S * 2**fruitless)
 
@@ -129,6 +129,10 @@ def _copy(
     if total is not None and done < total:
         return f"the connection broke after {done:,} of {total:,} bytes"
     return None
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _md5(file: Path) -> str:
