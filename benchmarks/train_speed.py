@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from srblock.data import ImageData, load
@@ -105,7 +106,7 @@ def compare_once(network: str, source: str, epochs: int) -> dict[str, object]:
             rows = list(csv.DictReader(file))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
     return {
-        "command": f'srblock compare "{network}" "{network} + SR(M=3, P=8)" --data cifar100:PATH --epochs {epochs} --seeds 1',
+        "command": shlex.join(["srblock", "compare", *command]).replace(source, "cifar100:PATH"),
         "wall_s": round(wall, 1),
         "peak_memory_mb": round(peak / 1e6),
         **{f"images_per_s {row['variant']}": round(1e3 / float(row["train_ms_per_image"])) for row in rows},
@@ -141,8 +142,8 @@ def main() -> None:
     for variant in (parse(args.network), parse(f"{args.network} + SR(M=3, P=8)")):
         measured = measure(study, variant, args.steps, args.rounds, device)
         medians = {key: statistics.median(row[key] for row in measured) for key in measured[0]}
-        print(f"{variant}: {medians['srblock_images_per_s']:.0f} images/s, bare loop {medians['bare_images_per_s']:.0f}, "
-              f"median ratio {medians['ratio']:.3f} (n={args.rounds})")  # fmt: skip
+        print(f"{variant}: {medians['srblock_images_per_s']:.0f} images/s, bare loop "
+              f"{medians['bare_images_per_s']:.0f}, median ratio {medians['ratio']:.3f} (n={args.rounds})")  # fmt: skip
         for index, row in enumerate(measured):
             rounded = {key: round(value, 4) for key, value in row.items()}
             rows.append({"variant": str(variant), "round": index + 1, "steps": args.steps, **rounded, **machine})
