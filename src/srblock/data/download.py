@@ -15,7 +15,7 @@ from typing import IO
 
 from srblock.data.progress import Progress
 
-ATTEMPTS, PAUSE_S, TIMEOUT_S, CHUNK_BYTES = 5, 1.0, 30.0, 2**18
+ATTEMPTS, PAUSE_S, TIMEOUT_S, CHUNK_BYTES = 5, 0.5, 30.0, 2**18
 
 
 def download(url: str, file: Path, *, md5: str, progress: Progress | None = None) -> Path:
@@ -78,7 +78,7 @@ def _complete(url: str, part: Path, progress: Progress | None) -> None:
         if fruitless == ATTEMPTS:
             raise ConnectionError(
                 f"cannot download {url}: {reason}, {ATTEMPTS} times in a row; {_size(part):,} bytes are kept, and the "
-                "same command goes on from there; without a network, fetch the file elsewhere and give its path"
+                "same command goes on from there; without a network, unpack it elsewhere and give its path"
             )
         time.sleep(PAUSE_S * 2**fruitless)
 
