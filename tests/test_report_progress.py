@@ -118,7 +118,7 @@ def test_an_error_inside_leaves_the_terminal_clean() -> None:
 
 
 def test_it_fits_the_protocol_of_studies(tmp_path: Path) -> None:
-    from srblock.experiments.study import Progress
+    from srblock.experiments.execute import Progress
 
     asked = {name for name in vars(Progress) if not name.startswith("_")}
     assert asked <= set(dir(RunProgress))

@@ -19,8 +19,9 @@ from torch import nn
 
 from srblock.data import ImageData
 from srblock.experiments import records
+from srblock.experiments.execute import run_study
 from srblock.experiments.notation import parse
-from srblock.experiments.study import Study, run_study
+from srblock.experiments.study import Study
 from srblock.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=12, batch_size=16, learning_rate=0.05, schedule="cosine", padding=1, flip=True)
@@ -51,7 +52,9 @@ def study(epochs: int = RECIPE.epochs) -> Study:
 
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch._dynamo", "srblock.experiments.study"])  # else each process imports for seconds
+CONTEXT.set_forkserver_preload(
+    ["torch._dynamo", "srblock.experiments.execute"]
+)  # else each process imports for seconds
 
 
 def go(out: Path, ready: Event | None = None, slow_s: float = 0.0, epochs: int = RECIPE.epochs) -> None:

@@ -15,8 +15,9 @@ from test_resume import study as tiny_study
 from srblock.data import ImageData
 from srblock.experiments import records
 from srblock.experiments.evaluate import evaluate_run
+from srblock.experiments.execute import make_folder, run_study
 from srblock.experiments.notation import parse
-from srblock.experiments.study import Study, make_folder, measure_ms_per_image, recipe_for, run_study
+from srblock.experiments.study import Study, measure_ms_per_image, recipe_for
 from srblock.training import checkpoint
 
 CPU = torch.device("cpu")

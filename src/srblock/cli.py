@@ -205,8 +205,9 @@ def _study(
 
 def _plan(study: Study, out: Path, device: torch.device) -> None:
     from srblock.analysis.cost import cost
+    from srblock.experiments.execute import make_folder
     from srblock.experiments.records import epochs_done, finished
-    from srblock.experiments.study import make_folder, measure_ms_per_image
+    from srblock.experiments.study import measure_ms_per_image
     from srblock.report import tables
 
     rows = []
@@ -239,7 +240,7 @@ def _plan(study: Study, out: Path, device: torch.device) -> None:
 def _run(study: Study, out: Path, device: torch.device) -> list[Any]:
     from srblock.analysis.cost import flops_per_image
     from srblock.analysis.recall import memory_probe, summarize_recall
-    from srblock.experiments.study import run_study
+    from srblock.experiments.execute import run_study
     from srblock.report.progress import RunProgress
     from srblock.surgery import blocks
     from srblock.training.checkpoint import save_weights

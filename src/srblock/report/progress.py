@@ -23,7 +23,7 @@ PLAIN_SECONDS = 60  # or one this long after the last line
 
 
 class RunProgress:
-    """Show the runs of a study; a context manager, and the `progress` of `experiments.study.run_study`.
+    """Show the runs of a study; a context manager, and the `progress` of `experiments.execute.run_study`.
 
     On a terminal each finished run leaves one line and the run at work has a bar, above one for the whole study.
     Elsewhere there are plain lines without control codes.
