@@ -1,4 +1,4 @@
-"""Run a study, one run after another in this process: interrupted and repeated at will, by several processes at once."""
+"""Run a study one run after another: interrupted and repeated at will, by several processes at once."""
 
 from __future__ import annotations
 
@@ -157,6 +157,7 @@ def _warn_if_elsewhere(run: Run, here: dict[str, Any]) -> None:
     differing = [f"{key} {there.get(key)} (now {here[key]})" for key in runtime.DECISIVE if there.get(key) != here[key]]
     if differing:
         warnings.warn(
-            f"{run.directory.name} is reused but was made with {', '.join(differing)}; use another --out to train it anew",
+            f"{run.directory.name} is reused but was made with {', '.join(differing)}; "
+            "use another --out to train it anew",
             stacklevel=2,
         )
