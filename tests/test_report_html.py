@@ -173,6 +173,18 @@ def test_runs_without_recall_figures(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("unpainted")
+def test_maps_of_one_value_are_explained(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, seeds=[0])
+    words = "one value at all positions"
+    assert words not in render(tmp_path, runs)[1].text
+    memory = runs[1].recall["layer3/memory"]
+    memory[:] = memory[:, :1, :1] * [[1, 1.0005], [1, 1]]
+    assert words in render(tmp_path, runs)[1].text
+    memory[:] = 0
+    assert words not in render(tmp_path, runs)[1].text
+
+
+@pytest.mark.usefixtures("unpainted")
 def test_recall_of_some_seeds_only(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, WITH_SR, 0, recall=False), write_run(tmp_path, WITH_SR, 1)]
     assert "seed 1: red is above 1/P" in render(tmp_path, runs)[1].text

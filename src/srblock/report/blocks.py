@@ -30,6 +30,7 @@ class BlockView:
         name: of the module that the block follows.
         size: (H, W) of its memory.
         classes_shown: how many classes the recall figure has.
+        constant: whether every memory map has one value at all its positions (mean of the channels).
         variation: (seed, standard deviation of the recall weights over the images, mean over the P blocks).
     """
 
@@ -39,6 +40,7 @@ class BlockView:
     blocks: int
     size: tuple[int, int]
     classes_shown: int
+    constant: bool
     variation: tuple[tuple[int, float], ...]
     recall: Drawing
     memory: Drawing
@@ -80,9 +82,15 @@ def _view(variant: str, name: str, runs: Sequence[Run], classes: Sequence[str], 
         blocks=memory.shape[0],
         size=(memory.shape[1], memory.shape[2]),
         classes_shown=len(figures.shown_classes(class_mean, mean)),
+        constant=_constant(memory),
         variation=tuple((run.seed, float(run.recall[f"{name}/std"].mean())) for run in runs),
         recall=draw_both(
             lambda tag, width: figures.recall_weights(class_mean, mean, std, classes, tag, width), f"{figure}-recall"
         ),
         memory=draw_both(lambda tag, width: figures.memories(memory, tag, width), f"{figure}-memory"),
     )
+
+
+def _constant(memory: figures.Array) -> bool:
+    largest = float(np.abs(memory).max())
+    return memory[0].size > 1 and largest > 0 and float(np.ptp(memory, axis=(1, 2)).max()) < 1e-3 * largest

@@ -60,7 +60,7 @@ def seeds(rows: Sequence[Row], name: str, width: int) -> str:
                 axes.plot(found, (bottom + 24,) * 2, color=tint, alpha=0.3, linewidth=9, solid_capstyle="round")
             if row.n > 1:
                 axes.plot((row.mean,) * 2, (bottom + 13, bottom + 35), color=tint, linewidth=2.5)
-            apart = np.linspace(-5, 5, row.n) if row.n > 1 else np.zeros(1)
+            apart = np.linspace(-8, 8, row.n) if row.n > 1 else np.zeros(1)
             axes.scatter(row.values, bottom + 24 + apart, s=36, color=tint, edgecolors=INK, linewidths=0.7, zorder=3)
             place = axes.get_yaxis_transform()
             axes.text(0, bottom + band - 4, labels[index], transform=place, va="top", weight="bold")
