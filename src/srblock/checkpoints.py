@@ -29,7 +29,7 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 class LoadReport:
     """What a checkpoint and a model had in common, key by key.
 
-    `missing` keys are the model's, and keep their values; `unexpected` are the checkpoint's, and are not used; `resized`
+    `missing` keys are the model's, and keep their values; `unexpected` are the checkpoint's and stay unused; `resized`
     and `mismatched` map keys to (the checkpoint's shape, the model's); mismatched ones keep the model's values.
     """
 

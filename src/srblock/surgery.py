@@ -2,8 +2,9 @@
 
 The block becomes the child `sr` of the module after which it stands, so that its keys in the state_dict are
 `<name>.sr.*` for any kind of module and all other keys stay what they were. A plain `nn.Sequential` runs its new last
-child itself; any other module gets one forward hook, a function of this file, so that copies and pickles of the network
-use their own block. Which modules can take a block is explained in `srblock.tracing`.
+child itself, and so do modules that loop over their children (timm's RegNet stages); any other module gets one forward
+hook, a function of this file, so that copies and pickles of the network use their own block. Which modules can take a
+block is explained in `srblock.tracing`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
-from srblock.tracing import Stage, Trace, memory_format, refuse_wrapped, run, runs_new_child, stages, trace
+from srblock.tracing import Stage, Trace, memory_format, refuse_wrapped, run, runs_its_children, runs_new_child, trace
 
 __all__ = ["Insertion", "Stage", "blocks", "bypassed", "insert", "param_groups", "plain_name", "remove", "stages"]
 
@@ -50,11 +51,29 @@ class Insertion:
         )
 
 
+def stages(model: nn.Module, input_size: int | tuple[int, ...]) -> list[Stage]:
+    """List the points where `insert` can put a block, in the order of the forward pass, with their (C, H, W).
+
+    Containers with a forward of their own are tried first: DenseNet's dense blocks take every child for a layer, so a
+    block too, and are left out.
+
+    Args: input_size: of the images: the side of a square, (H, W), or (C, H, W).
+    Raises: ValueError for a wrapped, compiled or scripted model, and for images that the model does not take.
+    """
+    seen = trace(model, input_size)
+    modules = dict(model.named_modules())
+    return [
+        stage
+        for stage in seen.stages
+        if not runs_its_children(modules[stage.name]) or _can_take_a_block(model, stage.name, seen)
+    ]
+
+
 def insert(model: nn.Module, *, after: str | int, input_size: int | tuple[int, ...], **block: Any) -> Insertion:
     """Insert a block after a module, with every weight, state_dict key and output of the model as it was.
 
-    First tried on a copy: a forward pass there must run the block exactly once, leave the outputs unchanged (bit for
-    bit on the CPU) and depend on the block. If it does not, the model has not been touched.
+    First tried on a copy: a forward pass there must run the block exactly once, with the outputs unchanged (bit for bit
+    on the CPU) and dependent on the block. If that fails, the model has not been touched.
 
     Args:
         after: a module's name, or the 1-based number of a stage (the rule stands in `srblock.tracing`).
@@ -70,21 +89,22 @@ def insert(model: nn.Module, *, after: str | int, input_size: int | tuple[int, .
     fault = _occupied(target) or seen.faults.get(name)
     if fault:
         raise ValueError(f"cannot insert a block after {name!r}: it {fault}; {_nearest(model, name, seen)}")
-    built = _build(target, name, seen, block, memory_format(model))
-    fault = _try(seen, name, built)
-    if fault:
+    built = _build(model, name, seen, block)
+    try:
+        hooked = _needs_hook(seen, name, built)
+    except _Unfit as unfit:
         raise ValueError(
-            f"cannot insert a block after {name!r} ({type(target).__name__}): {fault}; the model is unchanged; "
+            f"cannot insert a block after {name!r} ({type(target).__name__}): {unfit}; the model is unchanged; "
             f"{_nearest(model, name, seen)}"
-        )
+        ) from unfit
     before = sum(value.numel() for value in model.parameters())
     added = sum(value.numel() for value in built.parameters())
-    _attach(target, built)
+    _attach(target, built, hooked)
     return Insertion(name, built.channels, built.size, added, 100 * added / before if before else math.inf, built)
 
 
 def remove(model: nn.Module) -> list[str]:
-    """Take out every block that `insert` has put in; the state_dict is what it was before, weights trained since kept.
+    """Take out every block that is a child named `sr`, as `insert` makes it; all other weights stay as they are now.
 
     Returns: the names of the modules after which the blocks stood.
     Raises: ValueError if there is none, or for a wrapped, compiled or scripted model.
@@ -92,7 +112,7 @@ def remove(model: nn.Module) -> list[str]:
     refuse_wrapped(model)
     targets = {name: module for name, module in model.named_modules() if _was_inserted_into(module)}
     if not targets:
-        raise ValueError("the model has no block that insert has put in, so there is nothing to remove")
+        raise ValueError("the model has no inserted block, so there is nothing to remove")
     for target in targets.values():
         _detach(target)
     return list(targets)
@@ -104,7 +124,7 @@ def blocks(model: nn.Module) -> dict[str, SqueezeRemember2d]:
     A block that was not inserted but written into the network has its own name. The prefixes of DDP and torch.compile
     are left out. A model without blocks gives {}.
     """
-    own = {id(module.sr): name for name, module in model.named_modules() if _was_inserted_into(module)}
+    own = {id(module._modules[CHILD]): name for name, module in model.named_modules() if _was_inserted_into(module)}
     return {
         plain_name(own.get(id(module), name)): module
         for name, module in model.named_modules()
@@ -171,9 +191,9 @@ def _run_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     return module.sr(output)  # type: ignore[operator]
 
 
-def _attach(target: nn.Module, block: SqueezeRemember2d) -> None:
+def _attach(target: nn.Module, block: SqueezeRemember2d, hooked: bool) -> None:
     target.add_module(CHILD, block)
-    if not runs_new_child(target):
+    if hooked:
         target.register_forward_hook(_run_block)
 
 
@@ -184,9 +204,7 @@ def _detach(target: nn.Module) -> None:
 
 
 def _was_inserted_into(module: nn.Module) -> bool:
-    return isinstance(module._modules.get(CHILD), SqueezeRemember2d) and (
-        runs_new_child(module) or _run_block in module._forward_hooks.values()
-    )
+    return isinstance(module._modules.get(CHILD), SqueezeRemember2d)
 
 
 def _occupied(target: nn.Module) -> str | None:
@@ -201,55 +219,87 @@ def _resolve(model: nn.Module, after: str | int, seen: Trace) -> str:
     """Turn a module's name or a stage number into the module's first name."""
     if isinstance(after, bool) or not isinstance(after, (str, int)):
         raise TypeError(f"after must be a module's name or a stage number, got {after!r}")
-    stages = ", ".join(f"{number}: {name!r}" for number, name in seen.numbers.items())
+    listed = ", ".join(f"{number}: {name!r}" for number, name in seen.numbers.items())
     if isinstance(after, int):
         if after in seen.numbers:
             return seen.numbers[after]
-        hint = f"the model's stages are {stages}" if stages else "the model's stages cannot be numbered: pass a name"
+        hint = f"the model's stages are {listed}" if listed else "the model's stages cannot be numbered: pass a name"
         raise ValueError(f"there is no stage {after}; {hint} (srblock.stages lists the names)")
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if after and after in modules:
-        names = {module: name for name, module in model.named_modules()}
+        names: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
         return names[modules[after]]
     near = difflib.get_close_matches(after, [stage.name for stage in seen.stages], n=3, cutoff=0.5)
     hint = (
-        f"the nearest names are {', '.join(map(repr, near))}" if near else f"its stages are {stages or 'not numbered'}"
+        f"the nearest names are {', '.join(map(repr, near))}" if near else f"its stages are {listed or 'not numbered'}"
     )
     raise ValueError(f"there is no module {after!r} in the model; {hint} (srblock.stages lists the names)")
 
 
-def _build(
-    target: nn.Module, name: str, seen: Trace, options: dict[str, Any], layout: torch.memory_format
-) -> SqueezeRemember2d:
-    call = seen.calls[name]
+def _build(model: nn.Module, name: str, seen: Trace, options: dict[str, Any]) -> SqueezeRemember2d:
+    """Build a block for the map of module `name`, on its device, in its dtype and the model's memory format."""
+    target, call = model.get_submodule(name), seen.calls[name]
     dtype = next((value.dtype for value in target.parameters() if value.is_floating_point()), call.dtype)
     _, channels, height, width = call.shape
     with torch.inference_mode(False):
         built = SqueezeRemember2d(channels, (height, width), device=call.device, dtype=dtype, **options)
-    return built.to(memory_format=layout).train(target.training)
+    return built.to(memory_format=memory_format(model)).train(target.training)
 
 
-def _try(seen: Trace, name: str, block: SqueezeRemember2d) -> str | None:
-    """Run the copy with a block after `name`; say what went wrong, or None."""
+class _Unfit(Exception):
+    """A block cannot stand where it was tried; the message says why."""
+
+
+def _needs_hook(seen: Trace, name: str, block: SqueezeRemember2d) -> bool:
+    """Find out on the copy how module `name` runs a block: by itself, as a last child, or through a hook.
+
+    Raises: _Unfit if neither works.
+    """
+    if runs_new_child(seen.copied.get_submodule(name)):
+        _try(seen, name, block, hooked=False)
+        return False
+    try:
+        _try(seen, name, block, hooked=True)
+    except _Unfit as unfit:
+        try:
+            _try(seen, name, block, hooked=False)
+        except _Unfit:
+            raise unfit from None
+        return False
+    return True
+
+
+def _try(seen: Trace, name: str, block: SqueezeRemember2d, *, hooked: bool) -> None:
+    """Run the copy with a block after module `name`.
+
+    Raises: _Unfit unless the block is run once and last, with the model's output unchanged and dependent on it.
+    """
     target = seen.copied.get_submodule(name)
     maps: list[tuple[Tensor, Tensor]] = []
-    hook = block.register_forward_hook(lambda module, args, output: maps.append((args[0], output)))
-    _attach(target, block)
+    results: list[object] = []
+    _attach(target, block, hooked)
+    watches = (
+        block.register_forward_hook(lambda module, args, output: maps.append((args[0], output))),
+        target.register_forward_hook(lambda module, args, output: results.append(output)),
+    )
     try:
         outputs = run(seen.copied, seen.image)
     except Exception as error:
-        return f"with the block in it a forward pass fails with {type(error).__name__}: {error}"
+        raise _Unfit(f"with the block in it a forward pass fails with {type(error).__name__}: {error}") from error
     finally:
-        hook.remove()
+        for watch in watches:
+            watch.remove()
         _detach(target)
     if len(maps) != 1:
-        return f"a forward pass runs the block {len(maps)} times instead of once"
-    exact = seen.image.device.type == "cpu" and maps[0][0].stride() == maps[0][1].stride()
+        raise _Unfit(f"a forward pass runs the block {len(maps)} times instead of once")
+    given, returned = maps[0]
+    if len(results) != 1 or results[0] is not returned:
+        raise _Unfit("the module goes on computing after it has run the block")
+    exact = seen.image.device.type == "cpu" and given.stride() == returned.stride()
     if not _unchanged(outputs, seen.outputs, exact):
-        return "the model's output changes although a fresh block adds nothing"
+        raise _Unfit("the model's output changes although a fresh block adds nothing")
     if any(value.grad_fn for value in outputs) and not _reaches(outputs, block.memory):
-        return "the model's output does not depend on the block, which could never learn: the module's is not used"
-    return None
+        raise _Unfit("the model's output does not depend on the block, which could never learn: the map is not used")
 
 
 def _unchanged(outputs: list[Tensor], before: list[Tensor], exact: bool) -> bool:
@@ -287,15 +337,22 @@ def _nearest(model: nn.Module, name: str, seen: Trace) -> str:
     """Name the point nearest to a module, in the order of the forward pass, where a block was tried and works."""
     places = {called: place for place, called in enumerate(seen.calls)}
     here = places.get(name)
-    if here is None:  # not called: take the last module defined before it that is
-        defined = [other for other, _ in model.named_modules()]
-        here = max((places[other] for other in defined[: defined.index(name)] if other in places), default=0)
+    if here is None:  # not called: start from the last module defined before it, beside it, that is
+        names = [other for other, _ in model.named_modules()]
+        beside = [other for other in names[: names.index(name)] if other and not name.startswith(f"{other}.")]
+        here = max((places[other] for other in beside if other in places), default=0)
     free = [stage for stage in seen.stages if not _occupied(model.get_submodule(stage.name))]
     others = [stage for stage in free if stage.name != name and not stage.name.startswith(f"{name}.")]
     others.sort(key=lambda stage: (abs(places[stage.name] - here), places[stage.name] < here))
     for stage in others[:SUGGESTIONS_TRIED]:
-        target = model.get_submodule(stage.name)
-        options = {"blocks": 1, "hidden": 1}
-        if _try(seen, stage.name, _build(target, stage.name, seen, options, torch.contiguous_format)) is None:
+        if _can_take_a_block(model, stage.name, seen):
             return f"the nearest usable point is {stage}"
     return "no usable point was found near it; see srblock.stages"
+
+
+def _can_take_a_block(model: nn.Module, name: str, seen: Trace) -> bool:
+    try:
+        _needs_hook(seen, name, _build(model, name, seen, {"blocks": 1, "hidden": 1}))
+    except _Unfit:
+        return False
+    return True
