@@ -217,6 +217,10 @@ FOREIGN: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         lambda: made("R8").state_dict() | {"bn1.weight": torch.ones(20)},
         r"1 of another shape \(bn1.weight 20 for 16\)",
     ),
+    "a head of another width": (
+        lambda: made("R8", classes=12).state_dict() | {"fc.weight": torch.zeros(12, 128)},
+        r"1 of another shape \(fc.weight 12x128 for 10x64\)",
+    ),
     "other channels": (
         lambda: made("R8", channels=1).state_dict(),
         r"of another shape \(conv1.weight 16x1x3x3 for 16x3x3x3\)",

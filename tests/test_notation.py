@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srblock.experiments.notation import SR, Regularizer, Variant, parse
+from srblock.experiments.notation import READERS, SR, Regularizer, Variant, parse
+from srblock.experiments.variant import STAGES
 
 CANONICAL = {
     "R18": "R18",
@@ -207,3 +209,11 @@ def test_only_text_is_parsed() -> None:
 def test_variants_made_without_parsing_are_checked_too(made: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         made()  # type: ignore[operator]
+
+
+def test_the_page_on_notation_has_every_word_and_option() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "notation.md").read_text(encoding="utf-8")
+    for word in (*STAGES, *READERS):
+        assert f"`{word}`" in page, word
+    for option in {name for options in READERS.values() for name in options}:
+        assert f"`{option}=" in page or f"`{option}`" in page, option

@@ -48,6 +48,6 @@ def attention(kind: str, channels: int) -> nn.Module:
 def _own_stream() -> Iterator[None]:
     """Draw from a stream that follows the global random state and leaves it as it is (CPU)."""
     with torch.random.fork_rng(devices=[]):
-        seed = int(torch.randint(2**62, (), device="cpu"))
-        torch.default_generator.manual_seed(seed ^ 0xA77)  # else later layers would draw the same numbers
+        # Seeded anew, as layers built later will draw the very numbers that come next here.
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), device="cpu")))
         yield
