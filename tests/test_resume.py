@@ -52,9 +52,7 @@ def study(epochs: int = RECIPE.epochs) -> Study:
 
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "srblock.experiments.execute"]
-)  # else each process imports for seconds
+CONTEXT.set_forkserver_preload(["torch._dynamo", "srblock.experiments.execute"])  # importing takes long
 
 
 def go(out: Path, ready: Event | None = None, slow_s: float = 0.0, epochs: int = RECIPE.epochs) -> None:

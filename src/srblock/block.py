@@ -126,7 +126,9 @@ class SqueezeRemember2d(nn.Module):
         if generator is None:
             peek = torch.Generator().set_state(torch.get_rng_state())
             # A stream of its own: later layers draw from the very state that was peeked at.
-            generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=peek, device="cpu")) ^ 0x5152)
+            generator = torch.Generator().manual_seed(
+                int(torch.randint(2**62, (), generator=peek, device="cpu")) ^ 0x5152
+            )
         with torch.no_grad():
             for weight, fan_in in (
                 (self.squeeze, self.channels),
