@@ -39,6 +39,7 @@ def write_run(
     size: tuple[int, int] = (2, 2),
     recall: bool = True,
     variation: float = 0.02,
+    spread: float = 0.3,
     environment: dict[str, Any] | None = None,
 ) -> Run:
     """Write one finished run under `out/runs` and read it back.
@@ -48,13 +49,16 @@ def write_run(
         size: (H, W) of the memory.
         recall: whether recall.safetensors is written for variants with SR.
         variation: how strongly recall weights differ between classes and images.
+        spread: how far the memory maps lie from their mean, relative to it.
     """
     parsed = parse(variant)
     random = np.random.default_rng([seed, *variant.encode()])
     config = RunConfig(parsed, seed, Recipe(epochs=epochs), describe(classes))
     directory = out / "runs" / config.name
     directory.mkdir(parents=True)
-    metrics = learning_curve(random, epochs)
+    metrics = learning_curve(
+        random, epochs, {"layer3/memory_rms": 0.01, "layer3/memory_spread": spread} if parsed.blocks else {}
+    )
     (directory / "config.json").write_text(json.dumps({**config.as_dict(), "source": "digits"}))
     (directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in metrics))
     best = max(metrics, key=lambda record: record["validation_top1"])
@@ -103,7 +107,7 @@ def describe(classes: Sequence[str] = DIGITS) -> dict[str, Any]:
     }
 
 
-def learning_curve(random: np.random.Generator, epochs: int) -> list[dict[str, Any]]:
+def learning_curve(random: np.random.Generator, epochs: int, probe: dict[str, float]) -> list[dict[str, Any]]:
     """Draw metrics.jsonl: accuracies that rise from chance and level off."""
     share = np.arange(1, epochs + 1) / epochs
     rise = 98 - 80 * np.exp(-6 * share) + random.normal(0, 1.2, epochs) * (1.1 - share)
@@ -117,7 +121,7 @@ def learning_curve(random: np.random.Generator, epochs: int) -> list[dict[str, A
             "validation_top1": float(min(100, rise[epoch])),
             "train_seconds": 0.5,
             "seconds": 0.6,
-            "probe": {},
+            "probe": probe,
         }
         for epoch in range(epochs)
     ]

@@ -8,13 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from markupsafe import Markup
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
 from srblock.experiments.records import Run
 from srblock.report import html, tables
-from srblock.report.blocks import Drawing
+from srblock.report.blocks import Drawing, greatest_change
 
 COMMAND = "srblock compare R8 'R8 + SR(M=3, P=8)' --seeds 3"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -156,7 +157,7 @@ def test_minus_signs_are_set(tmp_path: Path) -> None:
     assert html.typeset("1e-05 r8-s0") == "1e-05 r8-s0"
 
 
-@pytest.mark.parametrize(("variation", "words"), [(0.002, "much like a bias"), (0.05, "The weights differ")])
+@pytest.mark.parametrize(("variation", "words"), [(0.002, "a hint that the block acts like a bias"), (0.05, "The weights differ")])
 @pytest.mark.usefixtures("unpainted")
 def test_recall_hint_follows_the_measured_deviation(tmp_path: Path, variation: float, words: str) -> None:
     runs = write_runs(tmp_path, seeds=[0], variation=variation)
@@ -170,6 +171,38 @@ def test_runs_without_recall_figures(tmp_path: Path) -> None:
     text, page = render(tmp_path, write_runs(tmp_path, recall=False, seeds=[0]))
     assert "No recall weights were recorded" in page.text
     assert text.count("<svg") == 4
+
+
+@pytest.mark.usefixtures("unpainted")
+@pytest.mark.parametrize("spread", [0.04, 4.0])
+def test_change_of_what_is_added_is_bounded(tmp_path: Path, spread: float) -> None:
+    runs = write_runs(tmp_path, seeds=[0], spread=spread)
+    _, page = render(tmp_path, runs)
+    change = 100 * greatest_change(runs[1].recall["layer3/std"], spread)
+    assert f"by {100 * spread:.3g}% of its size with seed 0" in page.text
+    assert f"by at most {change:.2g}% of the mean map" in page.text
+    assert ("So it adds almost the same map" in page.text) == (change < 10)
+    for run in runs:
+        for record in run.metrics:
+            record["probe"] = {}
+    assert "from their mean" not in render(tmp_path, runs)[1].text
+
+
+def test_greatest_change_bounds_the_change() -> None:
+    random = np.random.default_rng(3)
+    for scale in (0.01, 1.0, 5.0):
+        weights = np.exp(scale * random.normal(size=(200, 6)))
+        weights /= weights.sum(1, keepdims=True)
+        memory = random.normal(0.3, 1, (6, 40))
+        bias = memory.mean(0)
+        recalled = weights @ memory
+        change = np.sqrt(np.square(recalled - recalled.mean(0)).sum(1).mean()) / np.linalg.norm(bias)
+        spread = np.sqrt(np.square(memory - bias).sum(1).mean()) / np.linalg.norm(bias)
+        bound = greatest_change(weights.std(0), spread)
+        assert 0.2 * bound < change <= bound
+    one = np.array([[1.0, 0.0], [0.0, 1.0]])  # two maps, each recalled alone: the bound is met
+    memory = np.array([[1.0, 3.0], [3.0, 1.0]])
+    assert greatest_change(one.std(0), 0.5) == pytest.approx(np.sqrt(2) / np.linalg.norm(memory.mean(0)))
 
 
 @pytest.mark.usefixtures("unpainted")

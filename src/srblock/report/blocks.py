@@ -32,6 +32,8 @@ class BlockView:
         classes_shown: how many classes the recall figure has.
         constant: whether every memory map has one value at all its positions (mean of the channels).
         variation: (seed, standard deviation of the recall weights over the images, mean over the P blocks).
+        apart: (seed, distance of the memory maps from their mean, most that the recalled map changes between images),
+            both in percent of the mean map, root mean square; of the seeds that recorded it.
     """
 
     variant: str
@@ -42,6 +44,7 @@ class BlockView:
     classes_shown: int
     constant: bool
     variation: tuple[tuple[int, float], ...]
+    apart: tuple[tuple[int, float, float], ...]
     recall: Drawing
     memory: Drawing
 
@@ -54,6 +57,11 @@ class BlockView:
     def hardly_varies(self) -> bool:
         """Whether the weights are nearly the same for all images, in every seed."""
         return max(share for _, share in self.shares) < 100 * figures.FLAT
+
+    @property
+    def like_a_bias(self) -> bool:
+        """Whether what the block adds is nearly the same for all images, in every seed."""
+        return max(change for _, _, change in self.apart) < 100 * figures.FLAT
 
 
 def draw_both(draw: Callable[[str, int], str], name: str) -> Drawing:
@@ -71,6 +79,19 @@ def block_views(groups: Sequence[tuple[str, Sequence[Run]]], classes: Sequence[s
     return views
 
 
+def greatest_change(std: figures.Array, spread: float) -> float:
+    """Bound how far the recalled map of an image lies from that of all images, relative to the mean memory map.
+
+    The recall weights a sum to 1, so R - mean R = sum_p (a_p - mean a_p) (M_p - mean M). By Cauchy-Schwarz its root
+    mean square over the images is at most P times that of the weights' deviations times that of the maps'.
+
+    Args:
+        std: of the weights over the images, (P,), ddof = 0.
+        spread: root mean square over p of |M_p - mean M| / |mean M| (`analysis.recall.memory_probe`).
+    """
+    return float(len(std) * np.sqrt(np.mean(np.square(std, dtype=float))) * spread)
+
+
 def _view(variant: str, name: str, runs: Sequence[Run], classes: Sequence[str], figure: str) -> BlockView:
     class_mean, mean, std, memory = (
         np.asarray(runs[0].recall[f"{name}/{key}"], dtype=float) for key in ("class_mean", "mean", "std", "memory")
@@ -84,11 +105,23 @@ def _view(variant: str, name: str, runs: Sequence[Run], classes: Sequence[str], 
         classes_shown=len(figures.shown_classes(class_mean, mean)),
         constant=_constant(memory),
         variation=tuple((run.seed, float(run.recall[f"{name}/std"].mean())) for run in runs),
+        apart=tuple(
+            (run.seed, 100 * spread, 100 * greatest_change(run.recall[f"{name}/std"], spread))
+            for run in runs
+            if (spread := _spread(run, name)) is not None
+        ),
         recall=draw_both(
             lambda tag, width: figures.recall_weights(class_mean, mean, std, classes, tag, width), f"{figure}-recall"
         ),
         memory=draw_both(lambda tag, width: figures.memories(memory, tag, width), f"{figure}-memory"),
     )
+
+
+def _spread(run: Run, name: str) -> float | None:
+    """Look up what `analysis.recall.memory_probe` recorded at the selected epoch."""
+    probe = run.metrics[run.result["best_epoch"] - 1].get("probe", {})
+    found = probe.get(f"{name}/memory_spread")
+    return None if found is None else float(found)
 
 
 def _constant(memory: figures.Array) -> bool:
