@@ -185,7 +185,7 @@ def test_change_of_what_is_added_is_bounded(tmp_path: Path, spread: float) -> No
     for run in runs:
         for record in run.metrics:
             record["probe"] = {}
-    assert "from their mean" not in render(tmp_path, runs)[1].text
+    assert "from their mean map" not in render(tmp_path, runs)[1].text
 
 
 def test_greatest_change_bounds_the_change() -> None:
