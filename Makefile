@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 quickstart: $(READY)
-	$(BIN)/srblock compare R8 "R8 + SR(M=3, P=8)" --data digits --image-size 16 --seeds 3
+	$(BIN)/srblock compare R8 "R8 + SR(M=2, P=8)" --data digits --image-size 16 --seeds 3
 
 # Two workers, one thread each: most tests are too small to feed two cores.
 test: $(READY)

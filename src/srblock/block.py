@@ -186,10 +186,7 @@ class SqueezeRemember2d(nn.Module):
         memory = self.memory.permute(order)
         with _full_precision(like):
             rows, weights = memory.flatten(1).to(like.dtype), weights.to(like.dtype)
-            if onto is None:
-                summed = weights @ rows
-            else:
-                summed = torch.addmm(onto.permute(order).flatten(1), weights, rows)
+            summed = weights @ rows if onto is None else torch.addmm(onto.permute(order).flatten(1), weights, rows)
         return summed.view(like.shape[0], *memory.shape[1:]).permute(back)
 
     def _check(self, x: Tensor) -> None:
@@ -197,8 +194,8 @@ class SqueezeRemember2d(nn.Module):
         if x.dim() != 4:
             remedy = "for one map pass x.unsqueeze(0)" if x.dim() < 4 else "fold further dimensions into the batch"
             raise ValueError(
-                f"expected a batch of feature maps (N, {self.channels}, {height}, {width}), got a {x.dim()}-D tensor of "
-                f"shape {tuple(x.shape)}; {remedy}"
+                f"expected a batch of feature maps (N, {self.channels}, {height}, {width}), got a {x.dim()}-D tensor "
+                f"of shape {tuple(x.shape)}; {remedy}"
             )
         if not x.is_floating_point():
             raise TypeError(f"expected a floating-point feature map, got {x.dtype}; convert it with x.float()")

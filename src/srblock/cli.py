@@ -84,7 +84,7 @@ def compare(
     from srblock.report import html, tables
 
     console = _console()
-    rows = tables.comparison(runs)
+    rows = tables.comparison(runs, [str(variant) for variant in study.variants])
     tables.print_table(rows, console)
     folder = out / _study_name(study)
     folder.mkdir(parents=True, exist_ok=True)

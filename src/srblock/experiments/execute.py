@@ -111,12 +111,12 @@ def _one(
 ) -> Run | None:
     """Train one run, or find it done; None if it diverged."""
     here = runtime.environment(device)
-    progress.started(config)
     if finished(directory):
         run = read_run(directory)
         _warn_if_elsewhere(run, here)
         progress.finished(config, run.result)
         return run
+    progress.started(config)
     model = study.build(config.variant, config.seed)
     for scrap in directory.glob(".*.tmp"):  # of a process killed while writing; the lock is ours
         scrap.unlink()

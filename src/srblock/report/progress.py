@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from srblock.experiments.records import RunConfig
     from srblock.experiments.study import Study
 
-PLAIN_LINES = 10  # epochs told of per run where there is no terminal
+PLAIN_LINES = 4  # epochs told of per run where there is no terminal
 PLAIN_SECONDS = 60  # or one this long after the last line
 
 
