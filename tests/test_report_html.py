@@ -157,7 +157,9 @@ def test_minus_signs_are_set(tmp_path: Path) -> None:
     assert html.typeset("1e-05 r8-s0") == "1e-05 r8-s0"
 
 
-@pytest.mark.parametrize(("variation", "words"), [(0.002, "a hint that the block acts like a bias"), (0.05, "The weights differ")])
+@pytest.mark.parametrize(
+    ("variation", "words"), [(0.002, "a hint that the block acts like a bias"), (0.05, "The weights differ")]
+)
 @pytest.mark.usefixtures("unpainted")
 def test_recall_hint_follows_the_measured_deviation(tmp_path: Path, variation: float, words: str) -> None:
     runs = write_runs(tmp_path, seeds=[0], variation=variation)

@@ -55,8 +55,8 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert "\r" not in text.getvalue()
     assert re.fullmatch(r"\[1/4\] R8, seed 0 +found +test  97\.50%  validation  98\.61%, epoch 18", lines[0])
     assert re.fullmatch(r"\[2/4\] R8 \+ SR\(M=3, P=8\), seed 0  started  20 epochs", lines[1])
-    assert "epoch 2/20  validation 52.00%, about 9 min 00 s left" in lines[2]  # 18 epochs of 30 s
-    assert sum("epoch" in line and "left" in line for line in lines) == 9  # every second of 20, and not the last
+    assert "epoch 5/20  validation 55.00%, about 7 min 30 s left" in lines[2]  # 15 epochs of 30 s
+    assert sum("epoch" in line and "left" in line for line in lines) == 3  # every fifth of 20, and not the last
     assert any(line.endswith("epoch 18, 12 s") and "done" in line for line in lines)
     assert any("failed" in line and line.endswith("in epoch 3 of 20 [not markup]") for line in lines)
     assert sum("another process" in line for line in lines) == 1
