@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
-from run_fixture import BASELINE, DIGITS, WITH_SR, recall_figures, write_runs
+from run_fixture import BASELINE, DIGITS, WITH_SR, recall_figures, write_run, write_runs
 
 from srblock.report import figures, tables
 from srblock.report.svg import VARIABLES
@@ -68,6 +68,13 @@ def test_frame_holds_all_dots_and_never_magnifies_chance(tmp_path: Path) -> None
     assert max(run.test_top1 for run in runs) < high
     spread = np.ptp([run.test_top1 for run in runs])
     assert high - low <= max(1.0, 3 * spread * 1.13)
+
+
+def test_frame_ends_at_a_hundred_percent(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, BASELINE, seed, test_top1=98.0 + seed) for seed in range(3)]
+    low, high = figures.frame(tables.comparison(runs))
+    assert low < 98
+    assert 100 < high < 100.2, "the dot at 100 is whole, and the axis ends there"
 
 
 def test_recall_numbers_are_the_weights() -> None:

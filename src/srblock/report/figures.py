@@ -84,7 +84,7 @@ def frame(rows: Sequence[Row]) -> tuple[float, float]:
     span = high - low or 1.0
     low, high = max(min([low, *ends]), low - span), min(max([high, *ends]), high + span)
     margin = max(0.06 * (high - low), (1 - (high - low)) / 2)
-    return low - margin, high + margin
+    return max(low - margin, -margin / 4), min(high + margin, 100 + margin / 4)  # nothing is above 100%
 
 
 def learning_curves(groups: Sequence[tuple[str, Sequence[Run]]], name: str, width: int) -> str:

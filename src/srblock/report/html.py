@@ -98,7 +98,8 @@ def _cost(row: Row, baseline: Row) -> str:
         text = "It has as many parameters"
     if row.train_ms_per_image and baseline.train_ms_per_image:
         text += (
-            f", and training took {row.train_ms_per_image / baseline.train_ms_per_image:.2f} times as long per image"
+            f"; training took {units.milliseconds(row.train_ms_per_image)} ms an image, {baseline.variant} "
+            f"{units.milliseconds(baseline.train_ms_per_image)} (not timed side by side, so no benchmark)"
         )
     return f"{text}."
 
