@@ -196,7 +196,8 @@ def run(model: nn.Module, image: Tensor) -> list[Tensor]:
     """Run a copy of the model and return the tensors of its output.
 
     The random state is the caller's and is put back; autocast is off. The graph is built, and from the image on: code
-    that is chosen by whether gradients are wanted (attention's fast path) is then the same in every run.
+    that is chosen by whether gradients are wanted (attention's fast path) is then the same in every run. On the meta
+    device, where there are only shapes to see, it is not.
     """
     devices = {value.device for value in (*model.parameters(), image)}
     accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
@@ -204,7 +205,7 @@ def run(model: nn.Module, image: Tensor) -> list[Tensor]:
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([device.index or 0 for device in accelerators], device_type=kind))
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.set_grad_enabled(image.device.type != "meta"))
         if image.device.type != "meta":
             stack.enter_context(torch.autocast(image.device.type, enabled=False))
         return list(tensors(model(image.detach().clone().requires_grad_().clone())))
