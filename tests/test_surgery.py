@@ -436,6 +436,52 @@ def test_rolls_back_where_a_module_takes_the_block_for_a_child() -> None:
     refused(Around(Summed(), lambda inner, x: inner(x)), "inner", "cannot insert a block after 'inner'")
 
 
+def test_refuses_a_module_that_goes_on_after_its_children_or_counts_them() -> None:
+    class Looped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            start = x
+            for child in self.children():
+                x = child(x)
+            return x + start
+
+    class Counted(Looped):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) * len(self._modules)
+
+    # The loop alone runs the block once, but not after the module.
+    refused(Around(Looped(), lambda inner, x: inner(x)), "inner", "cannot insert a block after 'inner'")
+    refused(Around(Counted(), lambda inner, x: inner(x)), "inner", "the model's output changes")
+
+
+def test_what_surrounds_the_insertion_does_not_matter() -> None:
+    def noisy(inner: nn.Module, x: Tensor) -> Tensor:
+        return inner(F.dropout(x, 0.5, training=True))
+
+    def two_faced(inner: nn.Module, x: Tensor) -> Tensor:
+        return inner(x) if not inner.training else inner(inner(x))
+
+    model = Around(nn.Identity(), noisy)
+    state = torch.get_rng_state()
+    with torch.inference_mode():
+        block = insert(model, after="inner", input_size=8).block
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not block.memory.is_inference()
+    assert insert(Around(nn.Identity(), two_faced).train(), after="inner", input_size=8).block.training
+
+
+def test_autocast_within_the_model_does_not_matter() -> None:
+    def autocast(inner: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return inner(x).float()
+
+    model = Around(nn.Conv2d(4, 4, 1), autocast)
+    assert insert(model, after="inner", input_size=8).block.memory.dtype == torch.float32
+
+
 def test_refuses_channels_last_dimensions() -> None:
     def nhwc(inner: nn.Module, x: Tensor) -> Tensor:
         return inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
