@@ -14,7 +14,7 @@ from run_fixture import BASELINE, WITH_SR, describe
 
 from srblock.experiments.notation import parse
 from srblock.experiments.records import RunConfig
-from srblock.report.progress import RunProgress
+from srblock.report.progress import LoadProgress, RunProgress
 from srblock.training.recipe import Recipe
 
 RESULT = {"test_top1": 97.5, "validation_top1": 98.611, "best_epoch": 18, "wall_s": 12.2}
@@ -122,3 +122,15 @@ def test_it_fits_the_protocol_of_studies(tmp_path: Path) -> None:
 
     asked = {name for name in vars(Progress) if not name.startswith("_")}
     assert asked <= set(dir(RunProgress))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_loading_shows_bars_on_a_terminal_only(terminal: bool) -> None:
+    text = io.StringIO()
+    console = Console(
+        file=text, width=80, force_terminal=terminal, legacy_windows=False, _environ={"TERM": "xterm"}
+    )  # fmt: skip
+    with LoadProgress(console) as progress:
+        for done in (10, 50, 100):
+            progress("decoding flowers", done, None if done < 50 else 100)
+    assert ("decoding flowers" in text.getvalue()) == terminal

@@ -187,6 +187,7 @@ def _study(
     from srblock.data import load
     from srblock.experiments.notation import parse
     from srblock.experiments.study import Study, recipe_for
+    from srblock.report.progress import LoadProgress
     from srblock.training import runtime
 
     parsed = tuple(parse(text) for text in variants)
@@ -198,7 +199,8 @@ def _study(
     if weights is not None and not weights.is_file():
         raise ValueError(f"--weights: there is no file {weights}")
     torch_device = runtime.pick_device(device)
-    images = load(source, image_size=image_size)
+    with LoadProgress(_console()) as progress:
+        images = load(source, image_size=image_size, progress=progress)
     resolved = recipe_for(images, torch_device, recipe, **changes)
     return Study(parsed, tuple(seeds), images, source, resolved, image_size, pretrained, weights), torch_device
 

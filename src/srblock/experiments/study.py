@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class Study:
             seed=seed,
             pretrained=self.pretrained,
             weights=self.weights,
+            report=_say_once,
         )
 
     def loaders(self, seed: int, device: torch.device) -> Loaders:
@@ -90,6 +92,11 @@ class Study:
         if self.weights is not None:
             return hashlib.sha256(self.weights.read_bytes()).hexdigest()
         return "pretrained" if self.pretrained else None
+
+
+def _say_once(text: str) -> None:
+    """Warn of what was left out of the weights; Python shows a repeated warning once."""
+    warnings.warn(text, stacklevel=2)
 
 
 def describe_data(data: ImageData) -> dict[str, Any]:

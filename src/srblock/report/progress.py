@@ -136,6 +136,32 @@ class RunProgress:
         return (self._epochs - self._done[name]) * median(seconds[-20:]) if seconds else 0.0
 
 
+class LoadProgress:
+    """Show downloads and decoding on a terminal; a context manager, and the `progress` of `data.load`."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(), console=console, transient=True,
+            disable=not console.is_terminal,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> LoadProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Show how far something has come; total is None while unknown."""
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)
+
+
 class _Countdown(ProgressColumn):
     """The time until a task's field `due`, which a clock counts down between epochs."""
 
