@@ -5,8 +5,8 @@
 Each round trains `--steps` batches of 128 with the plain network and with the block, each through srblock's loop and
 through the bare loop below (same network, same images, same crops, flips and optimizer; no checkpoint, no records, no
 metrics but the loss). Order alternates from round to round; the figure is the median of the rounds' ratios. Then
-`srblock compare` runs once as a user would, for its wall time, images/s and peak memory. Writes two CSVs into
-benchmarks/results/, named by processor and torch version.
+`srblock compare` runs as a user would, the quickstart's command and one on CIFAR-100, for wall time, images/s and peak
+memory. Writes two CSVs into benchmarks/results/, named by processor and torch version.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import csv
 import os
 import platform
 import re
-import resource
 import shlex
 import statistics
 import subprocess
@@ -95,21 +94,29 @@ def measure(study: Study, variant: Variant, steps: int, rounds: int, device: tor
     return rows
 
 
-def compare_once(network: str, source: str, epochs: int) -> dict[str, object]:
-    """Run the command as a user would, in a process of its own."""
+def compare_once(variants: list[str], source: str, *options: str) -> dict[str, object]:
+    """Run `srblock compare` as a user would, in a process of its own, and measure it from outside."""
     with tempfile.TemporaryDirectory() as out:
-        command = [network, f"{network} + SR(M=3, P=8)", "--data", source, "--epochs", str(epochs), "--seeds", "1"]
+        words = ["compare", *variants, "--data", source, *options]
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "srblock", "compare", *command, "--out", out], check=True)
+        process = subprocess.Popen([sys.executable, "-m", "srblock", *words, "--out", out])
+        _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
+        if status:
+            sys.exit(f"srblock compare ended with status {status}")
         with next(Path(out).glob("compare-*/results.csv")).open() as file:
             rows = list(csv.DictReader(file))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    per_variant = {
+        variant: statistics.median(float(row["train_ms_per_image"]) for row in rows if row["variant"] == variant)
+        for variant in dict.fromkeys(row["variant"] for row in rows)
+    }
+    plain, with_block = per_variant.values()
     return {
-        "command": shlex.join(["srblock", "compare", *command]).replace(source, "cifar100:PATH"),
+        "command": shlex.join(["srblock", *words]).replace(source, "cifar100:PATH" if ":" in source else source),
         "wall_s": round(wall, 1),
-        "peak_memory_mb": round(peak / 1e6),
-        **{f"images_per_s {row['variant']}": round(1e3 / float(row["train_ms_per_image"])) for row in rows},
+        "peak_memory_mb": round(usage.ru_maxrss * (1 if platform.system() == "Darwin" else 1024) / 1e6),
+        "plain_images_per_s": round(1e3 / plain),
+        "block_images_per_s": round(1e3 / with_block),
     }
 
 
@@ -153,9 +160,14 @@ def main() -> None:
         .lower()
     )
     write(RESULTS / f"train_speed-{label}.csv", rows)
-    once = compare_once(args.network, args.data, args.epochs)
-    print(once)
-    write(RESULTS / f"compare_cifar100-{label}.csv", [{**once, **machine}])
+    network = args.network
+    whole = [
+        compare_once(["R8", "R8 + SR(M=2, P=8)"], "digits", "--image-size", "16", "--seeds", "3"),  # make quickstart
+        compare_once([network, f"{network} + SR(M=3, P=8)"], args.data, "--epochs", str(args.epochs), "--seeds", "1"),
+    ]
+    for row in whole:
+        print(row)
+    write(RESULTS / f"compare-{label}.csv", [{**row, **machine} for row in whole])
 
 
 if __name__ == "__main__":
