@@ -76,7 +76,7 @@ def test_a_runs_name_tells_runs_apart() -> None:
     ]
     names = [config.name, *(other.name for other in others)]
     assert len(set(names)) == len(names)
-    assert replace(config).name == config.name
+    assert replace(config, data={**config.data, "name": "moved"}).name == config.name, "a folder may be renamed"
     assert config.name.startswith("r8-d-s0-")
 
 

@@ -59,8 +59,12 @@ class RunConfig:
 
     @property
     def name(self) -> str:
-        """The folder's name: variant and seed to read, a hash of the whole identity to tell runs apart."""
-        canonical = json.dumps(self.as_dict(), sort_keys=True).encode()
+        """The folder's name: variant and seed to read, a hash of the whole identity to tell runs apart.
+
+        Of the data only the content counts: a folder may be renamed.
+        """
+        identity = self.as_dict() | {"data": self.data["fingerprint"]}
+        canonical = json.dumps(identity, sort_keys=True).encode()
         words = re.sub(r"[^a-z0-9.]+", "-", str(self.variant).lower().replace("=", "")).strip("-")
         return f"{words[:60].rstrip('-')}-s{self.seed}-{hashlib.sha256(canonical).hexdigest()[:8]}"
 
