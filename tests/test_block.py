@@ -291,6 +291,7 @@ def test_the_forward_pass_allocates_one_map_per_image_the_output(
         assert full_sized(lambda x: careless(large, x)) > 1  # the measure sees what it is for
 
 
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events")  # torch 2.11
 @pytest.mark.parametrize("layout", FORMATS, ids=["nchw", "nhwc"])
 def test_measured_peak_of_memory(large: SqueezeRemember2d, layout: Any, tmp_path: Path) -> None:
     x = images(32, 128, 8, 6, dtype=torch.float32, layout=layout).requires_grad_()
@@ -934,6 +935,7 @@ def test_compiles_to_machine_code() -> None:
 
 @pytest.mark.usefixtures("dynamo")
 @pytest.mark.parametrize("resize", [None, "bilinear"])
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11 of its own archive
 def test_exports_with_any_batch_and_reloads(resize: str | None) -> None:
     block = trained(resize=resize)
     dynamic = {"x": {0: torch.export.Dim("n", min=1, max=4096)}}

@@ -160,7 +160,13 @@ def test_an_output_folder_in_the_way(
 def test_ctrl_c_ends_cleanly_and_the_same_command_resumes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "srblock", "compare", PLAIN, BLOCK, "--data", "digits", "--epochs", "40"]
     command += ["--seeds", "1", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a parent in the background ignores it
+    )
     deadline = time.time() + 120
     while not any(path.stat().st_size for path in tmp_path.glob("runs/*/metrics.jsonl")):
         assert process.poll() is None
