@@ -11,7 +11,7 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "srblock needs Python >= 3.11, $(PYTHON) is $$($(PYTHON) -V); try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 	test -x $(UV) || $(BIN)/python -m pip install -q --disable-pip-version-check uv
 	$(UV) pip install -q -p $(BIN)/python -c constraints.txt -e ".[experiments,dev]"
 	touch $@
@@ -22,6 +22,10 @@ quickstart: $(READY)
 # Two workers, one thread each: most tests are too small to feed two cores.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# make bench DATA=cifar100:PATH
+bench: $(READY)
+	$(BIN)/python benchmarks/train_speed.py --data $(or $(DATA),cifar100)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -58,7 +58,7 @@ class BareLoop:
             rows = order[128 * step : 128 * (step + 1)]
             y, x = torch.randint(9, (2, len(rows)))
             batch = self.windows[rows, :, y, x]
-            batch = torch.where(torch.rand(len(rows), 1, 1, 1) < 0.5, batch, batch.flip(3))
+            batch = torch.where(torch.rand(len(rows), 1, 1, 1, device=self.device) < 0.5, batch, batch.flip(3))
             batch = ((batch - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
             loss = F.cross_entropy(self.model(batch), self.labels[rows])
             self.optimizer.zero_grad()

@@ -361,3 +361,14 @@ def test_a_network_that_returns_no_logits_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: ResNet("R8", classes=3))
     with pytest.raises(ValueError, match=r"does not return logits of shape \(1, 10\) but \(1, 3\)"):
         made("timm/test_resnet", side=32)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_that_transform_their_input_do_so_always(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the weights of a pretrained run would be evaluated in another network."""
+    monkeypatch.setattr("srblock.experiments.build._load_torchvision", lambda *_: None)
+    variant = parse(f"torchvision/{name}")
+    for pretrained in (False, True):
+        with torch.device("meta"):
+            model = build(variant, classes=3, image_size=96, seed=0, pretrained=pretrained)
+        assert model.transform_input is True

@@ -76,7 +76,20 @@ def test_a_dry_run_plans_and_trains_nothing(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "10 runs" in result.output
     assert "overhead" in result.output
-    assert not list(tmp_path.glob("runs/*/*"))
+    assert not list(tmp_path.iterdir()), "a plan leaves nothing behind"
+
+
+def test_a_plan_with_nothing_left_measures_nothing(compared: tuple[Path, Result]) -> None:
+    out, _ = compared
+    result = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 2, "--out", out, "--dry-run")
+    assert re.search(r"R8 .* M +- ", result.output), result.output
+
+
+def test_when_all_runs_diverge_the_command_fails(tmp_path: Path) -> None:
+    result = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 1, "--lr", 1e30, "--out", tmp_path)
+    assert result.exit_code == 1
+    assert result.output.count("failed") == 2
+    assert not list(tmp_path.glob("compare-*"))
 
 
 def test_train_then_evaluate(tmp_path: Path) -> None:
@@ -103,6 +116,15 @@ def test_training_starts_from_a_weights_file(tmp_path: Path) -> None:
     assert figures["trained"] > 80 > 40 > figures["scratch"]
 
 
+def test_other_starting_weights_make_another_report(tmp_path: Path) -> None:
+    invoke("train", PLAIN, *DIGITS, "--out", tmp_path)
+    weights = next((tmp_path / "runs").iterdir()) / "checkpoint.safetensors"
+    for options in ([], ["--weights", weights]):
+        result = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 1, "--out", tmp_path, *options)
+        assert result.exit_code == 0, result.output
+    assert len(list(tmp_path.glob("compare-*/report.html"))) == 2
+
+
 def test_stages_and_overhead() -> None:
     listed = invoke("stages", "torchvision/resnet18", "--input-size", 64)
     assert listed.exit_code == 0, listed.output
@@ -125,6 +147,7 @@ def test_stages_and_overhead() -> None:
         (["compare", "R8", "R8 + SE", "--epochs", "0"], "epochs must be at least 1"),
         (["compare", "R8", "R8 + SE", "--lr", "-1"], "learning_rate must be positive"),
         (["compare", "R8", "R8 + SE", "--device", "quantum"], "--device auto or cpu"),
+        (["compare", "R8", "R8 + SE", "--device", "meta"], "training runs on cpu and cuda, not on meta"),
         (["compare", "R8", "R8 + SE", "--precision", "float16"], "precision must be one of"),
         (["compare", "R8", "R8 + SE", "--weights", "none.pth"], "there is no file none.pth"),
         (["compare", "R8", "R8 + SE", "--weights", "x.pth", "--pretrained"], "give one of them"),

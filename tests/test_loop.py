@@ -158,6 +158,13 @@ def test_a_nan_names_the_epoch_and_keeps_what_was_written(tmp_path: Path) -> Non
     assert (tmp_path / "trainer.safetensors").exists()
 
 
+def test_a_probe_that_is_not_finite_ends_the_run_before_it_is_written(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match="memory became inf in epoch 1 of 4"):
+        run(tmp_path, probe=lambda model: {"memory": math.inf})
+    assert lines(tmp_path) == []
+    assert run(tmp_path)["test_top1"] == 100
+
+
 def test_clipping_bounds_the_first_step(tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=1, momentum=0.0, weight_decay=0.0, clip_norm=1e-3, batch_size=96)
     model = network()
@@ -181,7 +188,9 @@ def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     whole = state.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"PK\x03\x04" + whole):
         state.write_bytes(damaged)
-        with pytest.raises(checkpoint.CheckpointError, match="damaged or no safetensors file; delete it to start"):
+        with pytest.raises(
+            checkpoint.CheckpointError, match=r"missing, damaged or no safetensors file.*delete the folder .* anew"
+        ):
             run(tmp_path)
     checkpoint.save_weights(state, {"weight": torch.zeros(1)})
     with pytest.raises(checkpoint.CheckpointError, match="is not a trainer state of this version"):

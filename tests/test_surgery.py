@@ -775,3 +775,37 @@ def test_blocks_written_into_a_network_are_found_under_their_own_name() -> None:
     assert list(blocks(model)) == ["1"]
     with pytest.raises(ValueError, match="no inserted block"):
         remove(model)
+
+
+def test_a_block_that_the_user_wrote_is_not_removed() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.sr = nn.Conv2d(3, 8, 3, padding=1), SqueezeRemember2d(8, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.sr(self.conv(x))
+
+    model = Own()
+    assert list(blocks(model)) == ["sr"]
+    with pytest.raises(ValueError, match="no inserted block"):
+        remove(model)
+    insert(model, after="conv", input_size=16)
+    assert remove(model) == ["conv"]
+    assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 8, 16, 16)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace. is deprecated:FutureWarning")
+def test_a_network_with_a_block_can_be_traced() -> None:
+    """The refusal of scripted models says to trace afterwards."""
+    model, image = net().eval(), images()
+    block = insert(model, after="layer3", input_size=16).block
+    nn.init.normal_(block.memory)
+    traced = torch.jit.trace(model, image)
+    torch.testing.assert_close(traced(image), model(image))
+
+
+@pytest.mark.parametrize("size", [16.0, None])
+def test_an_input_size_that_is_no_integer(size: Any) -> None:
+    with pytest.raises(TypeError, match="input_size must be an integer"):
+        stages(net(), size)

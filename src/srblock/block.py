@@ -81,6 +81,7 @@ class SqueezeRemember2d(nn.Module):
     Attributes:
         memory: parameter (P, C, H, W), zero at the start.
         bypassed: while True the block returns its input (see `srblock.bypassed`).
+        inserted: whether `srblock.insert` put it where it is, so that `srblock.remove` may take it out.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class SqueezeRemember2d(nn.Module):
         self.channels, self.size = channels, as_size(size)
         self.blocks, self.hidden = blocks, hidden
         self.activation, self.init, self.resize = activation, init, resize
-        self.bypassed = False
+        self.bypassed = self.inserted = False
         height, width = self.size
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.squeeze = nn.Parameter(torch.empty(1, channels, 1, 1, **factory))

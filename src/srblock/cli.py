@@ -26,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 VariantWord = Annotated[str, typer.Argument(metavar="VARIANT", help='e.g. "R18 + D2D + SR(M=4, P=12)"')]
 Data = Annotated[
     str,
@@ -70,6 +72,8 @@ def compare(
 
     Finished runs are reused and started ones go on, so the same command again resumes.
     """
+    from srblock.experiments.execute import make_folder
+
     if len(variants) < 2:
         raise ValueError(f"compare needs two variants or more, got {variants[0]!r} alone; srblock train runs one")
     study, torch_device = _study(
@@ -77,6 +81,8 @@ def compare(
         epochs=epochs, batch_size=batch_size, learning_rate=lr, weight_decay=weight_decay, nesterov=nesterov,
         clip_norm=clip_norm, precision=precision,
     )  # fmt: skip
+    if not dry_run:
+        make_folder(out)
     _plan(study, out, torch_device)
     if dry_run:
         return
@@ -84,6 +90,8 @@ def compare(
     from srblock.report import html, tables
 
     console = _console()
+    if not runs:
+        raise typer.Exit(1)  # each failure has its line already
     rows = tables.comparison(runs, [str(variant) for variant in study.variants])
     tables.print_table(rows, console)
     folder = out / _study_name(study)
@@ -202,12 +210,23 @@ def _study(
     with LoadProgress(_console()) as progress:
         images = load(source, image_size=image_size, progress=progress)
     resolved = recipe_for(images, torch_device, recipe, **changes)
-    return Study(parsed, tuple(seeds), images, source, resolved, image_size, pretrained, weights), torch_device
+    return Study(
+        parsed, tuple(seeds), images, _lasting(source), resolved, image_size, pretrained, weights
+    ), torch_device
+
+
+def _lasting(source: str) -> str:
+    """Make the path in a data specification hold from any folder, for `srblock evaluate` later."""
+    from srblock.data.sources import SOURCES
+
+    name, colon, path = source.partition(":")
+    if name in SOURCES:
+        return f"{name}:{Path(path).expanduser().resolve()}" if colon else source
+    return str(Path(source).expanduser().resolve())
 
 
 def _plan(study: Study, out: Path, device: torch.device) -> None:
     from srblock.analysis.cost import cost
-    from srblock.experiments.execute import make_folder
     from srblock.experiments.records import epochs_done, finished
     from srblock.experiments.study import measure_ms_per_image
     from srblock.report import tables
@@ -217,11 +236,10 @@ def _plan(study: Study, out: Path, device: torch.device) -> None:
         variant: [out / "runs" / run.name for run in study.runs() if run.variant == variant]
         for variant in study.variants
     }
-    make_folder(out)
     for variant in study.variants:
         size = cost(study.build(variant, study.seeds[0]), (study.data.channels, *study.data.size))
         started = {folder: epochs_done(folder) for folder in folders[variant] if not finished(folder)}
-        ms_per_image = measure_ms_per_image(study, variant, device)
+        ms_per_image = measure_ms_per_image(study, variant, device) if started else None
         images = len(study.data.train_labels) * (study.recipe.epochs * len(started) - sum(started.values()))
         rows.append(
             tables.PlanRow(
@@ -233,7 +251,7 @@ def _plan(study: Study, out: Path, device: torch.device) -> None:
                 done=len(study.seeds) - len(started),
                 partial=sum(done > 0 for done in started.values()),
                 todo=sum(done == 0 for done in started.values()),
-                seconds_left=1e-3 * ms_per_image * images,
+                seconds_left=1e-3 * (ms_per_image or 0.0) * images,
             )
         )
     tables.print_plan(rows, study, device, _console())
@@ -254,19 +272,14 @@ def _run(study: Study, out: Path, device: torch.device) -> list[Any]:
             )
         return {"flops_per_image": flops_per_image(model, (study.data.channels, *study.data.size))}
 
-    try:
-        with RunProgress(study, _console()) as progress:
-            return run_study(study, out, device=device, progress=progress, probe=memory_probe, inspect=inspect)
-    except KeyboardInterrupt:
-        typer.echo(
-            f"\nstopped. Finished epochs are kept in {out}; go on with the same command:\n  {_command()}", err=True
-        )
-        raise typer.Exit(130) from None
+    with RunProgress(study, _console()) as progress:
+        return run_study(study, out, device=device, progress=progress, probe=memory_probe, inspect=inspect)
 
 
 def _study_name(study: Study) -> str:
     """Name the report's folder after what is compared, whatever the number of seeds."""
-    identity = [str(variant) for variant in study.variants], study.recipe.as_dict(), study.data.fingerprint
+    weights = study.runs()[0].weights
+    identity = [str(variant) for variant in study.variants], study.recipe.as_dict(), study.data.fingerprint, weights
     return f"compare-{study.data.name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:6]}"
 
 
@@ -289,6 +302,21 @@ def main() -> None:
     warnings.showwarning = _warn
     try:
         app()
+    except (SystemExit, KeyboardInterrupt) as end:
+        if isinstance(end, KeyboardInterrupt) or end.code == INTERRUPTED:
+            typer.echo(f"\nstopped. Finished epochs are kept; go on with the same command:\n  {_command()}", err=True)
+            sys.exit(INTERRUPTED)
+        raise
     except (ValueError, OSError) as error:  # what our rooms raise for bad input, damaged files and full disks
-        typer.echo(f"error: {error}", err=True)
+        ours = error.strerror if isinstance(error, OSError) and error.filename is None else None  # without "[Errno 28]"
+        typer.echo(f"error: {ours or error}", err=True)
+        sys.exit(2)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; not worth importing torch for
+            raise
+        typer.echo(
+            f"error: the device is out of memory ({str(error).splitlines()[0]}); use a smaller --batch-size or "
+            "--image-size. Finished runs are safe; the same command goes on",
+            err=True,
+        )
         sys.exit(2)

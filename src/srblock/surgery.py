@@ -104,7 +104,7 @@ def insert(model: nn.Module, *, after: str | int, input_size: int | tuple[int, .
 
 
 def remove(model: nn.Module) -> list[str]:
-    """Take out every block that is a child named `sr`, as `insert` makes it; all other weights stay as they are now.
+    """Take out every block that `insert` put in; all other weights stay as they are now.
 
     Returns: the names of the modules after which the blocks stood.
     Raises: ValueError if there is none, or for a wrapped, compiled or scripted model.
@@ -193,6 +193,7 @@ def _run_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
 
 def _attach(target: nn.Module, block: SqueezeRemember2d, hooked: bool) -> None:
     target.add_module(CHILD, block)
+    block.inserted = True
     if hooked:
         target.register_forward_hook(_run_block)
 
@@ -204,7 +205,7 @@ def _detach(target: nn.Module) -> None:
 
 
 def _was_inserted_into(module: nn.Module) -> bool:
-    return isinstance(module._modules.get(CHILD), SqueezeRemember2d)
+    return getattr(module._modules.get(CHILD), "inserted", False) is True
 
 
 def _occupied(target: nn.Module) -> str | None:

@@ -30,7 +30,7 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -145,7 +145,7 @@ def refuse_wrapped(model: nn.Module) -> None:
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
                 f"{where} is scripted or traced by TorchScript and cannot be changed; insert into the Python model and "
-                "script it afterwards"
+                "trace it afterwards (torch.jit.trace)"
             )
     if any(nn.parameter.is_lazy(value) for value in (*model.parameters(), *model.buffers())):
         raise ValueError("the model has lazy parameters that are not initialized yet; run it once on an image first")
@@ -156,7 +156,7 @@ def example(model: nn.Module, input_size: int | tuple[int, ...]) -> Tensor:
 
     The channels default to what the model's first convolution takes if that is at most 4, else to 3.
     """
-    size = (input_size,) * 2 if isinstance(input_size, int) else tuple(input_size)
+    size = tuple(input_size) if isinstance(input_size, Iterable) else (input_size,) * 2
     if len(size) not in (2, 3) or not all(type(side) is int for side in size):
         raise TypeError(f"input_size must be an integer, (H, W) or (C, H, W), got {input_size!r}")
     if min(size) < 1:

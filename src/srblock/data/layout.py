@@ -121,14 +121,13 @@ def _classes(files: Files, prefix: str) -> tuple[tuple[str, ...], Labeled]:
 def _compare(root: str, classes: tuple[str, ...], test_classes: tuple[str, ...], train: str, test: str) -> None:
     missing = [name for name in classes if name not in test_classes]
     unknown = [name for name in test_classes if name not in classes]
+    faults = []
     if missing:
-        raise ValueError(
-            f"{root}: {counted(len(missing), 'class')} of {train}/ missing in {test}/: {offenders(missing)}"
-        )
+        faults.append(f"{counted(len(missing), 'class')} of {train}/ missing in {test}/: {offenders(missing)}")
     if unknown:
-        raise ValueError(
-            f"{root}: {counted(len(unknown), 'class')} of {test}/ unknown in {train}/: {offenders(unknown)}"
-        )
+        faults.append(f"{counted(len(unknown), 'class')} of {test}/ unknown in {train}/: {offenders(unknown)}")
+    if faults:
+        raise ValueError(f"{root}: {'; '.join(faults)}; both need the same class folders")
 
 
 def _refuse_small(root: str, classes: tuple[str, ...], labeled: Labeled, *, least: int, why: str) -> None:

@@ -175,7 +175,9 @@ def _torchvision(name: str, classes: int, channels: int, pretrained: bool, repor
     known = models.list_models(module=models)
     if name not in known:
         _refuse_unknown("torchvision", name, known)
-    extra = {"aux_logits": False, "init_weights": True, "transform_input": pretrained} if name in AUXILIARY else {}
+    # Their trained weights expect transformed input; always on, so that a run's network is the same when built again.
+    options = {"aux_logits": False, "init_weights": True, "transform_input": channels == 3}
+    extra = options if name in AUXILIARY else {}
     model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **extra)
     if pretrained:
         _load_torchvision(model, name, classes, report)

@@ -28,10 +28,21 @@ def evaluate_run(directory: Path, *, source: str | None = None, device: torch.de
     CheckpointError if the weights are damaged.
     """
     run = read_run(directory)
-    config = json.loads((directory / "config.json").read_text())
-    _, height, width = config["data"]["size"]
-    source = source or config["source"]
-    data = load(source, image_size=config["image_size"])
+    try:
+        config = json.loads((directory / "config.json").read_text())
+        (_, height, width), recorded, image_size = config["data"]["size"], config["source"], config["image_size"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"the run in {directory} is damaged (config.json: {error}); delete the folder to train it anew"
+        ) from error
+    if source is None:
+        try:
+            data = load(recorded, image_size=image_size)
+        except ValueError as error:
+            raise ValueError(f"the data was {recorded!r}; say where it is now with --data ({error})") from error
+    else:
+        data = load(source, image_size=image_size)
+    source = source or recorded
     if list(data.classes) != config["data"]["classes"] or (data.channels, *data.size) != tuple(config["data"]["size"]):
         raise ValueError(
             f"the run was trained on {len(config['data']['classes'])} classes of {height}x{width} images; {source} has "

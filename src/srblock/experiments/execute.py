@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import warnings
@@ -113,14 +114,18 @@ def _one(
     here = runtime.environment(device)
     if finished(directory):
         run = read_run(directory)
-        _warn_if_elsewhere(run, here)
+        _warn_if_elsewhere(config, "is reused but was made", run.result["environment"], here)
+        (directory / "trainer.safetensors").unlink(missing_ok=True)  # of a process killed just before
         progress.finished(config, run.result)
         return run
     progress.started(config)
     model = study.build(config.variant, config.seed)
     for scrap in directory.glob(".*.tmp"):  # of a process killed while writing; the lock is ours
         scrap.unlink()
-    where = {"source": study.source, "image_size": study.image_size}
+    started = _started_on(directory)
+    if started is not None and _warn_if_elsewhere(config, "goes on but was started", started, here):
+        here["started_on"] = {key: started.get(key) for key in runtime.DECISIVE}
+    where = {"source": study.source, "image_size": study.image_size, "environment": here}
     write_json(directory / "config.json", config.as_dict() | where)
     parameters = sum(p.numel() for p in model.parameters())
     added = sum(p.numel() for block in blocks(model).values() for p in block.parameters())
@@ -151,13 +156,21 @@ def _one(
     return run
 
 
-def _warn_if_elsewhere(run: Run, here: dict[str, Any]) -> None:
-    """Warn if a found run was made under other conditions than a new one would be."""
-    there = run.result["environment"]
+def _started_on(directory: Path) -> dict[str, Any] | None:
+    """Read on what a half-finished run was started; None for a new one."""
+    if not (directory / "trainer.safetensors").exists():
+        return None
+    try:
+        environment = json.loads((directory / "config.json").read_text())["environment"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # the trainer's state itself is checked when it is loaded
+    return environment if isinstance(environment, dict) else None
+
+
+def _warn_if_elsewhere(config: RunConfig, what: str, there: dict[str, Any], here: dict[str, Any]) -> bool:
+    """Warn if a found run was made under conditions that may change last bits; tell whether it was."""
     differing = [f"{key} {there.get(key)} (now {here[key]})" for key in runtime.DECISIVE if there.get(key) != here[key]]
     if differing:
-        warnings.warn(
-            f"{run.directory.name} is reused but was made with {', '.join(differing)}; "
-            "use another --out to train it anew",
-            stacklevel=2,
-        )
+        text = f"{config.name} {what} with {', '.join(differing)}; use another --out to train it anew"
+        warnings.warn(text, stacklevel=2)
+    return bool(differing)

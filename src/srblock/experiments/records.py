@@ -30,6 +30,8 @@ from srblock.training.recipe import Recipe
 NUMERICS = 1
 """Raised when a change to the code changes the numbers of a run: older runs are then not reused."""
 
+NEEDED = ("variant", "seed", "recipe", "data", "test_top1", "best_epoch", "parameters", "environment")
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -102,7 +104,7 @@ def finished(directory: Path) -> bool:
 def epochs_done(directory: Path) -> int:
     """Count the finished epochs of a run's folder; 0 if it was never started."""
     history = directory / "metrics.jsonl"
-    return len(history.read_text().splitlines()) if history.exists() else 0
+    return history.read_bytes().count(b"\n") if history.exists() else 0
 
 
 def read_run(directory: Path) -> Run:
@@ -117,6 +119,9 @@ def read_run(directory: Path) -> Run:
         metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
         recall_file = directory / "recall.safetensors"
         recall = load_file(recall_file) if recall_file.exists() else {}
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        missing = [key for key in NEEDED if key not in result]
+        if missing:
+            raise ValueError(f"result.json lacks {', '.join(missing)}")
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ValueError(f"the run in {directory} is damaged ({error}); delete the folder to train it anew") from error
     return Run(directory, result, metrics, recall)

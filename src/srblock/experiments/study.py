@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Study:
 
     def runs(self) -> list[RunConfig]:
         """List the runs, seed by seed, so that an interrupted study has as many whole comparisons as possible."""
-        data, weights = describe_data(self.data), self._weights_identity()
+        data, weights = describe_data(self.data), self._weights_identity
         return [
             RunConfig(variant, seed, self.recipe, data, weights) for seed in self.seeds for variant in self.variants
         ]
@@ -88,6 +89,7 @@ class Study:
             test=loader(data.test_images, data.test_labels, None, False),
         )
 
+    @cached_property
     def _weights_identity(self) -> str | None:
         if self.weights is not None:
             return hashlib.sha256(self.weights.read_bytes()).hexdigest()

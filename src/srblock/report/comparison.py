@@ -106,7 +106,7 @@ def legend(rows: Sequence[Row]) -> list[str]:
     if any(interval(row) != "-" for row in rows):
         lines[0] += " Its interval is Welch's, for unequal variances."
     if any(p_greater(row) != "-" for row in rows):
-        lines[0] += " P(A > B) is the share of seed pairs in which the variant beats it."
+        lines[0] += " P(A > B) is the share of seed pairs in which the variant beats it, ties count half."
     return lines
 
 

@@ -62,7 +62,7 @@ class PlanRow:
     """One variant before it is trained.
 
     Attributes:
-        ms_per_image: measured time of a training step, for one image.
+        ms_per_image: measured time of a training step, for one image; None where nothing is left to train.
         done, partial, todo: how many runs are finished, started, not started.
         seconds_left: estimated from the measured time.
     """
@@ -71,7 +71,7 @@ class PlanRow:
     parameters: int
     overhead_percent: float
     flops_per_image: int
-    ms_per_image: float
+    ms_per_image: float | None
     done: int
     partial: int
     todo: int

@@ -52,7 +52,7 @@ def save_trainer(
     tensors["rng/cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
-    header = {"format": FORMAT, "run": run, "metrics": json.dumps(state.metrics)}
+    header = {"format": FORMAT, "run": run, "metrics": json.dumps(state.metrics, allow_nan=False)}
     write_bytes(path, save({key: _plain(value) for key, value in tensors.items()}, header))
 
 
@@ -112,8 +112,8 @@ def _read(path: Path) -> tuple[Weights, dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}): it is damaged or no safetensors file; delete it to start this run anew, "
-            "or put a whole copy in its place"
+            f"{path} cannot be read ({error}): it is missing, damaged or no safetensors file; put a whole copy in its "
+            f"place, or delete the folder {path.parent} to train the run anew"
         ) from error
 
 

@@ -80,6 +80,7 @@ def train(
         if probe is not None:
             with torch.no_grad():
                 record["probe"] = probe(model)
+            _check_finite(record["probe"], epoch, recipe)
         if epoch == 0 or record["validation_top1"] > max(past["validation_top1"] for past in state.metrics):
             state.best = checkpoint.copy_weights(model)
         state.metrics.append(record)
@@ -140,18 +141,10 @@ def _epoch(
 ) -> Record:
     start = runtime.now(device)
     loss, top1 = train_epoch(model, optimizer, loaders.train, recipe, epoch, device).read()
-    if not math.isfinite(loss):
-        raise TrainingDiverged(
-            f"the training loss became {loss} in epoch {epoch + 1} of {recipe.epochs}; the epochs before are kept. "
-            "Try a lower learning rate, a warm-up or --clip-norm 1"
-        )
+    _check_finite({"training loss": loss}, epoch, recipe)
     trained = runtime.now(device)
     validation_loss, validation_top1 = evaluate(model, loaders.validation.epoch(0), recipe, device)
-    if not math.isfinite(validation_loss):
-        raise TrainingDiverged(
-            f"the validation loss became {validation_loss} in epoch {epoch + 1} of {recipe.epochs}; the epochs before "
-            "are kept. Try a lower learning rate, a warm-up or --clip-norm 1"
-        )
+    _check_finite({"validation loss": validation_loss}, epoch, recipe)
     done = runtime.now(device)
     return {
         "epoch": epoch + 1,
@@ -163,6 +156,15 @@ def _epoch(
         "train_seconds": trained - start,
         "seconds": done - start,
     }
+
+
+def _check_finite(figures: dict[str, float], epoch: int, recipe: Recipe) -> None:
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise TrainingDiverged(
+                f"the {name} became {value} in epoch {epoch + 1} of {recipe.epochs}; the epochs before are kept. "
+                "Try a lower learning rate, a warm-up or --clip-norm 1"
+            )
 
 
 def _finish(
@@ -177,6 +179,7 @@ def _finish(
     _, last_top1 = evaluate(model, loaders.test.epoch(0), recipe, device)
     model.load_state_dict(state.best)
     loss, top1 = evaluate(model, loaders.test.epoch(0), recipe, device)
+    _check_finite({"test loss": loss}, recipe.epochs - 1, recipe)
     checkpoint.save_weights(directory / "checkpoint.safetensors", state.best)
     best = max(state.metrics, key=lambda record: float(record["validation_top1"]))  # the first of equals
     train_s = median(record["train_seconds"] for record in state.metrics)
