@@ -44,10 +44,10 @@ sys.meta_path.insert(0, Missing())
 before = set(sys.modules)
 start = time.perf_counter()
 import srblock
+assert all(hasattr(srblock, name) for name in srblock.__all__)  # public names are imported when first used
 print(time.perf_counter() - start)
 print(*sorted(name for name in set(sys.modules) - before if name.startswith("srblock.")))
 x = torch.ones(2, 4, 3, 5)
-assert all(hasattr(srblock, name) for name in srblock.__all__)
 assert torch.equal(srblock.SqueezeRemember2d(4, (3, 5))(x), x)
 """
 
@@ -80,6 +80,15 @@ def test_import_takes_at_most_0_3_s_over_torch(first_import: tuple[float, set[st
         if seconds > 0.3:
             seconds = min(seconds, fresh_import()[0])
     assert seconds <= 0.3
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    program = (
+        "import sys; import srblock, srblock.cli; assert 'torch' not in sys.modules; srblock.insert; srblock.nothing"
+    )
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert "AttributeError: module 'srblock' has no attribute 'nothing'" in done.stderr, done.stderr
 
 
 def test_metadata() -> None:
