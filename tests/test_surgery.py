@@ -795,6 +795,7 @@ def test_a_block_that_the_user_wrote_is_not_removed() -> None:
     assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 8, 16, 16)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of sizes, which tracing fixes
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is deprecated:FutureWarning")
 def test_a_network_with_a_block_can_be_traced() -> None:
     """The refusal of scripted models says to trace afterwards."""
