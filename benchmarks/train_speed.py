@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
-import platform
 import re
 import shlex
 import statistics
@@ -99,11 +99,9 @@ def compare_once(variants: list[str], source: str, *options: str) -> dict[str, o
     with tempfile.TemporaryDirectory() as out:
         words = ["compare", *variants, "--data", source, *options]
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", "srblock", *words, "--out", out])
-        _, status, usage = os.wait4(process.pid, 0)
+        subprocess.run([sys.executable, "-m", "srblock", *words, "--out", out], check=True)
         wall = time.perf_counter() - start
-        if status:
-            sys.exit(f"srblock compare ended with status {status}")
+        results = [json.loads(path.read_text()) for path in Path(out).glob("runs/*/result.json")]
         with next(Path(out).glob("compare-*/results.csv")).open() as file:
             rows = list(csv.DictReader(file))
     per_variant = {
@@ -114,7 +112,7 @@ def compare_once(variants: list[str], source: str, *options: str) -> dict[str, o
     return {
         "command": shlex.join(["srblock", *words]).replace(source, "cifar100:PATH" if ":" in source else source),
         "wall_s": round(wall, 1),
-        "peak_memory_mb": round(usage.ru_maxrss * (1 if platform.system() == "Darwin" else 1024) / 1e6),
+        "peak_memory_mb": round(max(result["environment"]["peak_memory_mb"] for result in results)),
         "plain_images_per_s": round(1e3 / plain),
         "block_images_per_s": round(1e3 / with_block),
     }
