@@ -25,7 +25,7 @@ test: $(READY)
 
 # make bench DATA=cifar100:PATH
 bench: $(READY)
-	$(BIN)/python benchmarks/train_speed.py --data $(or $(DATA),cifar100)
+	$(BIN)/python benchmarks/train_speed.py --data $(or $(DATA),cifar100) --steps 40
 
 check: $(READY)
 	$(BIN)/ruff check .

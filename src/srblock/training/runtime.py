@@ -29,12 +29,12 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if name.partition(":")[0] not in ("cpu", "cuda"):
+            raise ValueError(f"training runs on cpu and cuda, not on {name}")
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise ValueError(f"training runs on cpu and cuda, not on {device.type}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0].partition(": ")[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}); try --device auto or cpu") from error
     return device
 

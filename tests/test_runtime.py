@@ -1,0 +1,80 @@
+"""The machine under a run: what is picked, resolved and recorded."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from srblock.training import runtime
+from srblock.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+
+
+def test_auto_takes_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runtime.pick_device() == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert runtime.pick_device() == torch.device("cuda")
+
+
+@pytest.mark.parametrize("name", ["mps", "meta", "quantum", "cuda:99"])
+def test_other_devices_are_refused_in_a_line(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"device '{name}' cannot be used here \(.*\); try --device auto or cpu"
+    ) as error:
+        runtime.pick_device(name)
+    assert len(str(error.value)) < 200
+
+
+def test_precision_is_resolved_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, cuda = Recipe(), torch.device("cuda")
+    assert runtime.resolve(recipe, CPU).precision == "float32"
+    assert runtime.resolve(recipe, CPU, "bfloat16").precision == "bfloat16"
+    for capability, precision in (((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert runtime.resolve(recipe, cuda).precision == precision
+    assert runtime.resolve(recipe, cuda, "float32").precision == "float32"
+
+
+@pytest.mark.parametrize("name", runtime.FORMATS)
+def test_a_model_is_placed_in_the_recipes_memory_format(name: str) -> None:
+    model = runtime.place(nn.Conv2d(4, 4, 3), replace(Recipe(), memory_format=name), CPU)
+    assert model.weight.is_contiguous(memory_format=runtime.FORMATS[name])
+
+
+def test_the_environment_names_what_decides() -> None:
+    found = runtime.environment(CPU)
+    assert set(runtime.DECISIVE) <= set(found)
+    assert found["threads"] == torch.get_num_threads()
+    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert found["commit"] is None or re.fullmatch(r"[0-9a-f]{12}\+?", found["commit"])
+
+
+def test_an_installed_copy_in_a_strangers_repository_has_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> str:
+        if words[0] == "ls-files":
+            raise subprocess.CalledProcessError(1, words)
+        return "0123456789ab"
+
+    monkeypatch.setattr(runtime, "_git", git)
+    assert runtime._commit() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_is_this_process_own() -> None:
+    """A child of a large process starts small, and sees what it allocates."""
+    ballast = torch.ones(60_000_000)  # 240 MB here
+    program = (
+        "from srblock.training.runtime import peak_memory_mb as peak; import torch; before = peak(); "
+        "torch.ones(50_000_000); print(before, peak())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    before, after = map(float, done.stdout.split())
+    assert 180 < after - before < 300
+    assert before < runtime.peak_memory_mb()
+    assert len(ballast) == 60_000_000
