@@ -100,6 +100,8 @@ def learning_curves(groups: Sequence[tuple[str, Sequence[Run]]], name: str, widt
                 _plot_curves(axes, of_variant, index)
             axes.set_title("validation top-1, %" if key == "validation_top1" else "training loss", size=12, loc="left")
             axes.set_xlabel("epoch")
+            if axes.dataLim.width == 0:  # one epoch
+                axes.set_xlim(0, 2)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axes.grid(color=FAINT, alpha=0.25)
             _zoom(axes, [curve for of_variant in curves for curve in of_variant], rising=key == "validation_top1")

@@ -62,7 +62,7 @@ class RunProgress:
         """Show a run at work."""
         self._show_current(_name(run), status="", due=None)
         if self._live is None:
-            self._line(run, "started", f"{self._epochs} epochs")
+            self._line(run, "started", f"{self._epochs} epoch{'s' if self._epochs > 1 else ''}")
 
     def epoch(self, run: RunConfig, record: dict[str, Any]) -> None:
         """Show an epoch's validation accuracy and how long the run will take from there."""
