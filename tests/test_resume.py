@@ -129,7 +129,7 @@ def test_twenty_kills_change_no_bit(tmp_path: Path, undisturbed: dict[int, dict[
     assert midway >= 5, "the kills must hit runs in the middle, or this test shows nothing"
 
 
-@pytest.mark.parametrize("write", [1, 2, 3, 4, 5, 8, 9])
+@pytest.mark.parametrize("write", [1, 2, 3, 4, 5, 8, 9, 10])
 def test_a_kill_in_mid_write_changes_no_bit(tmp_path: Path, write: int, undisturbed: dict[int, dict[str, Any]]) -> None:
     """Die just before the n-th file is put in its place: its scrap is there, the old file still is."""
     process = CONTEXT.Process(target=die_at, args=(tmp_path / "out", write))
