@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from srblock.training.recipe import RECIPES, Recipe
+from srblock.training.recipe import LATER, RECIPES, Recipe
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,9 @@ from srblock.training.recipe import RECIPES, Recipe
         ({"schedule": "step"}, "schedule must be one of multistep, cosine, got 'step'"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
         ({"memory_format": "nhwc"}, "memory_format must be one of"),
+        ({"crop": "center"}, "crop must be one of padded, resized, got 'center'"),
+        ({"test_resize": 0}, "test_resize must be at least 1 or None, got 0"),
+        ({"test_square": True}, "test_square needs test_resize"),
     ],
 )
 def test_refuses(change: dict[str, object], message: str) -> None:
@@ -54,6 +57,22 @@ def test_the_papers_cifar_recipes() -> None:
         assert (recipe.nesterov, recipe.clip_norm, recipe.padding, recipe.validation_fraction) == (False, None, 4, 0.1)
     assert (ten.milestones, ten.gamma, ten.weight_decay) == ((90, 136), 0.1, 1e-4)
     assert (hundred.milestones, hundred.gamma, hundred.weight_decay) == ((60, 120, 160), 0.2, 5e-4)
+
+
+def test_the_papers_imagenet_recipe() -> None:
+    """App. VI: 450 epochs, batch 128, rate 0.1 times 0.1 at 75, 150, 225, 300, 375, decay 1e-4; crops of 224."""
+    recipe = RECIPES["imagenet"]
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.momentum) == (450, 128, 0.1, 0.9)
+    assert (recipe.milestones, recipe.gamma, recipe.weight_decay) == ((75, 150, 225, 300, 375), 0.1, 1e-4)
+    assert (recipe.crop, recipe.padding, recipe.flip, recipe.test_resize) == ("resized", 0, True, 256)
+    assert not recipe.sync_batch_norm
+
+
+def test_a_field_added_later_changes_the_identity_only_where_it_is_used() -> None:
+    assert not set(LATER) & set(Recipe().identity)
+    for name, value in {"crop": "resized", "test_resize": 256, "sync_batch_norm": True}.items():
+        assert replace(Recipe(), **{name: value}).identity == Recipe().identity | {name: value}
+    assert set(Recipe().as_dict()) == set(Recipe().identity) | set(LATER)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class RunConfig:
 
         Of the data only the content counts: a folder may be renamed.
         """
-        identity = self.as_dict() | {"data": self.data["fingerprint"]}
+        identity = self.as_dict() | {"data": self.data["fingerprint"], "recipe": self.recipe.identity}
         canonical = json.dumps(identity, sort_keys=True).encode()
         words = re.sub(r"[^a-z0-9.]+", "-", str(self.variant).lower().replace("=", "")).strip("-")
         return f"{words[:60].rstrip('-')}-s{self.seed}-{hashlib.sha256(canonical).hexdigest()[:8]}"

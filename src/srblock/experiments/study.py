@@ -130,7 +130,7 @@ def recipe_for(
     precision = changes.pop("precision", None) or "auto"
     recipe = replace(
         RECIPES[name],
-        padding=min(data.size) // 8,
+        padding=min(data.size) // 8 if RECIPES[name].crop == "padded" else 0,
         flip=RECIPES[name].flip and data.flip,
         **{key: value for key, value in changes.items() if value is not None},
     )

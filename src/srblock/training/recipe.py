@@ -8,6 +8,9 @@ from typing import Any
 SCHEDULES = ("multistep", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 MEMORY_FORMATS = ("contiguous", "channels_last")
+CROPS = ("padded", "resized")
+# Fields younger than the first published runs: at these values they do not enter a run's identity.
+LATER: dict[str, Any] = {"crop": "padded", "test_resize": None, "test_square": False, "sync_batch_norm": False}
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class Recipe:
 
     Args:
         epochs: passes over the training part. The paper's CIFAR runs: 200, by the authors' sister papers.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together. The paper's ImageNet runs have 128 on four GPUs; as the
+            PyTorch example it names divides its batch over them, that is 32 each.
         learning_rate, momentum, nesterov, weight_decay: of SGD; decay acts on every parameter. The paper names no
             nesterov: off.
         schedule: "multistep" multiplies the rate by `gamma` at each of `milestones` (epochs); "cosine" falls to zero
@@ -24,8 +28,16 @@ class Recipe:
         warmup_epochs: the rate rises linearly from zero over so many epochs first.
         label_smoothing: share of the target spread over all classes.
         clip_norm: gradients are scaled to at most this norm; None leaves them.
-        padding: zeros around a training image before the random crop, in pixels (paper: 4 at 32x32).
+        crop: "padded" cuts a training image from itself with a border of zeros; "resized" cuts a random box, 8% to
+            100% of the area with sides 3:4 to 4:3, and resizes it (ImageNet; torchvision's RandomResizedCrop).
+        padding: width of that border in pixels (paper: 4 at 32x32).
         flip: mirror training images at random.
+        test_resize: short side that a test image of a streamed set is resized to before its center is cut; None for
+            the side of the cut itself.
+        test_square: resize both sides to test_resize instead. The paper says "256x256", its reference resizes the
+            short side: off.
+        sync_batch_norm: batch statistics over all processes instead of each one's share (CUDA only). The paper's
+            reference does not: off.
         validation_fraction: share of the training set held out to select the epoch (paper: 0.1).
         precision: "bfloat16" runs forward under autocast.
         memory_format: of weights and images.
@@ -46,8 +58,12 @@ class Recipe:
     warmup_epochs: int = 0
     label_smoothing: float = 0.0
     clip_norm: float | None = None
+    crop: str = "padded"
     padding: int = 4
     flip: bool = True
+    test_resize: int | None = None
+    test_square: bool = False
+    sync_batch_norm: bool = False
     validation_fraction: float = 0.1
     precision: str = "float32"
     memory_format: str = "channels_last"
@@ -77,13 +93,26 @@ class Recipe:
             (self.clip_norm is None or self.clip_norm > 0, f"clip_norm must be positive or None, got {self.clip_norm}"),
             (self.padding >= 0, f"padding must not be negative, got {self.padding}"),
             (
+                self.test_resize is None or self.test_resize >= 1,
+                f"test_resize must be at least 1 or None, got {self.test_resize}",
+            ),
+            (
+                not self.test_square or self.test_resize is not None,
+                "test_square needs test_resize, the side to resize to",
+            ),
+            (
                 0 < self.validation_fraction < 1,
                 f"validation_fraction must be between 0 and 1, got {self.validation_fraction}",
             ),
         ):
             if not ok:
                 raise ValueError(text)
-        for name, known in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("memory_format", MEMORY_FORMATS)):
+        for name, known in (
+            ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
+            ("memory_format", MEMORY_FORMATS),
+            ("crop", CROPS),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
@@ -102,6 +131,11 @@ class Recipe:
         """Return the recipe as JSON can hold it; `from_dict` reads it back."""
         return {**asdict(self), "milestones": list(self.milestones)}
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this recipe from others: a field added later counts only where it is used."""
+        return {key: value for key, value in self.as_dict().items() if key not in LATER or value != LATER[key]}
+
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
         """Read a recipe from a run's config.json.
@@ -118,6 +152,16 @@ RECIPES: dict[str, Recipe] = {
     # Sec. IV-A and App. VI-A; 200 epochs by the sister papers (arXiv 2306.16999, 2409.18951).
     "cifar10": Recipe(milestones=(90, 136), gamma=0.1, weight_decay=1e-4),
     "cifar100": Recipe(milestones=(60, 120, 160), gamma=0.2, weight_decay=5e-4),
+    # Sec. IV-A and App. VI-B, the set-up of the PyTorch ImageNet example.
+    "imagenet": Recipe(
+        epochs=450,
+        milestones=(75, 150, 225, 300, 375),
+        gamma=0.1,
+        weight_decay=1e-4,
+        crop="resized",
+        padding=0,
+        test_resize=256,
+    ),
     # Ours, for small budgets: a cosine needs no milestones tuned to its length.
     "short": Recipe(epochs=20, batch_size=64, schedule="cosine", warmup_epochs=1, nesterov=True),
 }
