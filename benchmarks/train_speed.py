@@ -34,6 +34,7 @@ from srblock.experiments.notation import Variant, parse
 from srblock.experiments.study import Study, recipe_for
 from srblock.training import runtime
 from srblock.training.loop import sgd, train_epoch
+from srblock.training.step import Step
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -75,9 +76,9 @@ def measure(study: Study, variant: Variant, steps: int, rounds: int, device: tor
         return runtime.place(study.build(variant, 0), study.recipe, device)
 
     ours, bare = fresh(), BareLoop(fresh(), study.data, device)
-    optimizer = sgd(ours, study.recipe, device)
+    step = Step(ours, sgd(ours, study.recipe, device), study.recipe, device)
     runs = {
-        "srblock": lambda n: train_epoch(ours, optimizer, loader, study.recipe, 0, device, steps=n).images,
+        "srblock": lambda n: train_epoch(step, loader, 0, batches=n).images,
         "bare": bare.train,
     }
     for run in runs.values():

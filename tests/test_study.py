@@ -60,7 +60,7 @@ def test_the_recipe_follows_the_data(name: str, side: int, flip: bool, expected:
 def test_options_override_the_recipe_and_none_does_not() -> None:
     recipe = recipe_for(image_data(), CPU, "short", 7, batch_size=32, learning_rate=None, precision="bfloat16")
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.precision) == (7, 32, 0.1, "bfloat16")
-    with pytest.raises(ValueError, match="no recipe 'long'; there are: auto, cifar10, cifar100, short"):
+    with pytest.raises(ValueError, match="no recipe 'long'; there are: auto, cifar10, cifar100, imagenet, short"):
         recipe_for(image_data(), CPU, "long")
 
 

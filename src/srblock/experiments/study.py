@@ -19,6 +19,7 @@ from srblock.experiments.records import RunConfig
 from srblock.training import runtime
 from srblock.training.loop import Loaders, sgd, train_epoch
 from srblock.training.recipe import RECIPES, Recipe
+from srblock.training.step import Step
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,8 @@ def measure_ms_per_image(study: Study, variant: Variant, device: torch.device) -
     """Measure the training time of one image: a step to warm up, then up to three timed ones."""
     loader = study.loaders(study.seeds[0], device).train
     model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
-    optimizer = sgd(model, study.recipe, device)
-    train_epoch(model, optimizer, loader, study.recipe, 0, device, steps=1)
+    step = Step(model, sgd(model, study.recipe, device), study.recipe, device)
+    train_epoch(step, loader, 0, batches=1)
     start = runtime.now(device)
-    images = train_epoch(model, optimizer, loader, study.recipe, 0, device, steps=3).images
+    images = train_epoch(step, loader, 0, batches=3).images
     return 1e3 * (runtime.now(device) - start) / images

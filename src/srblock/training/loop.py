@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from srblock.data import Loader
 from srblock.training import checkpoint, runtime
 from srblock.training.files import write_bytes
-from srblock.training.metrics import Meter, autocast, evaluate
+from srblock.training.metrics import Meter, evaluate
 from srblock.training.recipe import Recipe
 from srblock.training.schedule import learning_rate
+from srblock.training.step import Step
 
 Record = dict[str, Any]
 Probe = Callable[[nn.Module], dict[str, float]]
@@ -66,6 +66,7 @@ def train(
     """
     runtime.place(model, recipe, device)
     optimizer = sgd(model, recipe, device)
+    step = Step(model, optimizer, recipe, device)
     state_file, history = directory / "trainer.safetensors", directory / "metrics.jsonl"
     torch.manual_seed(seed)
     state = checkpoint.TrainerState([], {})
@@ -76,7 +77,7 @@ def train(
         if on_epoch is not None:
             on_epoch(record)
     for epoch in range(state.epoch, recipe.epochs):
-        record = _epoch(model, optimizer, loaders, recipe, epoch, device)
+        record = _epoch(step, loaders, epoch)
         if probe is not None:
             with torch.no_grad():
                 record["probe"] = probe(model)
@@ -103,52 +104,26 @@ def sgd(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.S
     )
 
 
-def train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loader: Loader,
-    recipe: Recipe,
-    epoch: int,
-    device: torch.device,
-    *,
-    steps: int | None = None,
-) -> Meter:
-    """Train for one epoch (counted from 0), or its first `steps`, and return the sums over its batches."""
-    model.train()
-    meter = Meter(device)
-    for step, (images, labels) in enumerate(islice(loader.epoch(epoch), steps)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, epoch + step / len(loader))
-        with autocast(recipe, device):
-            logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-        optimizer.step()
-        meter.add(loss, logits, labels)
-    return meter
+def train_epoch(step: Step, loader: Loader, epoch: int, *, batches: int | None = None) -> Meter:
+    """Train for one epoch (counted from 0), or its first `batches`, and return the sums over them."""
+    step.start()
+    for number, (images, labels) in enumerate(islice(loader.epoch(epoch), batches)):
+        step(images, labels, learning_rate(step.recipe, epoch + number / len(loader)))
+    return step.meter
 
 
-def _epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loaders: Loaders,
-    recipe: Recipe,
-    epoch: int,
-    device: torch.device,
-) -> Record:
+def _epoch(step: Step, loaders: Loaders, epoch: int) -> Record:
+    recipe, device = step.recipe, step.device
     start = runtime.now(device)
-    loss, top1 = train_epoch(model, optimizer, loaders.train, recipe, epoch, device).read()
+    loss, top1 = train_epoch(step, loaders.train, epoch).read()
     _check_finite({"training loss": loss}, epoch, recipe)
     trained = runtime.now(device)
-    validation_loss, validation_top1 = evaluate(model, loaders.validation.epoch(0), recipe, device)
+    validation_loss, validation_top1 = evaluate(step.model, loaders.validation.epoch(0), recipe, device)
     _check_finite({"validation loss": validation_loss}, epoch, recipe)
     done = runtime.now(device)
     return {
         "epoch": epoch + 1,
-        "lr": optimizer.param_groups[0]["lr"],
+        "lr": learning_rate(recipe, epoch + (len(loaders.train) - 1) / len(loaders.train)),
         "train_loss": loss,
         "train_top1": top1,
         "validation_loss": validation_loss,

@@ -18,6 +18,11 @@ class Meter:
         self.images = 0
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)
 
+    def reset(self) -> None:
+        """Begin anew, in the same memory."""
+        self.images = 0
+        self.sums.zero_()
+
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count a batch; loss () is its mean, logits (N, classes), labels (N,)."""
         self.images += len(labels)
