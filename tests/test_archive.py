@@ -1,0 +1,208 @@
+"""Published records: what enters one, what is refused, and that nothing is ever overwritten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_fixture import BASELINE, WITH_SR, write_run, write_runs
+
+from srblock.experiments import archive
+from srblock.experiments.archive import add_records, dumps, pack_run, read_record, read_records, write_archive
+from srblock.experiments.records import read_run
+from srblock.report.comparison import comparison
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Change fields of a JSON file; part__name is a field of a part."""
+    content = json.loads(path.read_text())
+    for name, value in changes.items():
+        part, _, key = name.partition("__")
+        if key:
+            content[part][key] = value
+        else:
+            content[part] = value
+    path.write_text(json.dumps(content))
+
+
+def the_record(results: Path) -> Path:
+    (path,) = (results / "records").iterdir()
+    return path
+
+
+def test_a_record_gives_the_run_back(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "out")
+    added = add_records(tmp_path / "out", tmp_path / "results")
+    assert sorted(added.added) == sorted(run.directory.name for run in runs)
+    found = {run.directory.stem: run for run in read_records(tmp_path / "results")}
+    for run in runs:
+        again = found[run.directory.name]
+        assert again.result == run.result
+        assert again.metrics == run.metrics
+        assert again.recall == {}
+        assert read_run(run.directory).recall or not run.variant.blocks  # there was something to leave out
+    assert comparison(sorted(found.values(), key=lambda run: (run.seed, str(run.variant)))) == comparison(runs)
+
+
+def test_a_record_is_readable_and_small(tmp_path: Path) -> None:
+    """200 epochs stay under 60 kB with every digit, each epoch in a line of its own."""
+    run = write_run(tmp_path, WITH_SR, 0, epochs=200, classes=[f"class number {n}" for n in range(100)])
+    text = dumps(pack_run(run.directory))
+    assert len(text.encode()) < 60_000
+    lines = text.splitlines()
+    starts = [line for line in lines if line.startswith("  [")]
+    assert len(starts) == 200
+    assert json.loads(starts[6].rstrip(","))[0] == 7
+    assert text.count("class number 42") == 1
+
+
+def test_the_day_is_the_one_of_the_result(tmp_path: Path) -> None:
+    import os
+
+    run = write_run(tmp_path, BASELINE, 0)
+    os.utime(run.directory / "result.json", (86_400 * 365, 86_400 * 365))
+    assert pack_run(run.directory)["date"] == "1971-01-01"
+
+
+def test_adding_again_changes_nothing(tmp_path: Path) -> None:
+    write_runs(tmp_path / "out")
+    first = add_records(tmp_path / "out", tmp_path / "results")
+    before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json")}
+    shutil.copytree(tmp_path / "out", tmp_path / "copy", copy_function=shutil.copyfile)  # the days of copying
+    again = add_records(tmp_path / "copy", tmp_path / "results")
+    assert again.added == []
+    assert again.known == first.added
+    assert {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json")} == before
+
+
+def test_a_record_with_other_content_is_never_overwritten(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", BASELINE, 1, test_top1=90.0)
+    add_records(tmp_path / "one", tmp_path / "results")
+    before = the_record(tmp_path / "results").read_bytes()
+    write_run(tmp_path / "two", BASELINE, 0)
+    write_run(tmp_path / "two", BASELINE, 1, test_top1=91.0)
+    with pytest.raises(ValueError, match=r"s1-.*\.json exists with other content .* never overwritten"):
+        add_records(tmp_path / "two", tmp_path / "results")
+    assert the_record(tmp_path / "results").read_bytes() == before  # and the other run was not added either
+
+
+def test_unfinished_runs_are_left_out_and_counted(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "out", seeds=(0, 1))
+    (runs[2].directory / "result.json").unlink()
+    added = add_records(tmp_path / "out", tmp_path / "results")
+    assert len(added.added) == 3
+    assert added.unfinished == 1
+    assert runs[2].directory.name not in added.added
+
+
+def test_nothing_to_add_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no runs; name the --out of a study"):
+        add_records(tmp_path, tmp_path / "results")
+
+
+def test_the_place_of_the_data_stays_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path, BASELINE, 0)
+    edit(run.directory / "config.json", source=f"cifar100:{tmp_path}/images")
+    text = dumps(pack_run(run.directory))
+    assert str(tmp_path) not in text
+    assert "source" not in text
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["/home/someone/data", "cifar100:/data/x", "~/data", r"C:\data", r"\\server\data", "killed, see /var/log/x"],
+)
+def test_a_figure_that_names_a_place_is_refused(tmp_path: Path, place: str) -> None:
+    run = write_run(tmp_path / "out", BASELINE, 0)
+    edit(run.directory / "result.json", environment__started_on={"log": place})
+    with pytest.raises(ValueError, match="names a place on a machine"):
+        add_records(tmp_path / "out", tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_slashes_that_are_no_places_pass(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "timm/resnet18.a1_in1k + SR(after=layer3, P=2)", 0, classes=["/", "a/b", "n/a"])
+    assert pack_run(run.directory)["config"]["variant"] == "timm/resnet18.a1_in1k + SR(after=layer3, P=2)"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "r8-s0-00000000"}, r"does not belong to its content, which is r8-s0-"),
+        ({"config__seed": 7}, r"does not belong to its content, which is r8-s7-"),
+        ({"config__variant": "R20"}, r"does not belong to its content, which is r20-s0-"),
+        ({"result__test_top1": 99.9}, r"was changed after it was made"),
+        ({"epochs": []}, r"was changed after it was made"),
+        ({"date": "2020-01-01"}, r"was changed after it was made"),
+        ({"format": "srblock-record-9"}, r"no record of a run that this version knows"),
+        ({"remark": "best of many"}, r"has the fields format, name"),
+        ({"config__numerics": 0}, r"has numerics 0, this version of srblock knows 1 only"),
+        ({"config": None}, r"is damaged"),
+    ],
+)
+def test_a_changed_record_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    write_run(tmp_path / "out", BASELINE, 0)
+    add_records(tmp_path / "out", tmp_path / "results")
+    edit(the_record(tmp_path / "results"), **change)
+    with pytest.raises(ValueError, match=message):
+        read_records(tmp_path / "results")
+
+
+def test_a_renamed_record_and_a_cut_one_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "out", BASELINE, 0)
+    add_records(tmp_path / "out", tmp_path / "results")
+    path = the_record(tmp_path / "results")
+    other = path.rename(path.with_name("r8-s1-00000000.json"))
+    with pytest.raises(ValueError, match="named after its run"):
+        read_record(other)
+    path.write_bytes(other.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is damaged"):
+        read_record(path)
+
+
+def test_a_run_without_all_its_epochs_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path, BASELINE, 0, epochs=3)
+    history = run.directory / "metrics.jsonl"
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
+    with pytest.raises(ValueError, match="has 2 epochs, its recipe 3"):
+        pack_run(run.directory)
+
+
+def test_a_record_older_than_a_recipe_field_is_read_with_its_default(tmp_path: Path) -> None:
+    """Records made before a field existed compare with those made after."""
+    run = write_run(tmp_path / "out", BASELINE, 0)
+    for file in ("config.json", "result.json"):
+        recipe = json.loads((run.directory / file).read_text())["recipe"]
+        edit(run.directory / file, recipe={key: value for key, value in recipe.items() if key != "crop"})
+    add_records(tmp_path / "out", tmp_path / "results")
+    write_run(tmp_path / "new", BASELINE, 1)
+    add_records(tmp_path / "new", tmp_path / "results")
+    assert comparison(read_records(tmp_path / "results"))[0].n == 2
+
+
+def test_an_archive_brings_records_back(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "out")
+    size = write_archive(tmp_path / "back" / "records.tar.gz", [run.directory for run in runs])
+    assert size == (tmp_path / "back" / "records.tar.gz").stat().st_size < 20_000
+    added = add_records(tmp_path / "back" / "records.tar.gz", tmp_path / "results")
+    assert sorted(added.added) == sorted(run.directory.name for run in runs)
+    assert add_records(tmp_path / "out", tmp_path / "results").added == []  # the folders say the same
+
+
+def test_an_archive_is_checked_like_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "out", BASELINE, 0)
+    path = tmp_path / "records.tar.gz"
+    write_archive(path, [run.directory])
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(ValueError, match="no whole archive of records"):
+        add_records(path, tmp_path / "results")
+    monkeypatch.setattr(archive, "dumps", lambda record: dumps(record | {"name": "../../escape"}))
+    write_archive(path, [run.directory])
+    with tarfile.open(path) as tar:
+        assert tar.getnames() == [f"{run.directory.name}.json"]
+    with pytest.raises(ValueError, match="does not belong to its content"):
+        add_records(path, tmp_path / "results")
