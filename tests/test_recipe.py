@@ -29,6 +29,7 @@ from srblock.training.recipe import LATER, RECIPES, Recipe
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
         ({"memory_format": "nhwc"}, "memory_format must be one of"),
         ({"crop": "center"}, "crop must be one of padded, resized, got 'center'"),
+        ({"engine": "jit"}, "engine must be one of eager, compile, graph"),
         ({"test_resize": 0}, "test_resize must be at least 1 or None, got 0"),
         ({"test_square": True}, "test_square needs test_resize"),
     ],
@@ -70,7 +71,7 @@ def test_the_papers_imagenet_recipe() -> None:
 
 def test_a_field_added_later_changes_the_identity_only_where_it_is_used() -> None:
     assert not set(LATER) & set(Recipe().identity)
-    for name, value in {"crop": "resized", "test_resize": 256, "sync_batch_norm": True}.items():
+    for name, value in {"crop": "resized", "test_resize": 256, "sync_batch_norm": True, "engine": "compile"}.items():
         assert replace(Recipe(), **{name: value}).identity == Recipe().identity | {name: value}
     assert set(Recipe().as_dict()) == set(Recipe().identity) | set(LATER)
 

@@ -9,8 +9,9 @@ SCHEDULES = ("multistep", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 MEMORY_FORMATS = ("contiguous", "channels_last")
 CROPS = ("padded", "resized")
+ENGINES = ("eager", "compile", "graph", "compile+graph")
 # Fields younger than the first published runs: at these values they do not enter a run's identity.
-LATER: dict[str, Any] = {"crop": "padded", "test_resize": None, "test_square": False, "sync_batch_norm": False}
+LATER: dict[str, Any] = {"crop": "padded", "test_resize": None, "test_square": False, "sync_batch_norm": False, "engine": "eager"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Recipe:
         validation_fraction: share of the training set held out to select the epoch (paper: 0.1).
         precision: "bfloat16" runs forward under autocast.
         memory_format: of weights and images.
+        engine: how a step reaches the device, see `step.Step`: "eager", "compile", "graph" or "compile+graph". The
+            last digits of a result may depend on it.
         channels_last and bfloat16 are resolved for the device before a run starts, see `runtime.resolve`.
 
     Raises: ValueError for a value out of its range.
@@ -67,6 +70,7 @@ class Recipe:
     validation_fraction: float = 0.1
     precision: str = "float32"
     memory_format: str = "channels_last"
+    engine: str = "eager"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -112,6 +116,7 @@ class Recipe:
             ("precision", PRECISIONS),
             ("memory_format", MEMORY_FORMATS),
             ("crop", CROPS),
+            ("engine", ENGINES),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")

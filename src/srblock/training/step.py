@@ -1,4 +1,4 @@
-"""One optimization step: forward, loss, backward, update, count."""
+"""One optimization step: forward, loss, backward, update, count; eager, compiled, or replayed as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from torch.nn import functional as F
 from srblock.training.metrics import Meter, autocast
 from srblock.training.recipe import Recipe
 
+WARM_UP = 3  # steps on a side stream before a graph is captured: libraries choose algorithms and allocate in them
+
 
 class Step:
     """Train a model on one batch after another, without waiting for the device.
+
+    `recipe.engine` says how: "eager" operation by operation, "compile" with forward and backward compiled, "graph"
+    with the whole step (update and sums too) captured once and replayed, so that a step costs one launch,
+    "compile+graph" with both. Batches of another shape than the first, that is an epoch's last one, run eagerly.
 
     Args:
         model: the network, in its place; `Step` calls it and nothing else, so a wrapped one will do.
@@ -19,13 +25,28 @@ class Step:
 
     Attributes:
         meter: the sums over the batches since the last `start`.
+        inference: the model as validation should call it: compiled where training is.
+
+    Raises: ValueError for a graph on a device that has none.
     """
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, device: torch.device
     ) -> None:
+        if "graph" in recipe.engine and device.type != "cuda":
+            raise ValueError(f"engine {recipe.engine} replays CUDA graphs, and {device} has none; use eager or compile")
         self.model, self.optimizer, self.recipe, self.device = model, optimizer, recipe, device
         self.meter = Meter(device)
+        self.inference: nn.Module = model
+        if "compile" in recipe.engine:
+            self.inference = torch.compile(model, dynamic=False)  # type: ignore[assignment]
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._batch: tuple[Tensor, Tensor] | None = None  # where a graph reads images and labels
+        self._shape: torch.Size | None = None
+        self._steps = 0
+        if "graph" in recipe.engine:
+            for group in optimizer.param_groups:  # a graph reads the rate from memory
+                group["lr"] = torch.tensor(float(group["lr"]), device=device)
 
     def start(self) -> None:
         """Begin a pass: training mode, sums at zero."""
@@ -38,12 +59,21 @@ class Step:
         Shapes: images (N, C, H, W), labels (N,).
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self._run(images, labels)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self._shape = self._shape or images.shape
+        if images.shape != self._shape:
+            self._run(self.model, images, labels)
+        elif "graph" in self.recipe.engine:
+            self._replay(images, labels)
+        else:
+            self._run(self.inference, images, labels)
 
-    def _run(self, images: Tensor, labels: Tensor) -> None:
+    def _run(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
         with autocast(self.recipe, self.device):
-            logits = self.model(images)
+            logits = model(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -51,3 +81,26 @@ class Step:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.meter.add(loss, logits, labels)
+
+    def _replay(self, images: Tensor, labels: Tensor) -> None:
+        """Run the first steps on a side stream, as CUDA asks before a capture; capture; from then on replay."""
+        self._steps += 1
+        if self._steps <= WARM_UP:
+            side, here = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+            side.wait_stream(here)
+            with torch.cuda.stream(side):
+                self._run(self.inference, images, labels)
+            here.wait_stream(side)
+            return
+        if self._graph is None or self._batch is None:
+            self._batch = images.clone(), labels.clone()
+            self._graph = torch.cuda.CUDAGraph()
+            self.optimizer.zero_grad(set_to_none=True)  # so that gradients are allocated in the graph's own memory
+            # Other threads may use the device meanwhile: only calls of this one could spoil the capture.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._run(self.inference, *self._batch)  # records, and counts the images of the replay below
+        else:
+            self._batch[0].copy_(images)
+            self._batch[1].copy_(labels)
+            self.meter.images += len(labels)
+        self._graph.replay()

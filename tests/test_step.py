@@ -1,0 +1,136 @@
+"""One step: what it does to the weights, in each engine that this machine has."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srblock.training.recipe import Recipe
+from srblock.training.step import WARM_UP, Step
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.1, weight_decay=1e-2)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def network(device: torch.device = CPU) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    return nn.Sequential(*layers).to(device)
+
+
+def batches(sizes: list[int], device: torch.device = CPU) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (
+            torch.randn(n, 3, 6, 6, generator=generator).to(device),
+            torch.randint(5, (n,), generator=generator).to(device),
+        )
+        for n in sizes
+    ]
+
+
+def stepped(engine: str, sizes: list[int], device: torch.device = CPU, **changes: float) -> tuple[nn.Module, Step]:
+    """Train with a rate of its own for each batch, as a schedule does."""
+    model = network(device)
+    recipe = replace(RECIPE, engine=engine, **changes)
+    optimizer = torch.optim.SGD(model.parameters(), 1.0, momentum=0.9, weight_decay=1e-2, fused=True)
+    step = Step(model, optimizer, recipe, device)
+    step.start()
+    for number, (images, labels) in enumerate(batches(sizes, device)):
+        step(images, labels, 0.1 / (number + 1))
+    return model, step
+
+
+def test_a_step_is_sgd_with_momentum_and_decay() -> None:
+    """Two steps worked out by hand: v = 0.9 v + g + decay w, w = w - rate v."""
+    model, _ = stepped("eager", [8, 8])
+    by_hand = network()
+    velocity = [torch.zeros_like(p) for p in by_hand.parameters()]
+    for number, (images, labels) in enumerate(batches([8, 8])):
+        gradients = torch.autograd.grad(F.cross_entropy(by_hand(images), labels), list(by_hand.parameters()))
+        with torch.no_grad():
+            for p, v, g in zip(by_hand.parameters(), velocity, gradients, strict=True):
+                v.mul_(0.9).add_(g + 1e-2 * p)
+                p.sub_(0.1 / (number + 1) * v)
+    for ours, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_sums_are_those_of_all_batches_since_the_start() -> None:
+    _, step = stepped("eager", [8, 8, 3])
+    assert step.meter.images == 19
+    loss, top1 = step.meter.read()
+    assert 0 < loss < 10
+    assert round(top1 * 19 / 100, 6) in range(20)
+    step.start()
+    assert step.meter.images == 0
+    assert step.meter.sums.tolist() == [0, 0]
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    free, clipped = network(), network()
+    for model, norm in ((free, None), (clipped, 1e-3)):
+        recipe = replace(RECIPE, clip_norm=norm)
+        step = Step(model, torch.optim.SGD(model.parameters(), 1.0), recipe, CPU)
+        step.start()
+        step(*batches([8])[0], 1.0)
+    moved = torch.cat([(a - b).flatten() for a, b in zip(clipped.parameters(), network().parameters(), strict=True)])
+    assert moved.norm().item() == pytest.approx(1e-3, rel=1e-3)
+    apart = torch.cat([(a - b).flatten() for a, b in zip(free.parameters(), network().parameters(), strict=True)])
+    assert apart.norm().item() > 1e-2
+
+
+def test_graphs_are_refused_where_there_are_none() -> None:
+    with pytest.raises(ValueError, match="graph replays CUDA graphs, and cpu has none; use eager or compile"):
+        stepped("graph", [8])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_a_compiled_step_trains_as_an_eager_one_and_compiles_one_shape_only() -> None:
+    """`aot_eager` traces as inductor does, and needs no C++ compiler."""
+    torch._dynamo.reset()
+    eager, _ = stepped("eager", [8, 8, 3, 8])
+    compile_ = torch.compile
+    seen: list[int] = []
+
+    def cheap(model: nn.Module, *, dynamic: bool) -> object:
+        assert not dynamic
+        model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+        return compile_(model, backend="aot_eager", dynamic=dynamic)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", cheap)
+        compiled, step = stepped("compile", [8, 8, 3, 8])
+    assert step.inference is not step.model
+    for ours, theirs in zip(compiled.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert set(compiled.state_dict()) == set(eager.state_dict())
+
+
+@needs_cuda
+@pytest.mark.parametrize("engine", ["graph", "compile", "compile+graph"])
+def test_every_engine_trains_as_the_eager_one(engine: str) -> None:
+    cuda = torch.device("cuda")
+    sizes = [8] * (WARM_UP + 4) + [3] + [8] * 3
+    (eager, first), (other, second) = stepped("eager", sizes, cuda), stepped(engine, sizes, cuda)
+    for ours, theirs in zip(other.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert second.meter.images == first.meter.images == sum(sizes)
+    assert second.meter.read() == pytest.approx(first.meter.read(), rel=1e-4)
+
+
+@needs_cuda
+def test_a_graph_draws_new_dropout_masks_at_every_replay() -> None:
+    cuda = torch.device("cuda")
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(108, 5)).to(cuda)
+    step = Step(model, torch.optim.SGD(model.parameters(), 1e-9, fused=True), replace(RECIPE, engine="graph"), cuda)
+    ((images, labels),) = batches([8], cuda)
+    losses = []
+    for _ in range(WARM_UP + 6):
+        step.start()
+        step(images, labels, 1e-9)
+        losses.append(step.meter.read()[0])
+    assert len(set(losses)) == len(losses)
