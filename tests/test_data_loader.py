@@ -156,6 +156,23 @@ def test_the_image_left_out_changes():
     assert len(left_out) > 3
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_shares_of_two_processes_make_up_the_batch(shuffle):
+    images, labels = make(21)
+    options = {"batch_size": 9, "mean": MEAN, "std": STD, "padding": 2, "flip": True, "shuffle": shuffle, "seed": 3}
+    whole = Loader(images, labels, **options)
+    ranks = [Loader(images, labels, **options, rank=rank, world_size=2) for rank in (0, 1)]
+    batches = list(whole.epoch(6))
+    if shuffle:
+        batches = batches[:2]  # a last batch of three leaves one image to a process: too few for batch normalization
+    assert {len(loader) for loader in ranks} == {len(batches)}
+    assert {loader.images_per_epoch for loader in ranks} == {sum(len(y) for _, y in batches)}
+    assert ranks[0].batch_sizes() == [len(y) for _, y in batches]
+    for (x, y), *shares in zip(batches, *(loader.epoch(6) for loader in ranks), strict=True):
+        assert torch.equal(torch.cat([part for part, _ in shares]), x)
+        assert torch.equal(torch.cat([part for _, part in shares]), y)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_dtype_and_memory_format(dtype, memory_format):
@@ -202,8 +219,8 @@ def test_same_batches_on_an_accelerator():
         ({"index": torch.tensor([-1, 2])}, "expected an index of images 0 to 3, got -1 to 2"),
         ({"index": torch.tensor([], dtype=torch.int64)}, "expected an int64 index of at least one image"),
         ({"index": torch.tensor([True, False])}, "expected an int64 index of at least one image, got torch.bool"),
-        ({"batch_size": 0}, "expected batch_size of at least 1"),
-        ({"padding": -1}, "padding of at least 0, got 8 and -1"),
+        ({"batch_size": 0}, "expected a batch_size of at least 1, got 0"),
+        ({"padding": -1}, "expected a padding of at least 0, got -1"),
         ({"mean": (0.5,)}, "expected 3 means and 3 positive deviations"),
         ({"std": (0.5, 0.0, 0.5)}, "expected 3 means and 3 positive deviations"),
         ({"index": torch.tensor([2])}, "expected at least 2 images to train on, got 1"),

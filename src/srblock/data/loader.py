@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from srblock.data.draws import COLUMN, MIRROR, ORDER, ROW, below, bits
+from srblock.data.draws import COLUMN, MIRROR, ROW, below
+from srblock.data.plan import Plan
 
 
 class Loader:
@@ -24,14 +25,16 @@ class Loader:
         images, labels: the whole set, uint8 (N, C, H, W) and int64 (N,).
         index: which of them to serve, in this order; None for all. An image is augmented by its number in the whole
             set, so the same whatever the subset and the batch size.
-        batch_size: images in a batch. The last batch may be smaller; a last batch of a single image is left out when
-            shuffling, that is in training, because batch normalization cannot use it.
+        batch_size: images in a batch, of all processes together. The last batch may be smaller; one with fewer than two
+            images for each process is left out when shuffling, that is in training, because batch normalization cannot
+            use it.
         mean, std: of each channel for pixels in 0..1 (`srblock.data.statistics` of the training part).
         device, dtype, memory_format: of the batches. The normalization itself is done in float32.
         padding: cut each image from a random place in the image padded with this many black pixels on all sides.
         flip: mirror half of the images.
         shuffle: serve in random order, else in the order of the index.
         seed: of order and augmentation.
+        rank, world_size: serve only this process's share of each batch, see `Plan`.
 
     Raises: ValueError for arguments that do not fit together.
     """
@@ -52,15 +55,14 @@ class Loader:
         flip: bool = False,
         shuffle: bool,
         seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         samples = torch.arange(len(images)) if index is None else index.cpu()
-        _check(images, labels, samples, mean, std, batch_size=batch_size, padding=padding)
-        if shuffle and len(samples) == 1 < batch_size:
-            raise ValueError("expected at least 2 images to train on, got 1: batch normalization cannot use one image")
-        self.batch_size, self.padding, self.flip = batch_size, padding, flip
-        self.shuffle, self.seed = shuffle, operator.index(seed)
+        _check(images, labels, samples, mean, std, padding=padding)
+        self.plan = Plan(samples.numpy(), batch_size, shuffle, operator.index(seed), rank, world_size)
+        self.padding, self.flip = padding, flip
         self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
-        self._samples = samples.numpy()
         self._images = (images if index is None else images[samples]).contiguous().to(self.device)
         self._labels = (labels if index is None else labels[samples]).to(self.device)
         means, deviations = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (mean, std))
@@ -71,32 +73,32 @@ class Loader:
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
-        return -(-self.images_per_epoch // self.batch_size)
+        return len(self.batch_sizes())
 
     @property
     def images_per_epoch(self) -> int:
-        """Number of images served in an epoch: all, or all but one (see batch_size)."""
-        count = len(self._samples)
-        lonely = self.shuffle and self.batch_size > 1 and count % self.batch_size == 1
-        return count - 1 if lonely else count
+        """Number of images served in an epoch by all processes: all, or all but a few (see batch_size)."""
+        return self.plan.images
+
+    def batch_sizes(self) -> list[int]:
+        """Return the number of images in each batch of an epoch, of all processes together."""
+        return self.plan.batch_sizes()
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch.
+        """Yield the batches of an epoch, or this process's shares of them.
 
         Shapes: images (B, C, H, W) in dtype and memory_format, labels (B,), both on the device.
         """
-        epoch, drawn = operator.index(epoch), self._samples
-        order = np.arange(len(drawn))
-        if self.shuffle:
-            order = np.argsort(bits(self.seed, epoch, ORDER, drawn), kind="stable")
-        order, drawn = order[: self.images_per_epoch], drawn[order[: self.images_per_epoch]]
+        shares = self.plan.epoch(operator.index(epoch))
+        order = np.concatenate(shares) if shares else np.zeros(0, np.int64)
+        drawn, seed = self.plan.samples[order], self.plan.seed
         plan = [order]
         if self.padding or self.flip:
             places = 2 * self.padding + 1
-            plan += [below(places, self.seed, epoch, stream, drawn) for stream in (ROW, COLUMN)]
-            plan.append(below(2, self.seed, epoch, MIRROR, drawn) if self.flip else np.zeros_like(order))
+            plan += [below(places, seed, epoch, stream, drawn) for stream in (ROW, COLUMN)]
+            plan.append(below(2, seed, epoch, MIRROR, drawn) if self.flip else np.zeros_like(order))
         on_device = torch.from_numpy(np.stack(plan)).to(self.device)
-        for batch in torch.split(on_device, self.batch_size, dim=1):
+        for batch in torch.split(on_device, [len(share) for share in shares], dim=1):
             images = self._images.index_select(0, batch[0])
             if len(batch) > 1:
                 images = self._augment(images, *batch[1:])
@@ -130,7 +132,6 @@ def _check(
     mean: Sequence[float],
     std: Sequence[float],
     *,
-    batch_size: int,
     padding: int,
 ) -> None:
     if images.dtype != torch.uint8 or images.dim() != 4:
@@ -143,8 +144,8 @@ def _check(
         raise ValueError(
             f"expected an index of images 0 to {len(images) - 1}, got {int(samples.min())} to {int(samples.max())}"
         )
-    if batch_size < 1 or padding < 0:
-        raise ValueError(f"expected batch_size of at least 1 and padding of at least 0, got {batch_size} and {padding}")
+    if padding < 0:
+        raise ValueError(f"expected a padding of at least 0, got {padding}")
     channels = images.shape[1]
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise ValueError(f"expected {channels} means and {channels} positive deviations, got {mean} and {std}")

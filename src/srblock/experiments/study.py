@@ -60,8 +60,11 @@ class Study:
             report=_say_once,
         )
 
-    def loaders(self, seed: int, device: torch.device) -> Loaders:
-        """Split, and put the images on the device. The same for all variants of a seed."""
+    def loaders(self, seed: int, device: torch.device, rank: int = 0, world_size: int = 1) -> Loaders:
+        """Split, and put the images on the device. The same for all variants of a seed.
+
+        Of several processes each gets its share of every batch.
+        """
         data, recipe = self.data, self.recipe
         kept, held = split(data.train_labels, fraction=recipe.validation_fraction, seed=seed)
         mean, std = statistics(data.train_images[kept])
@@ -82,6 +85,8 @@ class Study:
                 flip=recipe.flip and training,
                 shuffle=training,
                 seed=seed,
+                rank=rank,
+                world_size=world_size,
             )
 
         return Loaders(
