@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -217,3 +217,14 @@ def test_evaluation_counts_every_image_once() -> None:
         logits = model(pixels.float())
     assert math.isclose(loss, float(nn.functional.cross_entropy(logits, labels)), rel_tol=1e-5)
     assert math.isclose(top1, 100 * float((logits.argmax(1) == labels).float().mean()), rel_tol=1e-6)
+
+
+def test_a_layer_with_a_schedule_sees_the_run_from_0_to_1(tmp_path: Path) -> None:
+    class Ramp(nn.Identity):
+        told: ClassVar[list[float]] = []
+
+        def follow(self, progress: float) -> None:
+            self.told.append(progress)
+
+    run(tmp_path, nn.Sequential(Ramp(), *network()))
+    assert Ramp.told == [0, 1 / 3, 2 / 3, 1]

@@ -67,3 +67,19 @@ def test_dropblock_is_clipped_to_the_largest_odd_side_that_fits(side: int, size:
 def test_refuses(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         regularizer(*arguments)  # type: ignore[arg-type]
+
+
+def test_dropblocks_rate_follows_a_linear_schedule_and_no_other() -> None:
+    linear, constant = DropBlock(0.4, 3, "linear"), DropBlock(0.4, 3)
+    x = torch.ones(64, 8, 12, 12)
+    shares = []
+    for progress in (0.0, 0.5, 1.0):
+        for layer in (linear, constant):
+            layer.follow(progress)
+            torch.manual_seed(2)
+            shares.append(float((layer(x) == 0).float().mean()))
+    assert shares[0] == 0
+    assert shares[2] == pytest.approx(shares[5] / 2, rel=0.2)
+    assert shares[4] == shares[5] == shares[3] == shares[1] > 0.3
+    with pytest.raises(ValueError, match="schedule is one of constant, linear, got 'cosine'"):
+        DropBlock(0.4, 3, "cosine")

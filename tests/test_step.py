@@ -23,13 +23,8 @@ def network(device: torch.device = CPU) -> nn.Sequential:
 
 def batches(sizes: list[int], device: torch.device = CPU) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    return [
-        (
-            torch.randn(n, 3, 6, 6, generator=generator).to(device),
-            torch.randint(5, (n,), generator=generator).to(device),
-        )
-        for n in sizes
-    ]
+    drawn = [(torch.randn(n, 3, 6, 6, generator=generator), torch.randint(5, (n,), generator=generator)) for n in sizes]
+    return [(images.to(device), labels.to(device)) for images, labels in drawn]
 
 
 def stepped(engine: str, sizes: list[int], device: torch.device = CPU, **changes: float) -> tuple[nn.Module, Step]:
@@ -108,6 +103,29 @@ def test_a_compiled_step_trains_as_an_eager_one_and_compiles_one_shape_only() ->
     for ours, theirs in zip(compiled.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
     assert set(compiled.state_dict()) == set(eager.state_dict())
+
+
+class Ramp(nn.Identity):
+    """A layer with a schedule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[float] = []
+
+    def follow(self, progress: float) -> None:
+        self.told.append(progress)
+
+
+def test_layers_with_a_schedule_are_told_where_the_run_stands_and_are_not_compiled() -> None:
+    ramp = Ramp()
+    model = nn.Sequential(nn.Flatten(), ramp, nn.Linear(3, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    step = Step(model, optimizer, RECIPE, CPU)
+    for progress in (0.0, 0.5, 1.0):
+        step.start(progress)
+    assert ramp.told == [0.0, 0.5, 1.0]
+    with pytest.raises(ValueError, match="would compile anew at each step of a schedule; use eager or graph"):
+        Step(model, optimizer, replace(RECIPE, engine="compile"), CPU)
 
 
 @needs_cuda

@@ -139,7 +139,7 @@ def _own(
             f"torchvision's weights fit R18, R34 and R50 in the ImageNet form without attention; {variant} for "
             f"{size[0]}x{size[1]} images has none: use images of {IMAGENET_SIDE} pixels or more, or --weights FILE"
         )
-    layer = partial(regularizer, drop.kind, drop.p, drop.size or DROPBLOCK_SIZE[shape]) if drop else None
+    layer = partial(regularizer, drop.kind, drop.p, drop.size or DROPBLOCK_SIZE[shape], drop.schedule) if drop else None
     model = ResNet(
         name,
         classes=classes,

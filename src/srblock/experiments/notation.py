@@ -24,6 +24,7 @@ from srblock.experiments.variant import (
     Variant,
     default_regularizer,
 )
+from srblock.models.regularizers import SCHEDULES
 
 __all__ = ["SR", "Regularizer", "Variant", "parse"]
 
@@ -179,7 +180,12 @@ def _choice(*known: str | None) -> Callable[[str], str | None]:
 READERS: Mapping[str, Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
     "D": {"p": ("p", _rate, "0.1"), "M": ("stages", _stages, "4")},
     "D2D": {"p": ("p", _rate, "0.1"), "M": ("stages", _stages, "4")},
-    "DB": {"p": ("p", _rate, "0.1"), "size": ("size", _odd, "3"), "M": ("stages", _stages, "4")},
+    "DB": {
+        "p": ("p", _rate, "0.1"),
+        "size": ("size", _odd, "3"),
+        "schedule": ("schedule", _choice(*SCHEDULES), "linear"),
+        "M": ("stages", _stages, "4"),
+    },
     "SE": {},
     "CBAM": {},
     "SR": {

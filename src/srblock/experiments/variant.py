@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from srblock.block import ACTIVATIONS, INITS, RESIZES
+from srblock.models.regularizers import SCHEDULES
 
 STAGES = {"R8": 3, "R18": 4, "R20": 3, "R34": 4, "R50": 4, "VGG16": 5, "VGG19": 5}
 LIBRARIES = ("timm", "torchvision")
@@ -28,12 +29,14 @@ class Regularizer:
         p: the rate, above 0 and below 1.
         stages: 1-based stages whose convolutions it follows; () stands for the linear layers of a VGG's head.
         size: side of dropblock's blocks, odd; None for the default of the network's form (3 for CIFAR, 7 for ImageNet).
+        schedule: of dropblock's rate, "constant", or "linear" from 0 to p over the run.
     """
 
     kind: str
     p: float
     stages: tuple[int, ...]
     size: int | None = None
+    schedule: str = "constant"
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,8 @@ class Variant:
                 shown.append(f"p={self.regularizer.p!r}")
             if self.regularizer.size is not None:
                 shown.append(f"size={self.regularizer.size}")
+            if self.regularizer.schedule != usual.schedule:
+                shown.append(f"schedule={self.regularizer.schedule}")
             if self.regularizer.stages != usual.stages:
                 shown.append(f"M={'+'.join(map(str, self.regularizer.stages))}")
             words.append(self.regularizer.kind + (f"({', '.join(shown)})" if shown else ""))
@@ -183,6 +188,10 @@ def _check_regularizer(network: str, regularizer: Regularizer) -> None:
         raise ValueError(f"p of {kind} must be above 0 and below 1, got {regularizer.p}")
     if regularizer.size is not None and (kind != "DB" or regularizer.size < 1 or regularizer.size % 2 == 0):
         raise ValueError(f"size is dropblock's (DB) and odd, got {kind} with size={regularizer.size}")
+    if regularizer.schedule not in SCHEDULES or (kind != "DB" and regularizer.schedule != "constant"):
+        raise ValueError(
+            f"schedule is dropblock's (DB), one of {', '.join(SCHEDULES)}, got {kind} with {regularizer.schedule!r}"
+        )
     if network not in STAGES:
         raise ValueError(
             f"{kind} goes into our own networks only ({', '.join(STAGES)}), not into {network}; leave it out"

@@ -106,7 +106,7 @@ def sgd(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.S
 
 def train_epoch(step: Step, loader: Loader, epoch: int, *, batches: int | None = None) -> Meter:
     """Train for one epoch (counted from 0), or its first `batches`, and return the sums over them."""
-    step.start()
+    step.start(epoch / (step.recipe.epochs - 1) if step.recipe.epochs > 1 else 1.0)
     for number, (images, labels) in enumerate(islice(loader.epoch(epoch), batches)):
         step(images, labels, learning_rate(step.recipe, epoch + number / len(loader)))
     return step.meter
@@ -118,7 +118,7 @@ def _epoch(step: Step, loaders: Loaders, epoch: int) -> Record:
     loss, top1 = train_epoch(step, loaders.train, epoch).read()
     _check_finite({"training loss": loss}, epoch, recipe)
     trained = runtime.now(device)
-    validation_loss, validation_top1 = evaluate(step.model, loaders.validation.epoch(0), recipe, device)
+    validation_loss, validation_top1 = evaluate(step.inference, loaders.validation.epoch(0), recipe, device)
     _check_finite({"validation loss": validation_loss}, epoch, recipe)
     done = runtime.now(device)
     return {

@@ -11,7 +11,13 @@ MEMORY_FORMATS = ("contiguous", "channels_last")
 CROPS = ("padded", "resized")
 ENGINES = ("eager", "compile", "graph", "compile+graph")
 # Fields younger than the first published runs: at these values they do not enter a run's identity.
-LATER: dict[str, Any] = {"crop": "padded", "test_resize": None, "test_square": False, "sync_batch_norm": False, "engine": "eager"}
+LATER: dict[str, Any] = {
+    "crop": "padded",
+    "test_resize": None,
+    "test_square": False,
+    "sync_batch_norm": False,
+    "engine": "eager",
+}
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srblock.training.metrics import Meter, autocast
 from srblock.training.recipe import Recipe
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """A layer that changes over a run, such as dropblock."""
+
+    def follow(self, progress: float) -> None:
+        """Adapt to a point of the run: 0 is its first epoch, 1 its last."""
+
 
 WARM_UP = 3  # steps on a side stream before a graph is captured: libraries choose algorithms and allocate in them
 
@@ -44,14 +55,26 @@ class Step:
         self._batch: tuple[Tensor, Tensor] | None = None  # where a graph reads images and labels
         self._shape: torch.Size | None = None
         self._steps = 0
+        self._scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
+        if self._scheduled and "compile" in recipe.engine:
+            raise ValueError(
+                f"engine {recipe.engine} would compile anew at each step of a schedule; use eager or graph"
+            )
         if "graph" in recipe.engine:
             for group in optimizer.param_groups:  # a graph reads the rate from memory
                 group["lr"] = torch.tensor(float(group["lr"]), device=device)
 
-    def start(self) -> None:
-        """Begin a pass: training mode, sums at zero."""
+    def start(self, progress: float = 0.0) -> None:
+        """Begin a pass: training mode, sums at zero, layers with a schedule told where the run stands.
+
+        Args:
+            progress: 0 for a run's first epoch, 1 for its last.
+        """
         self.model.train()
         self.meter.reset()
+        for module in self._scheduled:
+            module.follow(progress)
+            self._graph, self._steps = None, 0  # its numbers are part of a captured graph
 
     def __call__(self, images: Tensor, labels: Tensor, rate: float) -> None:
         """Train on a batch at a learning rate.
@@ -86,7 +109,8 @@ class Step:
         """Run the first steps on a side stream, as CUDA asks before a capture; capture; from then on replay."""
         self._steps += 1
         if self._steps <= WARM_UP:
-            side, here = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+            here = torch.cuda.current_stream(self.device)
+            side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             side.wait_stream(here)
             with torch.cuda.stream(side):
                 self._run(self.inference, images, labels)
