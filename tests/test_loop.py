@@ -221,6 +221,7 @@ def test_evaluation_counts_every_image_once() -> None:
 
 def test_a_layer_with_a_schedule_sees_the_run_from_0_to_1(tmp_path: Path) -> None:
     class Ramp(nn.Identity):
+        scheduled = True
         told: ClassVar[list[float]] = []
 
         def follow(self, progress: float) -> None:

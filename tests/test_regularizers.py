@@ -81,5 +81,7 @@ def test_dropblocks_rate_follows_a_linear_schedule_and_no_other() -> None:
     assert shares[0] == 0
     assert shares[2] == pytest.approx(shares[5] / 2, rel=0.2)
     assert shares[4] == shares[5] == shares[3] == shares[1] > 0.3
+    assert linear.scheduled
+    assert not constant.scheduled
     with pytest.raises(ValueError, match="schedule is one of constant, linear, got 'cosine'"):
         DropBlock(0.4, 3, "cosine")

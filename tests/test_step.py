@@ -108,6 +108,8 @@ def test_a_compiled_step_trains_as_an_eager_one_and_compiles_one_shape_only() ->
 class Ramp(nn.Identity):
     """A layer with a schedule."""
 
+    scheduled = True
+
     def __init__(self) -> None:
         super().__init__()
         self.told: list[float] = []
@@ -124,8 +126,11 @@ def test_layers_with_a_schedule_are_told_where_the_run_stands_and_are_not_compil
     for progress in (0.0, 0.5, 1.0):
         step.start(progress)
     assert ramp.told == [0.0, 0.5, 1.0]
-    with pytest.raises(ValueError, match="would compile anew at each step of a schedule; use eager or graph"):
+    with pytest.raises(ValueError, match="would compile anew at each epoch of a layer's schedule; use eager or graph"):
         Step(model, optimizer, replace(RECIPE, engine="compile"), CPU)
+    ramp.scheduled = False
+    Step(model, optimizer, replace(RECIPE, engine="compile"), CPU).start(0.25)
+    assert 0.25 not in ramp.told
 
 
 @needs_cuda

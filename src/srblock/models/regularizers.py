@@ -52,6 +52,11 @@ class DropBlock(nn.Module):
         self.p, self.size, self.schedule = p, size, schedule
         self.rate = p
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether the rate changes over a run."""
+        return self.schedule != "constant"
+
     def follow(self, progress: float) -> None:
         """Set the rate for a point of the run: 0 is its first epoch, 1 its last."""
         self.rate = self.p * progress if self.schedule == "linear" else self.p

@@ -14,7 +14,10 @@ from srblock.training.recipe import Recipe
 
 @runtime_checkable
 class Scheduled(Protocol):
-    """A layer that changes over a run, such as dropblock."""
+    """A layer that may change over a run, such as dropblock."""
+
+    scheduled: bool
+    """Whether this one does."""
 
     def follow(self, progress: float) -> None:
         """Adapt to a point of the run: 0 is its first epoch, 1 its last."""
@@ -55,10 +58,10 @@ class Step:
         self._batch: tuple[Tensor, Tensor] | None = None  # where a graph reads images and labels
         self._shape: torch.Size | None = None
         self._steps = 0
-        self._scheduled = [module for module in model.modules() if isinstance(module, Scheduled)]
+        self._scheduled = [m for m in model.modules() if isinstance(m, Scheduled) and m.scheduled]
         if self._scheduled and "compile" in recipe.engine:
             raise ValueError(
-                f"engine {recipe.engine} would compile anew at each step of a schedule; use eager or graph"
+                f"engine {recipe.engine} would compile anew at each epoch of a layer's schedule; use eager or graph"
             )
         if "graph" in recipe.engine:
             for group in optimizer.param_groups:  # a graph reads the rate from memory
