@@ -16,6 +16,7 @@ from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 from srblock.experiments.records import Run
 from srblock.report import html, tables
 from srblock.report.blocks import Drawing, greatest_change
+from srblock.report.comparison import probability
 
 COMMAND = "srblock compare R8 'R8 + SR(M=3, P=8)' --seeds 3"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -104,7 +105,8 @@ def test_page_is_the_same_on_every_run(tmp_path: Path) -> None:
     [
         ((95.0, 95.2, 95.1), f"{WITH_SR} does better than {BASELINE}"),
         ((85.0, 85.2, 85.1), f"{WITH_SR} does worse than {BASELINE}"),
-        ((89.0, 90.0, 91.5), f"No difference found between {WITH_SR} and {BASELINE}"),
+        ((89.0, 90.0, 91.5), f"Undecided between {WITH_SR} and {BASELINE}"),
+        ((90.11, 90.1, 90.09), f"No difference larger than 0.2 between {WITH_SR} and {BASELINE}"),
         ((95.0,), f"Nothing can be said yet about {WITH_SR} against {BASELINE}"),
     ],
 )
@@ -123,7 +125,7 @@ def test_answer_comes_first(tmp_path: Path, values: tuple[float, ...], headline:
 @pytest.mark.usefixtures("unpainted")
 def test_answer_without_any_spread(tmp_path: Path) -> None:
     _, page = render(tmp_path, write_runs(tmp_path, test_top1=100.0))
-    assert f"No interval for {WITH_SR} against {BASELINE}" in page.text
+    assert f"No test is possible of {WITH_SR} against {BASELINE}" in page.text
 
 
 def test_answer_has_figures_and_cost(tmp_path: Path) -> None:
@@ -133,10 +135,40 @@ def test_answer_has_figures_and_cost(tmp_path: Path) -> None:
     found = html.answer(rows[1], rows[0])
     assert found.evidence.startswith(
         "93.00% of the test images right against 91.00%: +2.00 percentage points, "
-        "95% interval -0.27 to +4.27 (3 seeds each)"
+        "95% interval -0.27 to +4.27, p = 0.0705 (3 seeds each). 426 more seeds per variant would settle ±0.2."
     )
+    assert found.evidence.endswith("These seeds find a true difference of 3.07 four times in five.")
+    assert found.difference == "+2.00, -0.27 to +4.27"
     assert re.match(r"It has 2\.95% more parameters; training took [\d.]+ ms an image, R8 [\d.]+ \(not", found.cost)
     assert html.answer(rows[1], rows[1]).cost.startswith("It has as many parameters")
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_page_has_the_corrected_p_and_the_pairing(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR], seeds=range(5))
+    _, page = render(tmp_path, runs)
+    _, *others = tables.comparison(runs)
+    for row in others:
+        assert f"{probability(row.p)} {probability(row.holm_p)}" in page.text
+        assert f"{probability(row.holm_p)}, after Holm's correction (5 seeds each)" in page.text
+        assert f"{row.variant} and R8 correlate by" in page.text
+    for words in (
+        "Holm p",
+        "detectable",
+        "over 5 shared seeds",
+        "Verdicts follow the p-values after Holm's correction",
+    ):
+        assert words in page.text
+    _, page = render(tmp_path, [run for run in runs if str(run.variant) != WITH_SR])
+    assert "Holm" not in page.text
+
+
+def test_unequal_seeds_are_counted(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, BASELINE, seed) for seed in range(3)] + [write_run(tmp_path, WITH_SR, 0)]
+    rows = tables.comparison(runs)
+    assert "(1 seed against 3). Another seed may turn it around" in html.answer(rows[1], rows[0]).evidence
+    rows = tables.comparison([*runs, write_run(tmp_path, WITH_SR, 1)])
+    assert "(2 seeds against 3)." in html.answer(rows[1], rows[0]).evidence
 
 
 @pytest.mark.usefixtures("unpainted")

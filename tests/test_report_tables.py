@@ -12,7 +12,7 @@ from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
 from srblock.experiments.records import Run
 from srblock.report import tables, units
-from srblock.report.comparison import remarks, verdicts
+from srblock.report.comparison import findings, pairings, probability, remarks
 
 
 def printed(rows: list[tables.Row], width: int = 80) -> str:
@@ -66,7 +66,10 @@ def test_printed_table_has_the_figures(tmp_path: Path) -> None:
         assert all(len(line) <= width for line in text.splitlines())
         for figure in ("91.00 ± 1.00", "93.00 ± 1.00", "+2.00", "-0.27 to +4.27", "0.94", "77,514", "2.95%", "1.60 M"):
             assert figure in text
-        assert "no difference found: the interval reaches from -0.27 to +4.27" in " ".join(text.split())
+        words = " ".join(text.split())
+        assert "undecided: 426 more seeds per variant would settle ±0.2. Detectable with these seeds: 3.07." in words
+        assert "correlate by +1.00 over 3 shared seeds: every seed differs by the same." in words
+        assert "0.0705" in text  # Welch's p: t = 2 / sqrt(2 / 3) with 4 degrees of freedom
         assert "…" not in text
     assert printed(rows, 200).count("variant") < printed(rows, 80).count("variant")  # one table, two tables
 
@@ -75,15 +78,63 @@ def test_one_seed_prints_no_interval_and_says_so(tmp_path: Path) -> None:
     rows = tables.comparison(write_runs(tmp_path, seeds=[0]))
     text = printed(rows)
     assert " to " not in "".join(line for line in text.splitlines() if line.strip().startswith("R8"))
-    assert "one seed each: nothing can be said about chance" in text
+    assert "one seed: nothing can be said about chance" in text
     assert "±" not in text
     assert "P(A > B) is" not in text
 
 
-def test_several_comparisons_are_said_to_stand_alone(tmp_path: Path) -> None:
+def test_several_comparisons_are_corrected(tmp_path: Path) -> None:
     rows = tables.comparison(write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR]))
-    assert len(verdicts(rows)) == 2
+    assert len(findings(rows)) == 2
     assert any("Each interval stands for itself" in line for line in remarks(rows))
+    ordered = sorted((row.p, row.holm_p) for row in rows if row.p is not None and row.holm_p is not None)
+    assert ordered[0][1] == pytest.approx(min(1, 2 * ordered[0][0]))
+    narrow, wide = printed(rows), printed(rows, 250)
+    assert "Holm p" in narrow
+    assert "detectable" not in narrow.split("─")[0]
+    assert narrow.split("─")[0].split().count("p") == 1
+    for column in ("Holm p", "detectable", " p "):
+        assert column in wide.split("─")[0]
+    for row in rows[1:]:
+        assert probability(row.holm_p) in narrow
+        assert probability(row.p) in wide
+        assert f"{row.detectable:.2f}" in wide
+    assert all(len(line) <= 80 for line in narrow.splitlines())
+
+
+def test_one_comparison_needs_no_correction(tmp_path: Path) -> None:
+    rows = tables.comparison(worked_example(tmp_path))
+    assert rows[1].p == rows[1].holm_p
+    assert "Holm" not in printed(rows, 250)
+
+
+def test_the_margin_is_the_callers(tmp_path: Path) -> None:
+    rows = tables.comparison(worked_example(tmp_path), margin=10)
+    assert rows[1].verdict is not None
+    assert rows[1].verdict.words == "no difference larger than 10"
+
+
+def test_pairing_by_seed_is_printed_beside_welchs(tmp_path: Path) -> None:
+    tops = {BASELINE: (90.0, 91.0, 92.0, 93.0), WITH_SR: (90.4, 91.6, 92.5, 93.5)}
+    runs = [write_run(tmp_path, name, seed, test_top1=tops[name][seed]) for name in tops for seed in range(4)]
+    (line,) = pairings(tables.comparison(runs))
+    # Differences 0.4, 0.6, 0.5, 0.5: mean 0.5, deviation 0.0816, t(0.975, 3) = 3.182.
+    assert line.startswith(f"{WITH_SR} and {BASELINE} correlate by +1.00 over 4 shared seeds (95% interval +")
+    assert "paired, the interval of the difference is +0.37 to +0.63, p = 0.0012." in line
+    assert line.endswith("Seeds go together: the paired test is the sharper one.")
+    tops[WITH_SR] = tops[WITH_SR][::-1]
+    runs = [write_run(tmp_path / "b", name, seed, test_top1=tops[name][seed]) for name in tops for seed in range(4)]
+    assert "That seeds go together is not shown." in pairings(tables.comparison(runs))[0]
+    apart = [write_run(tmp_path / "c", name, seed + 10 * (name == WITH_SR)) for name in tops for seed in range(4)]
+    assert pairings(tables.comparison(apart)) == []
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(None, "-"), (0.00021, "<0.001"), (0.00216, "0.0022"), (0.0496, "0.0496"), (0.232, "0.232"), (1.0, "1.000")],
+)
+def test_p_values(p: float | None, text: str) -> None:
+    assert probability(p) == text
 
 
 def test_unequal_seeds_are_said(tmp_path: Path) -> None:
@@ -125,6 +176,26 @@ def test_csv_round_trip(tmp_path: Path) -> None:
         assert (line["device"], line["torch"]) == ("CPU Example 9000", "2.15.0")
     assert lines[0]["flops_per_image"] == ""
     assert lines[1]["flops_per_image"] == "1605000"
+
+
+def test_csv_of_the_comparison(tmp_path: Path) -> None:
+    rows = tables.comparison(write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR], seeds=range(5)))
+    tables.write_comparison(tmp_path / "comparison.csv", rows)
+    with (tmp_path / "comparison.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["variant"] for line in lines] == [BASELINE, "R8 + SE", WITH_SR]
+    assert set(lines[0].values()) == {BASELINE, "5", str(rows[0].mean), str(rows[0].std), ""}
+    for line, row in zip(lines[1:], rows[1:], strict=True):
+        assert row.difference is not None
+        assert row.pairing is not None
+        assert row.pairing.estimate is not None
+        for name in ("difference", "low", "high", "p", "holm_p", "detectable", "correlation", "paired_p", "paired_low"):
+            assert line[name] != ""
+        assert float(line["difference"]) == row.difference.mean
+        assert float(line["low"]) == row.difference.low
+        assert float(line["holm_p"]) == row.holm_p
+        assert float(line["paired_p"]) == row.pairing.estimate.p
+        assert "undecided" in line["verdict"]
 
 
 def test_plan(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
-from srblock.analysis.statistics import Difference, Summary, difference, signed, summarize, verdict
+from srblock.analysis.equivalence import MARGIN
+from srblock.analysis.pairing import Pairing, pairing
+from srblock.analysis.power import smallest_detectable
+from srblock.analysis.statistics import Difference, Summary, difference, signed, summarize
+from srblock.analysis.verdicts import Verdict, verdicts
 from srblock.experiments.records import Run
 
 
@@ -20,6 +24,8 @@ class Row:
         seeds, values: every seed and its test top-1.
         test_top1, last_test_top1, validation_top1: over the seeds; `last_` is of the last epoch.
         difference: to the baseline; None for the baseline itself, and where no seed of it finished.
+        pairing: the same seed by seed; None with fewer than two seeds in common.
+        verdict: what the difference amounts to, judged together with all others of the comparison.
         overhead_percent: parameters of the SR blocks over those of the network without them.
         train_ms_per_image, eval_ms_per_image: medians over the seeds, None where no run recorded them.
     """
@@ -32,6 +38,8 @@ class Row:
     last_test_top1: Summary
     validation_top1: Summary
     difference: Difference | None
+    pairing: Pairing | None
+    verdict: Verdict | None
     parameters: int
     overhead_percent: float
     flops_per_image: int | None
@@ -53,32 +61,80 @@ class Row:
         """Standard deviation of the test top-1 over the seeds (ddof = 1); None for one seed."""
         return self.test_top1.std
 
+    @property
+    def p(self) -> float | None:
+        """Welch's two-sided p-value, for this comparison alone; None without a test."""
+        return None if self.verdict is None else self.verdict.p
 
-def comparison(runs: Sequence[Run], variants: Sequence[str] | None = None) -> list[Row]:
+    @property
+    def holm_p(self) -> float | None:
+        """The p-value after Holm's correction over the comparison; None without a test."""
+        return None if self.verdict is None else self.verdict.holm_p
+
+    @property
+    def detectable(self) -> float | None:
+        """Smallest true difference that Welch's test of these seeds finds with power 0.8; None without a test."""
+        found = self.difference
+        if found is None or found.estimate is None or found.baseline.std is None or found.ours.std is None:
+            return None
+        return smallest_detectable(found.baseline.std, found.ours.std, found.n_baseline, found.n)
+
+
+def comparison(runs: Sequence[Run], variants: Sequence[str] | None = None, *, margin: float = MARGIN) -> list[Row]:
     """Summarize runs by variant, each against the first.
 
     Args:
         variants: their order, the baseline first; in the order of the runs if not given. A variant without a finished
             run has no row; if it is the baseline, the others have no difference.
+        margin: percentage points that count as no difference.
 
-    Raises: ValueError if the runs differ in data or recipe, or one is there twice: they could not be compared.
+    Raises: ValueError if the runs differ in data or recipe, or one is there twice: they could not be compared; or if
+        the margin is not above 0.
     """
     by_variant: dict[str, list[Run]] = {variant: [] for variant in variants or ()}
     for run in runs:
         by_variant.setdefault(str(run.variant), []).append(run)
     _check_comparable(runs)
     baseline = next(iter(by_variant), "")
-    against = [run.test_top1 for run in by_variant.get(baseline, ())]
-    return [_row(variant, baseline, against, found) for variant, found in by_variant.items() if found]
+    rows = [_row(variant, baseline, by_variant[baseline], found) for variant, found in by_variant.items() if found]
+    judged = iter(verdicts([row.difference for row in rows if row.difference is not None], margin))
+    return [row if row.difference is None else replace(row, verdict=next(judged)) for row in rows]
 
 
-def verdicts(rows: Sequence[Row]) -> list[str]:
-    """Say of each difference what it amounts to."""
+def findings(rows: Sequence[Row]) -> list[str]:
+    """Say of each difference what it amounts to, and what was to be seen with these seeds."""
+    lines = []
+    for row in rows:
+        if row.verdict is None:
+            continue
+        line = f"{row.variant} against {row.baseline}: {row.verdict.words}."
+        if row.detectable is not None:
+            line += f" Detectable with these seeds: {row.detectable:.2f}."
+        lines.append(line)
+    return lines
+
+
+def pairings(rows: Sequence[Row]) -> list[str]:
+    """Say of each comparison whether runs of the same seed go together, and what the paired test would give."""
     return [
-        f"{row.variant} against {row.baseline}: {verdict(row.difference)}."
+        f"{row.variant} and {row.baseline} {_pairing(row.pairing)}"
         for row in rows
-        if row.difference is not None
+        if row.pairing is not None and row.pairing.correlation is not None
     ]
+
+
+def _pairing(found: Pairing) -> str:
+    """Print a pairing, without the names of its sides."""
+    text = f"correlate by {signed(found.correlation or 0)} over {found.n} shared seeds"
+    if found.low is not None and found.high is not None:
+        text += f" (95% interval {signed(found.low)} to {signed(found.high)})"
+    if found.estimate is None:
+        return f"{text}: every seed differs by the same."
+    low, high = found.estimate.interval()
+    text += f"; paired, the interval of the difference is {signed(low)} to {signed(high)}, {p_equals(found.estimate.p)}"
+    if found.helps:
+        return f"{text}. Seeds go together: the paired test is the sharper one."
+    return f"{text}. That seeds go together is not shown."
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
@@ -91,8 +147,11 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     if len({row.n for row in rows}) > 1:
         counts = ", ".join(f"{row.variant} {row.n}" for row in rows)
         lines.append(f"Not all have the same number of finished seeds: {counts}.")
-    if sum(interval(row) != "-" for row in rows) > 1:
-        lines.append("Each interval stands for itself: among several comparisons a chance finding is likelier than 5%.")
+    if corrected(rows):
+        lines.append(
+            "Each interval stands for itself: among several comparisons a chance finding is likelier than 5%. "
+            "Verdicts follow the p-values after Holm's correction, which counts them all."
+        )
     return lines
 
 
@@ -104,10 +163,17 @@ def legend(rows: Sequence[Row]) -> list[str]:
     if any(row.difference is not None for row in rows):
         lines[0] += f" The difference is to {rows[0].baseline}, in percentage points."
     if any(interval(row) != "-" for row in rows):
-        lines[0] += " Its interval is Welch's, for unequal variances."
+        lines[0] += " Its interval and p are Welch's, for unequal variances."
     if any(p_greater(row) != "-" for row in rows):
         lines[0] += " P(A > B) is the share of seed pairs in which the variant beats it, ties count half."
+    if any(row.detectable is not None for row in rows):
+        lines[0] += " A true difference as large as the detectable one is found four times in five."
     return lines
+
+
+def corrected(rows: Sequence[Row]) -> bool:
+    """Tell whether more than one comparison was tested, so that Holm's correction changes something."""
+    return sum(row.p is not None for row in rows) > 1
 
 
 def interval(row: Row) -> str:
@@ -119,9 +185,27 @@ def interval(row: Row) -> str:
 
 def p_greater(row: Row) -> str:
     """Print a row's P(A > B); of one seed each it would be certainty from a single pair, so a dash."""
-    if row.difference is None or row.difference.n == row.difference.n_baseline == 1:
+    found = row.difference
+    if found is None or found.p_greater is None or found.n == found.n_baseline == 1:
         return "-"
-    return f"{row.difference.p_greater:.2f}"
+    return f"{found.p_greater:.2f}"
+
+
+def probability(p: float | None) -> str:
+    """Print a p-value with the digits that count; a dash where there is none."""
+    if p is None:
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.4f}" if p < 0.1 else f"{p:.3f}"
+
+
+def p_equals(p: float) -> str:
+    """Print a p-value with its letter: p = 0.0123, p < 0.001."""
+    return f"p = {probability(p)}".replace("= <", "< ")
+
+
+def points(value: float | None) -> str:
+    """Print percentage points without a sign; a dash where there are none."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:
@@ -137,7 +221,7 @@ def _check_comparable(runs: Sequence[Run]) -> None:
             raise ValueError(f"{variant} with seed {seed} is there twice; pass every run once")
 
 
-def _row(variant: str, baseline: str, against: Sequence[float], runs: Sequence[Run]) -> Row:
+def _row(variant: str, baseline: str, against: Sequence[Run], runs: Sequence[Run]) -> Row:
     def figures(name: str) -> list[float]:
         return [float(run.result[name]) for run in runs]
 
@@ -147,6 +231,7 @@ def _row(variant: str, baseline: str, against: Sequence[float], runs: Sequence[R
 
     values = figures("test_top1")
     first = runs[0].result
+    compared = variant != baseline and len(against) > 0
     return Row(
         variant=variant,
         baseline=baseline,
@@ -155,10 +240,16 @@ def _row(variant: str, baseline: str, against: Sequence[float], runs: Sequence[R
         test_top1=summarize(values),
         last_test_top1=summarize(figures("last_test_top1")),
         validation_top1=summarize(figures("validation_top1")),
-        difference=None if variant == baseline or not against else difference(against, values),
+        difference=difference([run.test_top1 for run in against], values) if compared else None,
+        pairing=pairing(_by_seed(against), _by_seed(runs)) if compared else None,
+        verdict=None,
         parameters=int(first["parameters"]),
         overhead_percent=float(first["overhead_percent"]),
         flops_per_image=first.get("flops_per_image"),
         train_ms_per_image=typical("train_ms_per_image"),
         eval_ms_per_image=typical("eval_ms_per_image"),
     )
+
+
+def _by_seed(runs: Sequence[Run]) -> dict[int, float]:
+    return {run.seed: run.test_top1 for run in runs}

@@ -12,13 +12,13 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from srblock.analysis.statistics import mean_interval, signed
+from srblock.analysis.statistics import Difference, mean_interval, signed
 from srblock.experiments.records import Run
 from srblock.report import figures, units
 from srblock.report.blocks import block_views, draw_both
-from srblock.report.comparison import Row, interval, legend, remarks
+from srblock.report.comparison import Row, interval, legend, p_equals, pairings, points, remarks
 from srblock.report.svg import SERIES
-from srblock.report.tables import ACCURACY, COST, Column
+from srblock.report.tables import COST, Column, accuracy
 from srblock.training.files import write_bytes
 
 LINES = {"-": "solid", "--": "dashed", ":": "dotted"}
@@ -65,30 +65,23 @@ def typeset(text: str) -> str:
 
 def answer(row: Row, baseline: Row) -> Answer:
     """Say what a variant's figures against the baseline come to."""
-    found = row.difference
+    found, verdict = row.difference, row.verdict
     assert found is not None
+    assert verdict is not None
     evidence = (
         f"{row.mean:.2f}% of the test images right against {baseline.mean:.2f}%: {signed(found.mean)} percentage points"
     )
-    if found.low is None or found.high is None:
-        if min(found.n, found.n_baseline) == 1:
-            headline = f"Nothing can be said yet about {row.variant} against {baseline.variant}"
-            evidence += ", from one seed each" if found.n == found.n_baseline else ", with one seed on one side"
-            evidence += ". Another seed may turn it around; run with --seeds 3 or more to learn how far seeds differ."
-        else:
-            headline = f"No interval for {row.variant} against {baseline.variant}"
-            evidence += ". Every seed of either gave the same value, so there is no spread to measure it against."
+    if found.estimate is None:
+        evidence += ", from one seed each." if found.n == found.n_baseline == 1 else f" ({_seeds(found)})."
     else:
-        evidence += f", 95% interval {interval(row)} ({_seeds(found.n, found.n_baseline)})."
-        if found.low > 0:
-            headline = f"{row.variant} does better than {baseline.variant}"
-        elif found.high < 0:
-            headline = f"{row.variant} does worse than {baseline.variant}"
-        else:
-            headline = f"No difference found between {row.variant} and {baseline.variant}"
-            evidence += " Any true difference in that range fits these runs; more seeds narrow it."
-    short = signed(found.mean) + ("" if found.low is None else f", {interval(row)}")
-    return Answer(headline, short, evidence, _cost(row, baseline))
+        holm = ", after Holm's correction" if verdict.comparisons > 1 else ""
+        assert verdict.holm_p is not None
+        evidence += f", 95% interval {interval(row)}, {p_equals(verdict.holm_p)}{holm} ({_seeds(found)})."
+    evidence = f"{evidence} {verdict.advice}".rstrip()
+    if row.detectable is not None:
+        evidence += f" These seeds find a true difference of {points(row.detectable)} four times in five."
+    short = f"{signed(found.mean)}, {interval(row)}" if found.estimate is not None else signed(found.mean)
+    return Answer(verdict.headline(row.variant, baseline.variant), short, evidence, _cost(row, baseline))
 
 
 def _cost(row: Row, baseline: Row) -> str:
@@ -104,8 +97,10 @@ def _cost(row: Row, baseline: Row) -> str:
     return f"{text}."
 
 
-def _seeds(n: int, n_baseline: int) -> str:
-    return f"{n} seeds each" if n == n_baseline else f"{n} seeds against {n_baseline}"
+def _seeds(found: Difference) -> str:
+    if found.n == found.n_baseline:
+        return f"{found.n} seeds each"
+    return f"{found.n} {'seed' if found.n == 1 else 'seeds'} against {found.n_baseline}"
 
 
 def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str, Any]:
@@ -123,9 +118,10 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "seeds_each": sorted({row.n for row in rows}),
         "answers": [answer(row, rows[0]) for row in rows if row.difference is not None],
         "rows": rows,
-        "tables": [_cells(rows, columns) for columns in (ACCURACY, COST)],
+        "tables": [_cells(rows, columns) for columns in (accuracy(rows), COST)],
         "legend": legend(rows),
         "remarks": remarks(rows),
+        "pairings": pairings(rows),
         "series": [(LINES[figures.dashes(i)], i % len(SERIES), row.variant) for i, row in enumerate(rows)],
         "seeds_figure": draw_both(lambda name, width: figures.seeds(rows, name, width), "seeds"),
         "curves_figure": draw_both(lambda name, width: figures.learning_curves(groups, name, width), "curves"),

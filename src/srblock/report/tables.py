@@ -19,7 +19,19 @@ from srblock.analysis.statistics import signed
 from srblock.block import parameter_count
 from srblock.experiments.records import Run
 from srblock.report import units
-from srblock.report.comparison import Row, comparison, interval, legend, p_greater, remarks, verdicts
+from srblock.report.comparison import (
+    Row,
+    comparison,
+    corrected,
+    findings,
+    interval,
+    legend,
+    p_greater,
+    pairings,
+    points,
+    probability,
+    remarks,
+)
 from srblock.training.files import write_bytes
 
 if TYPE_CHECKING:
@@ -37,6 +49,7 @@ __all__ = [
     "print_plan",
     "print_stages",
     "print_table",
+    "write_comparison",
     "write_csv",
 ]
 
@@ -54,6 +67,10 @@ CSV_FIGURES = (
     "eval_ms_per_image",
     "wall_s",
 )
+COMPARISON_FIGURES = (
+    "variant", "baseline", "n", "n_baseline", "mean", "std", "difference", "low", "high", "p", "holm_p", "p_greater",
+    "detectable", "correlation", "paired_low", "paired_high", "paired_p", "verdict",
+)  # fmt: skip
 CSV_ENVIRONMENT = ("device", "threads", "torch", "commit")
 
 
@@ -79,12 +96,13 @@ class PlanRow:
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """Print a comparison: as one table where it fits, as two (accuracy, cost) on narrow screens."""
-    one = _table(rows, (*ACCURACY, *COST))
+    """Print a comparison: as one table where it fits, as two (accuracy, cost) with fewer columns on narrow screens."""
+    one = _table(rows, (*accuracy(rows), *COST))
     wide = console.measure(one, options=console.options.update(max_width=1000)).maximum <= console.width
-    for table in [one] if wide else [_table(rows, ACCURACY), _table(rows, COST)] if rows else []:
+    narrow = [_table(rows, accuracy(rows, narrow=True)), _table(rows, COST)] if rows else []
+    for table in [one] if wide else narrow:
         console.print(table)
-    for line in (*legend(rows), *verdicts(rows), *remarks(rows)):
+    for line in (*legend(rows), *findings(rows), *pairings(rows), *remarks(rows)):
         console.print(line, markup=False, highlight=False)
 
 
@@ -111,14 +129,39 @@ def write_csv(path: Path, runs: Sequence[Run]) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
+def write_comparison(path: Path, rows: Sequence[Row]) -> None:
+    """Write one line for every variant: its differences, tests and verdict; what there is not stays empty.
+
+    Raises: OSError if the file cannot be written; an older one stays whole.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COMPARISON_FIGURES, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        line: dict[str, object] = {"variant": row.variant, "baseline": row.baseline, "n": row.n}
+        line |= {"mean": row.mean, "std": row.std, "p": row.p, "holm_p": row.holm_p, "detectable": row.detectable}
+        if row.difference is not None:
+            line |= {name: getattr(row.difference, name) for name in ("n_baseline", "low", "high", "p_greater")}
+            line["difference"] = row.difference.mean
+        if row.pairing is not None:
+            line["correlation"] = row.pairing.correlation
+            if row.pairing.estimate is not None:
+                line["paired_low"], line["paired_high"] = row.pairing.estimate.interval()
+                line["paired_p"] = row.pairing.estimate.p
+        line["verdict"] = None if row.verdict is None else row.verdict.words
+        writer.writerow(line)
+    write_bytes(path, text.getvalue().encode())
+
+
 Column = tuple[str, Callable[[Row], str]]
-ACCURACY: tuple[Column, ...] = (
-    ("n", lambda row: str(row.n)),
-    ("test top-1", lambda row: units.mean_and_std(row.mean, row.std)),
-    ("difference", lambda row: "-" if row.difference is None else signed(row.difference.mean)),
-    ("95% interval", interval),
-    ("P(A > B)", p_greater),
-)
+N: Column = ("n", lambda row: str(row.n))
+TOP1: Column = ("test top-1", lambda row: units.mean_and_std(row.mean, row.std))
+DIFFERENCE: Column = ("difference", lambda row: "-" if row.difference is None else signed(row.difference.mean))
+INTERVAL: Column = ("95% interval", interval)
+P: Column = ("p", lambda row: probability(row.p))
+HOLM_P: Column = ("Holm p", lambda row: probability(row.holm_p))
+P_GREATER: Column = ("P(A > B)", p_greater)
+DETECTABLE: Column = ("detectable", lambda row: points(row.detectable))
 COST: tuple[Column, ...] = (
     ("parameters", lambda row: units.count(row.parameters)),
     ("overhead", lambda row: f"{row.overhead_percent:.2f}%"),
@@ -126,6 +169,14 @@ COST: tuple[Column, ...] = (
     ("train ms\nper image", lambda row: units.milliseconds(row.train_ms_per_image)),
     ("test ms\nper image", lambda row: units.milliseconds(row.eval_ms_per_image)),
 )
+
+
+def accuracy(rows: Sequence[Row], *, narrow: bool = False) -> tuple[Column, ...]:
+    """Choose the columns of accuracy; p is corrected where there are several comparisons, shown both ways if wide."""
+    if narrow:
+        return N, TOP1, ("diff.", DIFFERENCE[1]), INTERVAL, HOLM_P if corrected(rows) else P, P_GREATER
+    both = (P, HOLM_P) if corrected(rows) else (P,)
+    return N, TOP1, DIFFERENCE, INTERVAL, *both, P_GREATER, DETECTABLE
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:

@@ -1,0 +1,147 @@
+"""Verdicts: each kind of finding and its words, the correction over a table, the seeds that settle it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srblock.analysis.equivalence import tost_p
+from srblock.analysis.pairing import pairing
+from srblock.analysis.statistics import Difference, Summary, difference, difference_of_summaries
+from srblock.analysis.verdicts import Verdict, more_seeds, verdicts
+
+
+def compare(gain: float, std: float = 0.25, n: int = 5) -> Difference:
+    return difference_of_summaries(Summary(n, 70.0, std), Summary(n, 70.0 + gain, std))
+
+
+def judge(gain: float, std: float = 0.25, n: int = 5) -> Verdict:
+    return verdicts([compare(gain, std, n)])[0]
+
+
+@pytest.mark.parametrize(
+    ("gain", "std", "n", "words", "headline"),
+    [
+        (1.0, 0.25, 5, "better", "B does better than A"),
+        (-1.0, 0.25, 5, "worse", "B does worse than A"),
+        (0.1, 0.05, 30, "better, but by less than 0.2", "B does better than A, but by less than 0.2"),
+        (-0.1, 0.05, 30, "worse, but by less than 0.2", "B does worse than A, but by less than 0.2"),
+        (0.01, 0.05, 5, "no difference larger than 0.2", "No difference larger than 0.2 between B and A"),
+        (0.1, 0.25, 5, "undecided: 23 more seeds per variant would settle ±0.2", "Undecided between B and A"),
+    ],
+)
+def test_words(gain: float, std: float, n: int, words: str, headline: str) -> None:
+    found = judge(gain, std, n)
+    assert found.words == words
+    assert found.headline("B", "A") == headline
+    assert (found.more_seeds is None) == (found.finding != "undecided")
+
+
+def test_a_finding_may_be_large_though_its_interval_reaches_below_the_margin() -> None:
+    assert judge(0.5).words == "better"
+    assert not judge(0.5).small
+
+
+def test_without_a_test_it_says_why() -> None:
+    one, other, flat = verdicts(
+        [difference([90.0], [95.0]), difference([90.0], [95.0, 96.0]), difference([90.0, 90.0], [95.0, 95.0])]
+    )
+    for found in (one, other):
+        assert found.words == "one seed: nothing can be said about chance"
+        assert found.headline("B", "A") == "Nothing can be said yet about B against A"
+        assert "run with --seeds 5 or more" in found.advice
+    assert flat.words.startswith("every seed of either gave the same value: there is no spread")
+    assert flat.headline("B", "A") == "No test is possible of B against A"
+    assert flat.advice.startswith("Every seed of either gave the same value")
+    assert {found.p for found in (one, other, flat)} == {None}
+
+
+def test_the_table_is_corrected_and_the_words_say_so() -> None:
+    alone = judge(0.4)
+    assert alone.words == "better"
+    assert alone.p == alone.holm_p == pytest.approx(0.0353, abs=1e-4)
+    first, second, untested = verdicts([compare(0.4), compare(0.1), difference([1.0], [2.0])])
+    assert first.finding == "undecided"
+    assert first.holm_p == pytest.approx(2 * alone.p)  # what has no test does not count
+    assert first.words.endswith("±0.2 (p = 0.0353 counts alone, 0.0705 after Holm's correction does not)")
+    assert "counts alone" not in second.words
+    assert untested.finding == "one seed"
+    # A table of two needs more seeds than a comparison alone, the same for both: they have the same spread.
+    assert first.more_seeds == second.more_seeds
+    assert second.more_seeds is not None
+    assert second.more_seeds > (judge(0.1).more_seeds or 0)
+
+
+def test_equivalence_is_corrected_too() -> None:
+    estimate = compare(0.1, 0.085).estimate
+    assert estimate is not None
+    assert 0.025 < tost_p(estimate) < 0.05
+    assert judge(0.1, 0.085).finding == "no difference"
+    assert [found.finding for found in verdicts([compare(0.1, 0.085)] * 2)] == ["undecided"] * 2
+
+
+def test_enough_seeds_and_yet_undecided() -> None:
+    found = judge(0.11, 0.25, 40)
+    assert found.more_seeds == 0
+    assert found.words == "undecided: enough seeds to settle ±0.2 four times in five, but not here"
+    assert found.advice == "Enough seeds to settle ±0.2 four times in five, but not here."
+
+
+def test_one_more_seed_is_singular() -> None:
+    found = Verdict("undecided", 0.1, 0.1, False, 0.2, 1, 1, 0.05)
+    assert found.words == "undecided: 1 more seed per variant would settle ±0.2"
+    assert found.advice == "1 more seed per variant would settle ±0.2."
+
+
+def test_margin_and_alpha_are_named() -> None:
+    (found,) = verdicts([compare(0.1)], margin=1.0)
+    assert found.words == "no difference larger than 1"
+    assert verdicts([compare(0.4)], alpha=0.01)[0].finding == "undecided"
+    with pytest.raises(ValueError, match="the margin must be above 0"):
+        verdicts([compare(0.1)], margin=0)
+    with pytest.raises(ValueError, match="alpha must be between 0 and 1"):
+        verdicts([compare(0.1)], alpha=5)
+    assert verdicts([]) == []
+
+
+def test_the_paired_test_is_used_when_it_is_given() -> None:
+    baseline, ours = [70.0, 71.0, 72.0, 73.0], [70.5, 71.6, 72.4, 73.5]
+    paired = pairing(dict(enumerate(baseline)), dict(enumerate(ours)))
+    assert paired is not None
+    assert verdicts([difference(baseline, ours)])[0].finding == "undecided"
+    assert verdicts([paired])[0].finding == "better"
+
+
+@pytest.mark.parametrize(("std", "n"), [(0.25, 5), (0.1, 3), (0.7, 5)])
+def test_the_seeds_it_asks_for_do_settle_it(std: float, n: int) -> None:
+    """Whatever the truth, none or the margin, four in five tables of that size get a verdict."""
+    total = n + more_seeds(compare(0.1, std, n))
+    random = np.random.default_rng(2410)
+    for truth, findings in ((0.0, ("no difference",)), (0.2, ("better",))):
+        found = []
+        for _ in range(300):
+            sides = (random.normal(mean, std, total) for mean in (70, 70 + truth))
+            summaries = (Summary(total, float(side.mean()), float(side.std(ddof=1))) for side in sides)
+            found.append(verdicts([difference_of_summaries(*summaries)])[0])
+        settled = sum(one.finding in findings or one.small for one in found) / 300
+        assert settled >= 0.75
+
+
+def test_nothing_can_be_planned_without_spread() -> None:
+    with pytest.raises(ValueError, match="nothing can be planned"):
+        more_seeds(difference([70.0, 70.0], [71.0, 71.0]))
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0.01, 0.5), st.integers(2, 30)), min_size=1, max_size=5))
+def test_verdicts_agree_with_their_figures(some: list[tuple[float, float, int]]) -> None:
+    found = verdicts([compare(*one) for one in some])
+    for (gain, _, _), one in zip(some, found, strict=True):
+        assert one.p is not None
+        assert one.holm_p is not None
+        assert one.holm_p >= one.p
+        assert (one.finding in ("better", "worse")) == (one.holm_p < 0.05)
+        if one.finding in ("better", "worse"):
+            assert (gain > 0) == (one.finding == "better")
+        assert one.comparisons == len(some)
