@@ -45,6 +45,7 @@ __all__ = [
     "PlanRow",
     "Row",
     "comparison",
+    "empty_table",
     "print_overhead",
     "print_plan",
     "print_stages",
@@ -180,13 +181,13 @@ def accuracy(rows: Sequence[Row], *, narrow: bool = False) -> tuple[Column, ...]
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
-    table = _empty("variant", *(name for name, _ in columns))
+    table = empty_table("variant", *(name for name, _ in columns))
     for row in rows:
         table.add_row(Text(row.variant), *(cell(row) for _, cell in columns))
     return table
 
 
-def _empty(first: str, *others: str) -> Table:
+def empty_table(first: str, *others: str) -> Table:
     """Return a table with a text column that may fold, and number columns that do not."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column(first, overflow="fold", min_width=12)
@@ -206,7 +207,9 @@ def print_plan(rows: Sequence[PlanRow], study: Study, device: torch.device, cons
         markup=False,
         highlight=False,
     )
-    table = _empty("variant", "parameters", "overhead", "FLOPs/\nimage", "ms per\nimage", "runs\nleft", "time\nleft")
+    table = empty_table(
+        "variant", "parameters", "overhead", "FLOPs/\nimage", "ms per\nimage", "runs\nleft", "time\nleft"
+    )
     for row in rows:
         table.add_row(
             Text(row.variant),
@@ -236,7 +239,7 @@ def print_plan(rows: Sequence[PlanRow], study: Study, device: torch.device, cons
 
 def print_stages(stages: Sequence[Stage], console: Console) -> None:
     """Print where a block can go, and what one with P = 10 and U = 8 would add there (Eq. 1)."""
-    table = _empty("after", "stage", "channels", "map", "SR(P=10, U=8) adds")
+    table = empty_table("after", "stage", "channels", "map", "SR(P=10, U=8) adds")
     for stage in stages:
         table.add_row(
             Text(stage.name),
@@ -250,7 +253,7 @@ def print_stages(stages: Sequence[Stage], console: Console) -> None:
 
 def print_overhead(rows: Sequence[OverheadRow], console: Console) -> None:
     """Print the paper's overheads beside Eq. (1) and the built networks, and below what is known of the misfits."""
-    table = _empty("row", "table", "paper", "Eq. (1)", "built", "match")
+    table = empty_table("row", "table", "paper", "Eq. (1)", "built", "match")
     for row in rows:
         table.add_row(
             Text(row.row),
