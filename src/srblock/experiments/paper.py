@@ -95,6 +95,11 @@ class PaperRow:
         return SR(stage=self.stage, blocks=self.blocks, hidden=self.hidden)
 
     @property
+    def seeds(self) -> int:
+        """Over how many seeds the paper took mean and std (Sec. IV)."""
+        return 4 if self.data == "imagenet" else 5
+
+    @property
     def label(self) -> str:
         """The row's name with its M and P."""
         return self.model if self.stage is None else f"{self.model} (M={self.stage}, P={self.blocks})"

@@ -1,0 +1,8 @@
+"""The command line: parse, call, print. Joins study, statistics and report."""
+
+from srblock.cli.app import app, main
+from srblock.cli.training import compare, evaluate, reproduce, sweep, train  # isort: split
+
+from srblock.cli.looking import overhead, stages  # commands are listed in the order of these imports
+
+__all__ = ["app", "compare", "evaluate", "main", "overhead", "reproduce", "stages", "sweep", "train"]

@@ -1,0 +1,145 @@
+"""From options to runs: load the data, make the study, print its plan, run it, write what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from srblock.cli.app import command_line, console
+
+if TYPE_CHECKING:
+    import torch
+
+    from srblock.cli.options import StudyOptions, WorkOptions
+    from srblock.experiments.notation import Variant
+    from srblock.experiments.records import Run
+    from srblock.experiments.study import Study
+    from srblock.report.comparison import Row
+
+MEASURED = 4  # variants; of more, one of each network is measured and the others' times follow their operations
+
+
+def make_study(
+    variants: Sequence[Variant], seeds: Iterable[int], options: StudyOptions, default_data: str = "digits"
+) -> tuple[Study, torch.device]:
+    """Load the data and resolve the recipe.
+
+    Raises: ValueError for options that do not fit together, or a variant named twice.
+    """
+    from srblock.data import load
+    from srblock.experiments.study import Study, recipe_for
+    from srblock.report.progress import LoadProgress
+    from srblock.training import runtime
+
+    for index, variant in enumerate(variants):
+        if variant in variants[:index]:
+            raise ValueError(f"{variant} is named twice; name each variant once")
+    weights = options.weights
+    if options.pretrained and weights is not None:
+        raise ValueError("--pretrained and --weights both say where to start; give one of them")
+    if weights is not None and not weights.is_file():
+        raise ValueError(f"--weights: there is no file {weights}")
+    source = default_data if options.data is None else options.data
+    device = runtime.pick_device(options.device)
+    with LoadProgress(console()) as progress:
+        images = load(source, image_size=options.image_size, progress=progress)
+    recipe = recipe_for(images, device, options.recipe, **options.changes())
+    study = Study(
+        tuple(variants), tuple(seeds), images, _lasting(source), recipe, options.image_size, options.pretrained, weights
+    )
+    return study, device
+
+
+def _lasting(source: str) -> str:
+    """Make the path in a data specification hold from any folder, for `srblock evaluate` later."""
+    from srblock.data.sources import SOURCES
+
+    name, colon, path = source.partition(":")
+    if name in SOURCES:
+        return f"{name}:{Path(path).expanduser().resolve()}" if colon else source
+    return str(Path(source).expanduser().resolve())
+
+
+def print_plan(study: Study, out: Path, device: torch.device) -> None:
+    """Print what the study is about to do, with the time left from a few measured steps."""
+    from srblock.analysis.cost import cost
+    from srblock.experiments.records import epochs_done, finished
+    from srblock.experiments.study import measure_ms_per_image
+    from srblock.report import tables
+
+    rows = []
+    measured: dict[str, tuple[float, int]] = {}  # by network: ms per image, operations
+    for variant in study.variants:
+        size = cost(study.build(variant, study.seeds[0]), (study.data.channels, *study.data.size))
+        folders = [out / "runs" / run.name for run in study.runs() if run.variant == variant]
+        started = {folder: epochs_done(folder) for folder in folders if not finished(folder)}
+        ms_per_image = None
+        if started:
+            if len(study.variants) <= MEASURED or variant.network not in measured:
+                measured[variant.network] = measure_ms_per_image(study, variant, device), size.flops_per_image
+            ms, operations = measured[variant.network]
+            ms_per_image = ms * size.flops_per_image / operations
+        images = len(study.data.train_labels) * (study.recipe.epochs * len(started) - sum(started.values()))
+        rows.append(
+            tables.PlanRow(
+                variant=str(variant),
+                parameters=size.parameters,
+                overhead_percent=size.overhead_percent,
+                flops_per_image=size.flops_per_image,
+                ms_per_image=ms_per_image,
+                done=len(study.seeds) - len(started),
+                partial=sum(done > 0 for done in started.values()),
+                todo=sum(done == 0 for done in started.values()),
+                seconds_left=1e-3 * (ms_per_image or 0.0) * images,
+            )
+        )
+    tables.print_plan(rows, study, device, console())
+
+
+def run(study: Study, out: Path, device: torch.device, work: WorkOptions | None = None) -> list[Run]:
+    """Run what is not finished yet and return the finished runs."""
+    from srblock.analysis.inspect import Inspect
+    from srblock.analysis.recall import memory_probe
+    from srblock.experiments.execute import run_study
+    from srblock.report.progress import RunProgress
+
+    inspect = Inspect(len(study.data.classes), (study.data.channels, *study.data.size))
+    executor, workers = ("local", 1) if work is None else (work.executor, work.workers)
+    with RunProgress(study, console()) as progress:
+        return run_study(
+            study, out, device=device, progress=progress, probe=memory_probe, inspect=inspect,
+            executor=executor, workers=workers,
+        )  # fmt: skip
+
+
+def folder_name(kind: str, study: Study) -> str:
+    """Name a report's folder after what is compared, whatever the number of seeds."""
+    weights = study.runs()[0].weights
+    identity = [str(variant) for variant in study.variants], study.recipe.identity, study.data.fingerprint, weights
+    return f"{kind}-{study.data.name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:6]}"
+
+
+def write_reports(folder: Path, runs: Sequence[Run], rows: Sequence[Row], stem: str = "") -> list[tuple[str, Path]]:
+    """Write every seed and the page; return what each file is, and where."""
+    from srblock.report import html, tables
+
+    folder.mkdir(parents=True, exist_ok=True)
+    seeds, page = folder / f"{stem}results.csv", folder / f"{stem}report.html"
+    tables.write_csv(seeds, runs)
+    html.write_report(page, runs, rows, command=command_line())
+    return [("every seed", seeds), ("report", page)]
+
+
+def say_where(files: Sequence[tuple[str, Path]]) -> None:
+    """Print where files lie, a line each."""
+    width = max(len(name) for name, _ in files) + 1
+    for name, path in files:
+        console().print(f"{name + ':':{width}} {path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def note(text: Any) -> None:
+    """Print a sentence, wrapped at the console's width."""
+    console().print(text, markup=False, highlight=False)
