@@ -7,6 +7,7 @@ run's identity and the metrics of all finished epochs. No pickle.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from srblock.training.files import write_bytes
 
 FORMAT = "srblock-trainer-1"
+RARITY = 20  # a pause between two saves is at least so many times what the last one took
 Weights = dict[str, Tensor]
 
 
@@ -39,27 +41,63 @@ class TrainerState:
         return len(self.metrics)
 
 
-def save_trainer(
-    path: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainerState, device: torch.device
-) -> None:
-    """Write model, optimizer, random state and metrics atomically."""
-    tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
-    tensors |= {f"best/{key}": value for key, value in state.best.items()}
-    for index, parameter in enumerate(_parameters(optimizer)):
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum/{index}"] = buffer
-    tensors["rng/cpu"] = torch.get_rng_state()
-    if device.type == "cuda":
-        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
-    header = {"format": FORMAT, "run": run, "metrics": json.dumps(state.metrics, allow_nan=False)}
-    write_bytes(path, save({key: _plain(value) for key, value in tensors.items()}, header))
+@dataclass(frozen=True)
+class Saved:
+    """What a file written by `Saver` holds, on the CPU: weights, momentum, random state, where the run stood."""
+
+    path: Path
+    model: Weights
+    momentum: Weights
+    rng: Weights
+    state: TrainerState
 
 
-def load_trainer(
-    path: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> TrainerState:
-    """Restore what `save_trainer` wrote and return where the run stands.
+class Saver:
+    """Write model, optimizer, random state and metrics atomically, as often as it costs little time.
+
+    Args:
+        path: the file.
+        run: the run's identity, which `read_trainer` asks for.
+    """
+
+    def __init__(
+        self, path: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> None:
+        self._path, self._run, self._device = path, run, device
+        self._model, self._optimizer = model, optimizer
+        self._ended = self._took_s = 0.0
+        self._epoch: int | None = None  # at which this process saved last
+
+    def due(self) -> bool:
+        """Tell whether saving now keeps its share of the time under 1/RARITY: the pause was long enough."""
+        return self._epoch is None or time.monotonic() - self._ended >= RARITY * self._took_s
+
+    def save(self, state: TrainerState) -> None:
+        """Save, unless this state is saved already. Moves `state.best` to the CPU, where it stays for the next time.
+
+        Raises: OSError if the file cannot be written.
+        """
+        if self._epoch == state.epoch:
+            return
+        start = time.monotonic()
+        state.best = {key: value.cpu().contiguous() for key, value in state.best.items()}
+        tensors = {f"model/{key}": _plain(value) for key, value in self._model.state_dict().items()}
+        tensors |= {f"best/{key}": value for key, value in state.best.items()}
+        for index, parameter in enumerate(_parameters(self._optimizer)):
+            buffer = self._optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if buffer is not None:
+                tensors[f"momentum/{index}"] = _plain(buffer)
+        tensors["rng/cpu"] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            tensors["rng/cuda"] = torch.cuda.get_rng_state(self._device)
+        header = {"format": FORMAT, "run": self._run, "metrics": json.dumps(state.metrics, allow_nan=False)}
+        write_bytes(self._path, save(tensors, header))
+        self._epoch, self._ended = state.epoch, time.monotonic()
+        self._took_s = self._ended - start
+
+
+def read_trainer(path: Path, run: str) -> Saved:
+    """Read what `Saver` wrote.
 
     Raises: CheckpointError if the file is damaged, was not written by srblock, or belongs to another run.
     """
@@ -74,18 +112,26 @@ def load_trainer(
     for key, value in tensors.items():
         part, _, name = key.partition("/")
         parts[part][name] = value
+    state = TrainerState(json.loads(header["metrics"]), parts["best"])
+    return Saved(path, parts["model"], parts["momentum"], parts["rng"], state)
+
+
+def restore(saved: Saved, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Put weights, momentum and random state back.
+
+    Raises: CheckpointError if they do not fit the network.
+    """
     try:
-        model.load_state_dict(parts["model"])
+        model.load_state_dict(saved.model)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit the network: {error}") from error
+        raise CheckpointError(f"{saved.path} does not fit the network: {error}") from error
     for index, parameter in enumerate(_parameters(optimizer)):
-        if str(index) in parts["momentum"]:
-            buffer = torch.empty_like(parameter).copy_(parts["momentum"][str(index)])
+        if str(index) in saved.momentum:
+            buffer = torch.empty_like(parameter).copy_(saved.momentum[str(index)])
             optimizer.state[parameter]["momentum_buffer"] = buffer
-    torch.set_rng_state(parts["rng"]["cpu"])
-    if device.type == "cuda" and "cuda" in parts["rng"]:
-        torch.cuda.set_rng_state(parts["rng"]["cuda"], device)
-    return TrainerState(json.loads(header["metrics"]), parts["best"])
+    torch.set_rng_state(saved.rng["cpu"])
+    if device.type == "cuda" and "cuda" in saved.rng:
+        torch.cuda.set_rng_state(saved.rng["cuda"], device)
 
 
 def copy_weights(model: nn.Module) -> Weights:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from srblock.data import Loader
-from srblock.training import checkpoint, runtime
+from srblock.training import checkpoint, distributed, runtime
 from srblock.training.files import write_bytes
 from srblock.training.metrics import Meter, evaluate
 from srblock.training.recipe import Recipe
@@ -54,7 +55,12 @@ def train(
     """Train to the last epoch, going on from `directory` if it holds a started run, and test the selected epoch once.
 
     The epoch best on validation (the first of equals) is selected. Leaves its weights in the model and in
-    `directory/checkpoint.safetensors`; every epoch is a line of `directory/metrics.jsonl`.
+    `directory/checkpoint.safetensors`; every epoch is a line of `directory/metrics.jsonl`. The state to go on from is
+    saved after the first epoch and the last, when `on_epoch` raises, and in between as often as it costs little time:
+    at most about 5%. A run that goes on from an earlier epoch than the last one recorded repeats those after it.
+
+    Of several processes (see `distributed`) each calls this with the loaders of its own share; all get the result, and
+    process 0 alone touches the folder and calls `probe` and `on_epoch`.
 
     Args:
         run: the run's identity; a trainer state of another run is refused.
@@ -62,33 +68,48 @@ def train(
         probe: called after each validation; its figures are recorded with the epoch.
         on_epoch: called with each finished epoch's record, those of an earlier start included.
 
-    Raises: TrainingDiverged, naming the epoch; CheckpointError; OSError if the folder cannot be written.
+    Raises: TrainingDiverged, naming the epoch; CheckpointError; OSError if the folder cannot be written; ValueError
+    for a recipe that the device or the number of processes does not allow; distributed.Ended in the other processes
+    if process 0 raised.
     """
     runtime.place(model, recipe, device)
     optimizer = sgd(model, recipe, device)
-    step = Step(model, optimizer, recipe, device)
     state_file, history = directory / "trainer.safetensors", directory / "metrics.jsonl"
     torch.manual_seed(seed)
     state = checkpoint.TrainerState([], {})
-    if state_file.exists():
-        state = checkpoint.load_trainer(state_file, run, model, optimizer, device)
-    _write_history(history, state.metrics)
-    for record in state.metrics:
-        if on_epoch is not None:
-            on_epoch(record)
+    saved = distributed.from_first(lambda: checkpoint.read_trainer(state_file, run) if state_file.exists() else None)
+    if saved is not None:
+        checkpoint.restore(saved, model, optimizer, device)
+        state = saved.state
+    step = Step(distributed.wrap(model, recipe, device), optimizer, recipe, device)
+    saver = checkpoint.Saver(state_file, run, model, optimizer, device)
+
+    def tell(records: list[Record]) -> None:
+        _write_history(history, state.metrics)
+        for record in records:
+            if on_epoch is not None:
+                on_epoch(record)
+
+    def record_epoch() -> None:
+        if state.epoch == recipe.epochs or saver.due():
+            saver.save(state)
+        try:
+            tell(state.metrics[-1:])
+        except BaseException:  # a caller who stops here loses nothing
+            saver.save(state)
+            raise
+
+    distributed.from_first(lambda: tell(state.metrics))
     for epoch in range(state.epoch, recipe.epochs):
+        distributed.reseed(seed, epoch)
         record = _epoch(step, loaders, epoch)
         if probe is not None:
-            with torch.no_grad():
-                record["probe"] = probe(model)
+            record["probe"] = distributed.from_first(partial(_ask, probe, model))
             _check_finite(record["probe"], epoch, recipe)
         if epoch == 0 or record["validation_top1"] > max(past["validation_top1"] for past in state.metrics):
             state.best = checkpoint.copy_weights(model)
         state.metrics.append(record)
-        checkpoint.save_trainer(state_file, run, model, optimizer, state, device)
-        _write_history(history, state.metrics)
-        if on_epoch is not None:
-            on_epoch(record)
+        distributed.from_first(record_epoch)
     return _finish(model, loaders, recipe, state, directory, device)
 
 
@@ -107,8 +128,10 @@ def sgd(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.S
 def train_epoch(step: Step, loader: Loader, epoch: int, *, batches: int | None = None) -> Meter:
     """Train for one epoch (counted from 0), or its first `batches`, and return the sums over them."""
     step.start(epoch / (step.recipe.epochs - 1) if step.recipe.epochs > 1 else 1.0)
+    sizes = loader.batch_sizes()
     for number, (images, labels) in enumerate(islice(loader.epoch(epoch), batches)):
-        step(images, labels, learning_rate(step.recipe, epoch + number / len(loader)))
+        rate = learning_rate(step.recipe, epoch + number / len(sizes))
+        step(images, labels, rate, distributed.loss_scale(len(labels), sizes[number]))
     return step.meter
 
 
@@ -118,7 +141,9 @@ def _epoch(step: Step, loaders: Loaders, epoch: int) -> Record:
     loss, top1 = train_epoch(step, loaders.train, epoch).read()
     _check_finite({"training loss": loss}, epoch, recipe)
     trained = runtime.now(device)
-    validation_loss, validation_top1 = evaluate(step.inference, loaders.validation.epoch(0), recipe, device)
+    distributed.share_buffers(step.model)
+    network = distributed.unwrap(step.inference)
+    validation_loss, validation_top1 = evaluate(network, loaders.validation.epoch(0), recipe, device)
     _check_finite({"validation loss": validation_loss}, epoch, recipe)
     done = runtime.now(device)
     return {
@@ -131,6 +156,11 @@ def _epoch(step: Step, loaders: Loaders, epoch: int) -> Record:
         "train_seconds": trained - start,
         "seconds": done - start,
     }
+
+
+def _ask(probe: Probe, model: nn.Module) -> dict[str, float]:
+    with torch.no_grad():
+        return probe(model)
 
 
 def _check_finite(figures: dict[str, float], epoch: int, recipe: Recipe) -> None:
@@ -155,7 +185,7 @@ def _finish(
     model.load_state_dict(state.best)
     loss, top1 = evaluate(model, loaders.test.epoch(0), recipe, device)
     _check_finite({"test loss": loss}, recipe.epochs - 1, recipe)
-    checkpoint.save_weights(directory / "checkpoint.safetensors", state.best)
+    distributed.from_first(lambda: checkpoint.save_weights(directory / "checkpoint.safetensors", state.best))
     best = max(state.metrics, key=lambda record: float(record["validation_top1"]))  # the first of equals
     train_s = median(record["train_seconds"] for record in state.metrics)
     validation_s = median(record["seconds"] - record["train_seconds"] for record in state.metrics)

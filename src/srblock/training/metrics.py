@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from srblock.training import distributed
 from srblock.training.recipe import Recipe
 
 
@@ -30,15 +31,19 @@ class Meter:
         self.sums += torch.stack([loss.detach().double() * len(labels), hits.double()])
 
     def read(self) -> tuple[float, float]:
-        """Return mean loss and top-1 in percent."""
-        loss, hits = (self.sums / self.images).tolist()
-        return loss, 100 * hits
+        """Return mean loss and top-1 in percent, over all processes of the run; each of them must ask."""
+        images = torch.tensor([self.images], dtype=torch.float64, device=self.sums.device)
+        loss, hits, count = distributed.add_up(torch.cat([self.sums, images])).tolist()
+        return loss / count, 100 * (hits / count)
 
 
 def evaluate(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], recipe: Recipe, device: torch.device
 ) -> tuple[float, float]:
-    """Return mean cross-entropy and top-1 in percent, in evaluation mode; leaves the model in it."""
+    """Return mean cross-entropy and top-1 in percent, in evaluation mode; leaves the model in it.
+
+    Of several processes each sees its own batches and gets the figures over all.
+    """
     model.eval()
     meter = Meter(device)
     with torch.inference_mode():

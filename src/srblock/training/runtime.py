@@ -13,21 +13,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from srblock.training import distributed
 from srblock.training.recipe import Recipe
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 PACKAGES = ("srblock", "torch", "torchvision", "timm", "numpy")
 # What may change the last bits of a result; reusing a run made under others warns.
-DECISIVE = ("device", "threads", "torch")
+DECISIVE = ("device", "threads", "torch", "processes")
+ASSUMED = {"processes": 1}  # of records older than the entry
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Return the named device; "auto" takes CUDA where there is one.
+    """Return the named device; "auto" takes CUDA where there is one. Each of several processes gets a GPU of its own.
 
     Raises: ValueError if the device is not there.
     """
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if distributed.world_size() > 1 and chosen.startswith("cuda"):
+        return _own_gpu(chosen)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(chosen)
     try:
         if name.partition(":")[0] not in ("cpu", "cuda"):
             raise ValueError(f"training runs on cpu and cuda, not on {name}")
@@ -37,6 +42,21 @@ def pick_device(name: str = "auto") -> torch.device:
         reason = str(error).splitlines()[0].partition(". ")[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}); try --device auto or cpu") from error
     return device
+
+
+def _own_gpu(name: str) -> torch.device:
+    """Return the GPU of this process, one of several."""
+    mine, there = distributed.local_rank(), torch.cuda.device_count()
+    if name != "cuda":
+        raise ValueError(
+            f"{name} is one GPU for {distributed.world_size()} processes; --device cuda gives each its own"
+        )
+    if mine >= there:
+        raise ValueError(
+            f"torchrun started more processes on this machine than it has GPUs ({there}); start at most as many, or "
+            "use --device cpu"
+        )
+    return torch.device("cuda", mine)
 
 
 def resolve(recipe: Recipe, device: torch.device, precision: str = "auto") -> Recipe:
@@ -68,14 +88,21 @@ def now(device: torch.device) -> float:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Describe what a run ran on: device, threads, versions, commit."""
+    """Describe what a run runs on: device, threads of each process, processes, versions, commit."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
+        "processes": distributed.world_size(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """List what may make last bits differ between two environments, as "threads 8 (now 2)"."""
+    found = {key: there.get(key, ASSUMED.get(key)) for key in DECISIVE}
+    return [f"{key} {value} (now {here[key]})" for key, value in found.items() if value != here[key]]
 
 
 def peak_memory_mb() -> float:

@@ -79,10 +79,13 @@ class Step:
             module.follow(progress)
             self._graph, self._steps = None, 0  # its numbers are part of a captured graph
 
-    def __call__(self, images: Tensor, labels: Tensor, rate: float) -> None:
+    def __call__(self, images: Tensor, labels: Tensor, rate: float, scale: float = 1.0) -> None:
         """Train on a batch at a learning rate.
 
         Shapes: images (N, C, H, W), labels (N,).
+
+        Args:
+            scale: factor of the loss that is trained on, for one of several processes (`distributed.loss_scale`).
         """
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
@@ -91,18 +94,18 @@ class Step:
                 group["lr"] = rate
         self._shape = self._shape or images.shape
         if images.shape != self._shape:
-            self._run(self.model, images, labels)
+            self._run(self.model, images, labels, scale)
         elif "graph" in self.recipe.engine:
             self._replay(images, labels)
         else:
-            self._run(self.inference, images, labels)
+            self._run(self.inference, images, labels, scale)
 
-    def _run(self, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    def _run(self, model: nn.Module, images: Tensor, labels: Tensor, scale: float = 1.0) -> None:
         with autocast(self.recipe, self.device):
             logits = model(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss if scale == 1 else loss * scale).backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
