@@ -186,7 +186,7 @@ def test_a_record_older_than_a_recipe_field_is_read_with_its_default(tmp_path: P
 
 def test_an_archive_brings_records_back(tmp_path: Path) -> None:
     runs = write_runs(tmp_path / "out")
-    size = write_archive(tmp_path / "back" / "records.tar.gz", [run.directory for run in runs])
+    size = write_archive(tmp_path / "back" / "records.tar.gz", [pack_run(run.directory) for run in runs])
     assert size == (tmp_path / "back" / "records.tar.gz").stat().st_size < 20_000
     added = add_records(tmp_path / "back" / "records.tar.gz", tmp_path / "results")
     assert sorted(added.added) == sorted(run.directory.name for run in runs)
@@ -196,12 +196,12 @@ def test_an_archive_brings_records_back(tmp_path: Path) -> None:
 def test_an_archive_is_checked_like_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "out", BASELINE, 0)
     path = tmp_path / "records.tar.gz"
-    write_archive(path, [run.directory])
+    write_archive(path, [pack_run(run.directory)])
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(ValueError, match="no whole archive of records"):
         add_records(path, tmp_path / "results")
     monkeypatch.setattr(archive, "dumps", lambda record: dumps(record | {"name": "../../escape"}))
-    write_archive(path, [run.directory])
+    write_archive(path, [pack_run(run.directory)])
     with tarfile.open(path) as tar:
         assert tar.getnames() == [f"{run.directory.name}.json"]
     with pytest.raises(ValueError, match="does not belong to its content"):

@@ -13,7 +13,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,12 +122,11 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def write_archive(path: Path, directories: list[Path]) -> int:
-    """Pack the records of finished run folders into one small tar.gz for `add_records`; return its size in bytes."""
+def write_archive(path: Path, records: Sequence[Record]) -> int:
+    """Pack records into one small tar.gz for `add_records`; return its size in bytes."""
     tape = io.BytesIO()
     with tarfile.open(fileobj=tape, mode="w") as tar:
-        for directory in directories:
-            record = pack_run(directory)
+        for record in records:
             text = dumps(record).encode()
             member = tarfile.TarInfo(f"{record['name']}.json")
             member.size = len(text)
