@@ -1,0 +1,114 @@
+"""The paper's table beside runs: the figures are where they belong, and the words follow from them."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from run_fixture import write_run
+
+from srblock.experiments.records import Run
+from srblock.experiments.reproduce import select
+from srblock.report.reproduction import (
+    print_reproduction,
+    remarks,
+    reproduction,
+    size_control,
+    write_markdown,
+)
+from srblock.training.recipe import RECIPES
+
+FULL = RECIPES["cifar100"]
+FIGURES = {"R18": [76.2, 76.5, 76.4, 76.6, 76.3], "R18 + SR(M=4, P=2)": [77.1, 77.4, 77.2, 77.3, 77.5]}
+
+
+def runs(out: Path, figures: dict[str, list[float]]) -> list[Run]:
+    return [write_run(out, name, seed, test_top1=top1, recall=False) for name, values in figures.items()
+            for seed, top1 in enumerate(values)]  # fmt: skip
+
+
+def test_figures_and_verdict(tmp_path: Path) -> None:
+    base, block = reproduction(select("table1", "R18 + SR"), runs(tmp_path, FIGURES))
+    assert base.printed is base.difference is base.verdict is None
+    assert base.ours is not None
+    assert (base.ours.n, round(base.ours.mean, 3), round(base.ours.std or 0, 4)) == (5, 76.4, 0.1581)
+    assert block.printed is not None
+    assert block.difference is not None
+    assert block.verdict is not None
+    assert round(block.printed.mean, 2) == 0.27
+    assert round(block.difference.mean, 3) == 0.9
+    assert block.verdict.finding == "better"
+
+
+def test_the_paper_s_interval_is_that_of_the_audit() -> None:
+    """gains.csv: R18 + SR of Table I, -0.14 to +0.68 with n = 5; Table III has n = 4."""
+    _, block = reproduction(select("table1", "R18 + SR"), [])
+    assert block.printed is not None
+    assert (round(block.printed.low or 0, 2), round(block.printed.high or 0, 2)) == (-0.14, 0.68)
+    *_, row = reproduction(select("table3", "*P=20)"), [])
+    assert row.printed is not None
+    assert (round(row.printed.low or 0, 2), round(row.printed.high or 0, 2)) == (0.31, 0.67)
+
+
+def test_holm_s_correction_counts_all_rows_of_the_table(tmp_path: Path) -> None:
+    figures = FIGURES | {"R18 + D": [76.2, 76.5, 76.4, 76.6, 76.3], "R18 + D + SR(M=3, P=10)": [76.3, 76.4, 76.5, 76.6, 76.2]}  # fmt: skip
+    lines = reproduction(select("table1", "R18*"), runs(tmp_path, figures))
+    judged = [line.verdict for line in lines if line.verdict is not None]
+    assert [verdict.comparisons for verdict in judged] == [2, 2]
+    assert judged[0].holm_p != judged[1].holm_p
+
+
+def printed(lines: list, width: int, data: str = "cifar100") -> str:
+    console = Console(file=io.StringIO(), width=width)
+    print_reproduction(lines, FULL, data, console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_prints_both_columns_at_any_width(tmp_path: Path, width: int) -> None:
+    text = printed(reproduction(select("table1", "R18 + SR"), runs(tmp_path, FIGURES)), width)
+    for part in ("76.74 ± 0.33", "77.30 ± 0.16", "+0.27", "-0.14 to +0.68", "+0.90", "better"):
+        assert part in text
+    assert max(map(len, text.splitlines())) <= width
+    assert "The paper's +0.27 lies outside of our interval" in " ".join(text.split())
+
+
+def test_says_in_what_the_runs_are_not_the_paper_s(tmp_path: Path) -> None:
+    lines = reproduction(select("table1", "R18 + SR"), runs(tmp_path, {"R18": [76.0, 77.0]}))
+    said = " ".join(remarks(lines, FULL.with_epochs(30), "digits"))
+    for part in ("table is of cifar100; these runs are of digits", "30 epochs, the paper's recipe 200",
+                 "5 seeds a row, these runs have 2", "No run finished of: R18 + SR (M=4, P=2)"):  # fmt: skip
+        assert part in said
+    whole = reproduction(select("table1", "R18 + SR"), runs(tmp_path / "b", FIGURES))
+    assert remarks(whole, FULL, "cifar100") == []
+
+
+def test_the_size_control_compares_the_plain_networks(tmp_path: Path) -> None:
+    rows = select("table1", "R?? + SR")
+    text = size_control(reproduction(rows, runs(tmp_path, {"R34": [77.0, 77.2], "R50": [77.0, 77.4]})))
+    assert text is not None
+    assert text.startswith("Size control, R50 against R34 without block: paper -0.90, ours +0.10 (")
+    assert "ours not run" in (size_control(reproduction(rows, [])) or "")
+    assert size_control(reproduction(select("table1", "R18*"), [])) is None
+
+
+def test_markdown_holds_every_row(tmp_path: Path) -> None:
+    lines = reproduction(select("table1", "R18 + SR"), runs(tmp_path, FIGURES))
+    write_markdown(tmp_path / "table.md", lines, FULL, "cifar100")
+    rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert len(rows) == 4
+    assert len({line.count("|") for line in rows}) == 1
+    assert "| R18 + SR (M=4, P=2) | 76.74 ± 0.33 | 77.30 ± 0.16 | 5 | +0.27 |" in rows[-1]
+    assert rows[-1].endswith("| better |")
+
+
+def test_another_u_finds_its_own_runs(tmp_path: Path) -> None:
+    made = runs(tmp_path, FIGURES | {"R18 + SR(M=4, P=2, U=16)": [70.0, 71.0]})
+    rows = select("table1", "R18 + SR")
+    assert [line.ours.n for line in reproduction(rows, made) if line.ours] == [5, 5]
+    assert [line.ours.n for line in reproduction(rows, made, hidden=16) if line.ours] == [5, 2]
+
+
+def test_seeds_of_the_paper() -> None:
+    assert {row.seeds for row in select("table3")} == {4}
+    assert {row.seeds for row in select("table1")} == {5}
