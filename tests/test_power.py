@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +99,14 @@ def test_smallest_finds_the_first_that_is_enough() -> None:
     for truth in (0, 1, 2, 3, 17, 1000):
         assert smallest(lambda n, truth=truth: n >= truth, first=0) == truth  # type: ignore[misc]
     assert smallest(lambda n: n >= 1, first=2) == 2
+
+
+def test_the_table_of_the_docs() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "statistics.md").read_text()
+    lines = [line.strip("| ").split(" | ") for line in text.partition("| std |")[2].split("\n\n")[0].splitlines()[2:]]
+    assert [line[0] for line in lines] == ["0.15", "0.25", "0.4", "0.7"]
+    for std, *seeds in lines:
+        assert seeds == [str(seeds_needed(gap, float(std), float(std))) for gap in (0.5, 0.3, 0.2, 0.1)]
 
 
 def test_refusals() -> None:
