@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from srblock.cli.app import app, console
+
+results = typer.Typer(help="Published runs: add finished ones, make the tables anew.", no_args_is_help=True)
+app.add_typer(results, name="results")
 
 
 @app.command()
@@ -34,3 +38,42 @@ def overhead() -> None:
     from srblock.report import tables
 
     tables.print_overhead(overhead_table(), console())
+
+
+@app.command()
+def audit(
+    ddof: Annotated[
+        int, typer.Option(help="read the printed deviations as divided by n - 1 (1) or n (0)", min=0, max=1)
+    ] = 1,
+) -> None:
+    """Say what the paper's own printed means and deviations support."""
+    from srblock.analysis.audit import audit as audited
+    from srblock.report.audit import print_audit
+
+    print_audit(audited(ddof), console())
+
+
+@results.command("add")
+def add(
+    source: Annotated[Path, typer.Argument(help="the --out of a study, or an archive of records")],
+    to: Annotated[Path, typer.Option(help="the folder of results")] = Path("results"),
+) -> None:
+    """Add finished runs as records; records are never overwritten."""
+    from srblock.experiments.archive import add_records
+
+    found = add_records(source, to)
+    for name in found.added:
+        typer.echo(f"added {name}")
+    typer.echo(
+        f"{len(found.added)} added, {len(found.known)} known already, {found.unfinished} unfinished left out; "
+        f"srblock results tables {to} makes the tables anew"
+    )
+
+
+@results.command("tables")
+def tables(folder: Annotated[Path, typer.Argument(help="the folder of results")] = Path("results")) -> None:
+    """Make the tables from the records anew."""
+    from srblock.report.published import write_tables
+
+    for path in write_tables(folder):
+        typer.echo(path)

@@ -23,17 +23,26 @@ MEASURED = 4  # variants; of more, one of each network is measured and the other
 
 
 def make_study(
-    variants: Sequence[Variant], seeds: Iterable[int], options: StudyOptions, default_data: str = "digits"
+    variants: Sequence[Variant],
+    seeds: Iterable[int],
+    options: StudyOptions,
+    default_data: str = "digits",
+    refuse: str | None = None,
 ) -> tuple[Study, torch.device]:
     """Load the data and resolve the recipe.
+
+    Args:
+        refuse: the command's name, if torchrun must not start it several times over.
 
     Raises: ValueError for options that do not fit together, or a variant named twice.
     """
     from srblock.data import load
     from srblock.experiments.study import Study, recipe_for
     from srblock.report.progress import LoadProgress
-    from srblock.training import runtime
+    from srblock.training import distributed, runtime
 
+    if refuse is not None:
+        distributed.refuse(refuse)
     for index, variant in enumerate(variants):
         if variant in variants[:index]:
             raise ValueError(f"{variant} is named twice; name each variant once")

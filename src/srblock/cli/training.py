@@ -36,7 +36,7 @@ def compare(
 
     if len(variants) < 2:
         raise ValueError(f"compare needs two variants or more, got {variants[0]!r} alone; srblock train runs one")
-    study, device = running.make_study(_parsed(variants), range(seeds), options)
+    study, device = running.make_study(_parsed(variants), range(seeds), options, refuse="compare")
     if not dry_run:
         make_folder(out)
     running.print_plan(study, out, device)
@@ -64,16 +64,22 @@ def train(
     *,
     options: StudyOptions,
 ) -> None:
-    """Train one variant with one seed; the same command again goes on where it stopped."""
-    study, device = running.make_study(_parsed([variant]), [seed], options)
-    runs = running.run(study, out, device)
-    if not runs:
-        raise typer.Exit(1)
-    result = runs[0].result
-    typer.echo(
-        f"{result['variant']}, seed {result['seed']}: test top-1 {result['test_top1']:.2f}% "
-        f"(epoch {result['best_epoch']}, validation {result['validation_top1']:.2f}%)\n{runs[0].directory}"
-    )
+    """Train one variant with one seed; the same command again goes on where it stopped.
+
+    Over several processes: torchrun --nproc-per-node 2 -m srblock train ...
+    """
+    from srblock.training import distributed
+
+    with distributed.start(options.device):
+        study, device = running.make_study(_parsed([variant]), [seed], options)
+        runs = running.run(study, out, device)
+        if not runs:
+            raise typer.Exit(1)
+        result = runs[0].result
+        typer.echo(
+            f"{result['variant']}, seed {result['seed']}: test top-1 {result['test_top1']:.2f}% "
+            f"(epoch {result['best_epoch']}, validation {result['validation_top1']:.2f}%)\n{runs[0].directory}"
+        )
 
 
 @app.command()
@@ -116,7 +122,7 @@ def reproduce(
 
     chosen = paper.select(table, rows)
     variants = paper.variants_of(chosen, hidden)
-    study, device = running.make_study(variants, range(seeds), options, default_data=chosen[0].data)
+    study, device = running.make_study(variants, range(seeds), options, chosen[0].data, refuse="reproduce")
     if not dry_run:
         make_folder(out)
     running.print_plan(study, out, device)
@@ -165,7 +171,7 @@ def sweep(
 
     candidates = sweeping.expand(settings)
     base = candidates[0].without_sr()
-    study, device = running.make_study((base, *candidates), range(seeds), options)
+    study, device = running.make_study((base, *candidates), range(seeds), options, refuse="sweep")
     if not dry_run:
         make_folder(out)
     running.print_plan(study, out, device)
