@@ -170,6 +170,15 @@ def share_buffers(model: nn.Module) -> None:
         buffer.copy_(received)
 
 
+def hand_round(value: Any) -> Any:
+    """Return process 0's value in all processes; what the others pass does not matter."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    return values[0]
+
+
 def from_first(action: Callable[[], Value]) -> Value:
     """Do something in process 0 only and return its result in all; the others wait.
 
@@ -177,19 +186,18 @@ def from_first(action: Callable[[], Value]) -> Value:
     """
     if world_size() == 1:
         return action()
-    outcome: list[Any] = [False, None]
+    outcome: tuple[Value] | None = None
     if rank() == 0:
         try:
-            outcome = [True, action()]
+            outcome = (action(),)
         except BaseException:
             with contextlib.suppress(RuntimeError):  # of a process that is gone
-                _hand_round(outcome)
+                hand_round(None)
             raise
-    _hand_round(outcome)
-    if not outcome[0]:
+    outcome = hand_round(outcome)
+    if outcome is None:
         raise Ended("process 0 of this run stopped; see its message")
-    value: Value = outcome[1]
-    return value
+    return outcome[0]
 
 
 def reseed(seed: int, epoch: int) -> None:
@@ -200,10 +208,6 @@ def reseed(seed: int, epoch: int) -> None:
     if rank() > 0:
         drawn = np.random.SeedSequence((seed, epoch, rank())).generate_state(1, np.uint64)
         torch.manual_seed(int(drawn[0] >> np.uint64(1)))
-
-
-def _hand_round(outcome: list[Any]) -> None:
-    dist.broadcast_object_list(outcome, src=0, device=torch.device("cpu"))
 
 
 @contextlib.contextmanager

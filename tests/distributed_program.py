@@ -1,0 +1,176 @@
+"""What test_distributed runs in two processes, as `torchrun ... distributed_program.py FOLDER`: one start, many checks.
+
+Writes weights and what each process saw to the folder. The first half, also imported by the tests, makes networks and
+images whose training must not depend on the number of processes: batch norm in evaluation mode, no dropout.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srblock.data import Loader
+from srblock.experiments.build import build
+from srblock.experiments.notation import parse
+from srblock.surgery import blocks, bypassed
+from srblock.training import checkpoint, distributed, runtime
+from srblock.training.loop import Loaders, TrainingDiverged, sgd, train, train_epoch
+from srblock.training.metrics import evaluate
+from srblock.training.recipe import Recipe
+from srblock.training.step import Step
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(
+    epochs=4, batch_size=16, learning_rate=0.05, schedule="cosine", padding=1, flip=False, label_smoothing=0.1
+)
+CLIPPED = replace(RECIPE, clip_norm=0.5)
+
+
+def loader(recipe: Recipe, images: int, training: bool, shared: bool = True) -> Loader:
+    """Noise with a bright half, shared among the processes unless told otherwise."""
+    generator = torch.Generator().manual_seed(images)
+    labels = torch.arange(images) % 2
+    pixels = torch.randint(0, 100, (images, 1, 8, 8), generator=generator)
+    for half in (0, 1):
+        pixels[labels == half, :, :, 4 * half : 4 * half + 4] += 120
+    return Loader(
+        pixels.to(torch.uint8), labels, None, batch_size=recipe.batch_size, mean=[0.43], std=[0.26],
+        memory_format=torch.channels_last, padding=recipe.padding if training else 0, shuffle=training,
+        rank=distributed.rank() if shared else 0, world_size=distributed.world_size() if shared else 1,
+    )  # fmt: skip
+
+
+def loaders(recipe: Recipe = RECIPE) -> Loaders:
+    """39 images to train on, that is two whole batches and one of 7; the 33rd to validate on is in one process only."""
+    return Loaders(loader(recipe, 39, True), loader(recipe, 33, False), loader(recipe, 35, False))
+
+
+def network(steady: bool = True) -> nn.Module:
+    """R8 with a block; `steady` keeps batch norm in evaluation mode, else there is dropout too."""
+    model = build(parse("R8 + SR(M=3, P=4)" if steady else "R8 + D + SR(M=3, P=4)"), classes=2, channels=1,
+                  image_size=(8, 8), seed=0)  # fmt: skip
+    for module in model.modules():
+        if steady and isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.train = lambda mode=True, module=module: module  # type: ignore[method-assign]
+    return model
+
+
+def three_steps(recipe: Recipe, model: nn.Module) -> tuple[dict[str, Tensor], list[float]]:
+    """Train on the three batches of an epoch; return weights, and loss and accuracy of training and of evaluation."""
+    step = Step(distributed.wrap(model, recipe, CPU), sgd(model, recipe, CPU), recipe, CPU)
+    seen = train_epoch(step, loader(recipe, 39, True), 0).read()
+    return checkpoint.copy_weights(model), [*seen, *evaluate(model, loader(recipe, 33, False).epoch(0), recipe, CPU)]
+
+
+def run(folder: Path, model: nn.Module, recipe: Recipe = RECIPE, **options: Any) -> dict[str, Any]:
+    """Train a run in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return train(model, loaders(recipe), recipe, directory=folder, run="test", seed=0, device=CPU, **options)
+
+
+def stop_at(epoch: int) -> Callable[[dict[str, Any]], None]:
+    """Return an `on_epoch` that stops a run as Ctrl-C would."""
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def ends(action: Callable[[], object]) -> list[str]:
+    """Return the name and text of the exception that ends an action."""
+    try:
+        action()
+    except BaseException as error:
+        return [type(error).__name__, str(error)]
+    return []
+
+
+class BreaksInOne(nn.Module):
+    """Its logits become NaN in process 1, from the second epoch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.steps = network(), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps += self.training
+        logits: Tensor = self.body(x)
+        return logits * math.nan if self.training and self.steps > 3 and distributed.rank() == 1 else logits
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """Do everything once and return what this process saw."""
+    seen: dict[str, Any] = {"rank": distributed.rank(), "world": distributed.world_size()}
+    for name, recipe in (("plain", RECIPE), ("clipped", CLIPPED)):
+        weights, seen[name] = three_steps(recipe, network())
+        distributed.from_first(lambda name=name, weights=weights: checkpoint.save_weights(folder / name, weights))
+    for name in ("frozen", "bypassed"):
+        model = network()
+        for block in blocks(model).values():
+            block.requires_grad_(name == "bypassed")
+        with bypassed(model) if name == "bypassed" else nullcontext():
+            weights, _ = three_steps(RECIPE, model)
+        distributed.from_first(lambda name=name, weights=weights: checkpoint.save_weights(folder / name, weights))
+
+    model = network(steady=False)
+    three_steps(RECIPE, model)
+    statistics = [buffer for name, buffer in model.named_buffers() if "running" in name]
+    seen["own statistics"] = float(torch.cat(statistics).sum())
+    distributed.share_buffers(model)
+    seen["shared statistics"] = float(torch.cat(statistics).sum())
+
+    asked: list[int] = []
+    probe = lambda model: asked.append(0) or {"asked": len(asked)}  # noqa: E731
+    told: list[int] = []
+    run(folder / "whole", network(steady=False), probe=probe, on_epoch=lambda record: told.append(record["epoch"]))
+    seen["asked"], seen["told"] = len(asked), told
+    seen["stopped"] = ends(lambda: run(folder / "parts", network(steady=False), on_epoch=stop_at(2), probe=probe))
+    result = run(folder / "parts", network(steady=False), probe=probe)
+    seen["result"] = {key: result[key] for key in ("test_top1", "test_loss", "best_epoch")}
+    run(folder / "one to two", network())
+    seen["2 to 1"] = ends(lambda: run(folder / "two to one", network(), on_epoch=stop_at(2)))
+
+    seen["diverged"] = ends(lambda: run(folder / "nan", BreaksInOne()))
+    seen["probe"] = ends(lambda: run(folder / "inf", network(), probe=lambda model: {"memory": math.inf}))
+    (folder / "damaged").mkdir(exist_ok=True)
+    distributed.from_first(lambda: (folder / "damaged" / "trainer.safetensors").write_bytes(b"PK"))
+    seen["damaged"] = ends(lambda: run(folder / "damaged", network()))
+    seen["sync"] = ends(lambda: run(folder / "sync", network(), replace(RECIPE, sync_batch_norm=True)))
+    seen["engine"] = ends(lambda: run(folder / "engine", network(), replace(RECIPE, engine="compile")))
+    seen["one gpu"] = ends(lambda: runtime.pick_device("cuda:0"))
+    seen["no gpu"] = ends(lambda: runtime.pick_device("cuda"))
+
+    torch.manual_seed(0)
+    draws = []
+    for epoch in (0, 1, 0):
+        distributed.reseed(0, epoch)
+        draws.append(float(torch.rand(())))
+    seen["draws"] = draws
+    seen["processes"] = runtime.environment(CPU)["processes"]
+    assert isinstance(TrainingDiverged("x"), RuntimeError)
+    return seen
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    with distributed.start("cpu"):
+        mine = check(out)
+        (out / f"seen-{distributed.rank()}.json").write_text(json.dumps(mine))
+        print("printed by process", distributed.rank())
+        if sys.argv[2:] == ["--fail"]:
+            if distributed.rank() == 1:
+                raise ValueError("process 1 has had enough")
+            distributed.add_up(torch.zeros(1))
