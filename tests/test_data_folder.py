@@ -263,19 +263,37 @@ def test_broken_links_and_loops(tmp_path):
         load(pets)
 
 
-def test_sets_larger_than_memory(form, tmp_path, monkeypatch):
-    pets = make(form, tmp_path, tree())
+@pytest.mark.parametrize("image_size", [None, 7])
+def test_folders_larger_than_memory_are_streamed_and_say_so(tmp_path, monkeypatch, image_size):
+    pets = write(tmp_path / "pets", tree())
+    monkeypatch.setattr(memory, "MEMORY_LIMIT_BYTES", 400)
+    monkeypatch.setattr(module, "read_header", refuse_decoding)  # not even opened
+    message = r"images of 7x7 take 0.0 GiB decoded" if image_size else r"its files have 0.0 GiB"
+    with pytest.warns(UserWarning, match=rf"pets: .*{message}, more than the limit .*; its images are streamed"):
+        data = load(pets, image_size=image_size)
+    assert data.streamed
+    assert data.size == ((7, 7) if image_size else (224, 224))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_folder_that_fits_is_not_streamed(tmp_path, monkeypatch):
+    pets = write(tmp_path / "pets", tree())
     monkeypatch.setattr(memory, "MEMORY_LIMIT_BYTES", 10 * 6 * 6 * 3)
-    if form == "folder":
-        assert load(pets).size == (6, 6)
-        with pytest.raises(ValueError, match=r"10 images of 7x7 take 0.0 GiB decoded.*pass a smaller --image-size"):
-            load(pets, image_size=7)
-    else:
-        monkeypatch.setattr(memory, "MEMORY_LIMIT_BYTES", 500)
-        with pytest.raises(
-            ValueError, match=r"declares 0.0 GiB unpacked, more than the limit .*unpack it and give the"
-        ):
-            load(pets)
+    assert not load(pets, image_size=6).streamed
+    one_byte_less = 10 * 6 * 6 * 3 - 1  # what only the headers tell: three channels, not one
+    monkeypatch.setattr(memory, "MEMORY_LIMIT_BYTES", one_byte_less)
+    with pytest.warns(UserWarning, match=r"10 images of 6x6 take 0.0 GiB decoded.*streamed from the files at 6x6"):
+        assert load(pets, image_size=6).streamed
+
+
+def test_zips_larger_than_memory_are_refused(tmp_path, monkeypatch):
+    pets = write_zip(tmp_path / "pets.zip", tree())
+    monkeypatch.setattr(memory, "MEMORY_LIMIT_BYTES", 10 * 6 * 6 * 3)
+    with pytest.raises(ValueError, match=r"10 images of 7x7 take 0.0 GiB decoded.*smaller --image-size, or give a fol"):
+        load(pets, image_size=7)
+    monkeypatch.setattr(memory, "MEMORY_LIMIT_BYTES", 500)
+    with pytest.raises(ValueError, match=r"declares 0.0 GiB unpacked, more than the limit .*unpack it and give the"):
+        load(pets)
 
 
 def test_files_too_large_for_an_image(form, tmp_path, monkeypatch):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from srblock.data.crops import Box, center_box
 
 WANTED = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -33,11 +36,7 @@ def read_header(content: bytes) -> Header:
     with _open(content) as image:
         if image.mode == "F":
             raise ValueError("floating-point pixels")
-        width, height = image.size
-        # A PNG whose Exif data follow the pixels shows only when decoded that it is turned; see `decode`.
-        if "exif" in image.info and image.getexif().get(ORIENTATION_TAG) in SWAPPING_ORIENTATIONS:
-            width, height = height, width
-        return Header(hashlib.sha256(content).digest(), (height, width), image.mode in GRAY_MODES)
+        return Header(hashlib.sha256(content).digest(), _seen_size(image), image.mode in GRAY_MODES)
 
 
 def decode(content: bytes, *, gray: bool, image_size: int | None) -> NDArray[np.uint8]:
@@ -50,20 +49,54 @@ def decode(content: bytes, *, gray: bool, image_size: int | None) -> NDArray[np.
     Raises: ValueError if the file is broken.
     """
     with _open(content) as file:
-        try:
-            image = _flat(_eight_bits(ImageOps.exif_transpose(file)), "L" if gray else "RGB")
-        except MemoryError:
-            raise
-        except Exception as error:  # decoders raise whatever broken bytes lead them to
-            raise ValueError(str(error) or type(error).__name__) from error
-    if image_size is not None:  # resize and cut in one: only the square is computed, its filter sees what is around
-        short = min(image.size)
-        left, top = (image.width - short) / 2, (image.height - short) / 2
-        if image.size != (image_size, image_size):
-            box = (left, top, left + short, top + short)
-            image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
+        image = _decoded(file, "L" if gray else "RGB")
+    if image_size is not None:
+        image = _cut(
+            image, center_box(image.height, image.width, (image_size, image_size), resize=image_size), image_size
+        )
     pixels = np.asarray(image)
     return pixels[None] if gray else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def decode_cut(
+    content: bytes, side: int, place: Callable[[int, int], Box], *, reduced: bool = False
+) -> NDArray[np.uint8]:
+    """Decode an RGB image as `decode` does, cut the box that `place` gives for its (H, W), and resize it to a square.
+
+    Args:
+        reduced: let a JPEG be decoded at a half, a quarter or an eighth, by its frequencies, where that still leaves
+            the box as many pixels as the result. Of 1600x1200 pixels that takes 40% of the time, and changes the
+            result by a fraction of a gray level (49 dB and more).
+    Shapes: -> (side, side, 3).
+
+    Raises: ValueError if the file is broken.
+    """
+    with _open(content) as file:
+        size, scale = _seen_size(file), 1
+        if reduced and file.format == "JPEG":
+            scale = next((s for s in (8, 4, 2) if min(place(*size)[2:]) >= s * side), 1)
+            file.draft(None, (file.width // scale, file.height // scale))
+        image = _decoded(file, "RGB")
+    top, left, rows, columns = place(*(size if scale > 1 else (image.height, image.width)))
+    return np.asarray(_cut(image, (top / scale, left / scale, rows / scale, columns / scale), side))
+
+
+def _decoded(file: Image.Image, mode: str) -> Image.Image:
+    try:
+        return _flat(_eight_bits(_upright(file)), mode)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise whatever broken bytes lead them to
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _cut(image: Image.Image, box: Box, side: int) -> Image.Image:
+    """Cut and resize in one: only the cut is computed, and its filter sees what is around."""
+    top, left, rows, columns = box
+    if image.size == (side, side) == (columns, rows):
+        return image
+    right, bottom = min(left + columns, image.width), min(top + rows, image.height)
+    return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
 def _open(content: bytes) -> Image.Image:
@@ -87,10 +120,33 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values >> 8).astype(np.uint8))
 
 
+def _orientation(image: Image.Image) -> int:
+    """Return how an image is to be turned; one with damaged Exif data stays as it is."""
+    try:
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # as above
+        return 1
+
+
+def _seen_size(image: Image.Image) -> tuple[int, int]:
+    """Return (H, W) as the header has them.
+
+    A PNG whose Exif data follow the pixels shows only when decoded that it is turned.
+    """
+    known = image.format != "PNG" or "exif" in image.info  # else asking would decode it
+    turned = known and _orientation(image) in SWAPPING_ORIENTATIONS
+    return image.size if turned else (image.height, image.width)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+
+
 def _flat(image: Image.Image, mode: str) -> Image.Image:
     """Convert to L or RGB; what is transparent becomes white."""
     if not image.has_transparency_data:
-        return image.convert(mode)
+        return image if image.mode == mode else image.convert(mode)
     layered = image.convert("LA" if mode == "L" else "RGBA")
     white = Image.new(mode, image.size, "white")
     white.paste(layered.convert(mode), mask=layered.getchannel("A"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-SPLIT, ORDER, ROW, COLUMN, MIRROR = range(5)  # streams
+SPLIT, ORDER, ROW, COLUMN, MIRROR, AREA, RATIO, TOP, LEFT = range(9)  # streams
 
 _GOLDEN, _FIRST, _SECOND, _MASK = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 2**64 - 1
 
@@ -33,6 +33,14 @@ def below(limit: int, seed: int, epoch: int, stream: int, samples: NDArray[np.in
     """
     high = bits(seed, epoch, stream, samples) >> np.uint64(32)
     return ((high * np.uint64(limit)) >> np.uint64(32)).astype(np.int64)
+
+
+def uniform(seed: int, epoch: int, stream: int, samples: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Draw a number in [0, 1) for each sample number, a multiple of 2^-53.
+
+    Shapes: samples (N,) -> (N,).
+    """
+    return (bits(seed, epoch, stream, samples) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _splitmix(key: int, samples: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor
 
 from srblock.data import cache as stored
+from srblock.data import images, streamed
 from srblock.data.decode import Header, decode, read_header
 from srblock.data.files import Files, opened
-from srblock.data.images import ImageData, check_memory
+from srblock.data.images import ImageData, check_memory, decoded, too_large
 from srblock.data.layout import Labeled, Layout, read_layout
 from srblock.data.offenders import counted, offenders
 from srblock.data.progress import Progress
@@ -30,7 +32,8 @@ T = TypeVar("T")
 def load(path: Path | None, *, image_size: int | None, cache: Path, progress: Progress | None) -> ImageData:
     """Load a folder or a zip, decoded once and cached under a fingerprint of its content.
 
-    Images are RGB unless all of them are gray. Without image_size they must have one size.
+    Images are RGB unless all of them are gray. Without image_size they must have one size. A folder that does not fit
+    into memory is streamed instead, with a warning.
 
     Raises: ValueError naming the first offenders and their count for everything that is wrong; see `files`, `layout`
         and `decode`.
@@ -40,11 +43,17 @@ def load(path: Path | None, *, image_size: int | None, cache: Path, progress: Pr
     with opened(path) as files:
         layout = read_layout(files)
         names = [name for name, _ in (*layout.train, *layout.test)]
+        name = path.resolve().name if path.is_dir() else path.stem
+        beyond = _beyond_memory(files, names, image_size) if path.is_dir() else None
+        if beyond:
+            return _streamed(name, files, layout, image_size, beyond)
         headers = dict(zip(names, _each(files, names, read_header, "reading", progress), strict=True))
         size = (image_size, image_size) if image_size is not None else _one_size(files.root, headers)
         gray = all(header.gray for header in headers.values())
-        check_memory(files.root, len(names), 1 if gray else 3, size)
-        name = path.resolve().name if path.is_dir() else path.stem
+        whole = (len(names), 1 if gray else 3, size)
+        if path.is_dir() and too_large(*whole):
+            return _streamed(name, files, layout, image_size, decoded(*whole))
+        check_memory(files.root, *whole)
         file = cache / f"{name}-{_key(layout, headers, image_size)[:20]}.safetensors"
         found = _cached(file, name, layout)
         if found is not None:
@@ -52,7 +61,29 @@ def load(path: Path | None, *, image_size: int | None, cache: Path, progress: Pr
         pixels = _decode(files, names, gray=gray, size=size, image_size=image_size, progress=progress)
     train = len(layout.train)
     data = _build(name, layout, pixels[:train], pixels[train:])
-    stored.write(file, {"train": data.train_images, "test": data.test_images}, data.fingerprint)
+    stored.write(file, {"train": pixels[:train], "test": pixels[train:]}, data.fingerprint)
+    return data
+
+
+def _beyond_memory(files: Files, names: Sequence[str], image_size: int | None) -> str | None:
+    """Say why a set cannot fit into memory, as far as that shows before a file is opened; None if it may."""
+    if image_size is not None:
+        side = (image_size, image_size)
+        return decoded(len(names), 3, side) if too_large(len(names), 1, side) else None
+    packed = sum(files.sizes[name] for name in names)
+    return f"its files have {packed / 2**30:.1f} GiB" if packed > images.MEMORY_LIMIT_BYTES else None
+
+
+def _streamed(name: str, files: Files, layout: Layout, image_size: int | None, why: str) -> ImageData:
+    """Stream a set, and say so: its runs normalize otherwise, and show broken files only when they reach them."""
+    data = streamed.build(name, files, layout, image_size)
+    side = data.size[0]
+    warnings.warn(
+        f"{files.root}: {why}, more than the limit of {images.MEMORY_LIMIT_BYTES / 2**30:.0f} GiB for a set in memory; "
+        f"its images are streamed from the files at {side}x{side} (a smaller --image-size may fit; to stream without "
+        "this warning write stream:PATH)",
+        stacklevel=4,
+    )
     return data
 
 

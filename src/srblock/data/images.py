@@ -1,4 +1,4 @@
-"""A labeled image set, decoded in memory, with a fingerprint of all content that can change a result."""
+"""A labeled image set, decoded in memory or left in files, with a fingerprint of what can change a result."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from srblock.data.image_files import ImageFiles
 from srblock.data.offenders import counted, offenders
 
 MEMORY_LIMIT_BYTES = 8 * 2**30
@@ -19,21 +20,22 @@ MEMORY_LIMIT_BYTES = 8 * 2**30
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A training and a test set of uint8 images on the CPU. Make one with `ImageData.build`, or `srblock.data.load`.
+    """A training and a test set of images. Make one with `ImageData.build`, or `srblock.data.load`.
 
     Attributes:
-        name: "digits", "cifar100", or the folder's name.
-        train_images, test_images: uint8 (N, C, H, W).
+        name: "digits", "cifar100", "imagenet", or the folder's name.
+        train_images, test_images: uint8 (N, C, H, W) on the CPU; of a streamed set the files.
         train_labels, test_labels: int64 (N,), positions in `classes`.
         classes: names, by label.
-        fingerprint: SHA-256 of images, labels, class names, the split into train and test, and `flip`.
+        fingerprint: SHA-256 of images, labels, class names, the split into train and test, and `flip`. Of a streamed
+            set file names and file sizes stand for the images: a file that changes and keeps its size is not noticed.
         flip: whether a mirrored image is still an image of its class.
     """
 
     name: str
-    train_images: Tensor
+    train_images: Tensor | ImageFiles
     train_labels: Tensor
-    test_images: Tensor
+    test_images: Tensor | ImageFiles
     test_labels: Tensor
     classes: tuple[str, ...]
     flip: bool
@@ -44,9 +46,9 @@ class ImageData:
         cls,
         name: str,
         *,
-        train_images: Tensor,
+        train_images: Tensor | ImageFiles,
         train_labels: Tensor,
-        test_images: Tensor,
+        test_images: Tensor | ImageFiles,
         test_labels: Tensor,
         classes: Sequence[str],
         flip: bool,
@@ -74,6 +76,11 @@ class ImageData:
         return cls(name, *tensors, tuple(classes), flip, _fingerprint(tensors, tuple(classes), flip))
 
     @property
+    def streamed(self) -> bool:
+        """Whether the images are decoded while training."""
+        return isinstance(self.train_images, ImageFiles)
+
+    @property
     def channels(self) -> int:
         return self.train_images.shape[1]
 
@@ -97,12 +104,23 @@ def check_memory(name: str, count: int, channels: int, size: tuple[int, int]) ->
 
     Raises: ValueError with the figure and what to do.
     """
-    needed = count * channels * size[0] * size[1]
-    if needed > MEMORY_LIMIT_BYTES:
+    if too_large(count, channels, size):
         raise ValueError(
-            f"{name}: {counted(count, 'image')} of {size[0]}x{size[1]} take {needed / 2**30:.1f} GiB decoded, more "
-            f"than the limit of {MEMORY_LIMIT_BYTES / 2**30:.0f} GiB; pass a smaller --image-size"
+            f"{name}: {decoded(count, channels, size)}, more than the limit of "
+            f"{MEMORY_LIMIT_BYTES / 2**30:.0f} GiB; pass a smaller --image-size, or give a folder: its images are "
+            "streamed"
         )
+
+
+def too_large(count: int, channels: int, size: tuple[int, int]) -> bool:
+    """Tell whether images exceed the limit for sets in memory."""
+    return count * channels * size[0] * size[1] > MEMORY_LIMIT_BYTES
+
+
+def decoded(count: int, channels: int, size: tuple[int, int]) -> str:
+    """Say what a set takes: "60,000 images of 100x100 take 1.7 GiB decoded"."""
+    gib = count * channels * size[0] * size[1] / 2**30
+    return f"{counted(count, 'image')} of {size[0]}x{size[1]} take {gib:.1f} GiB decoded"
 
 
 def resize(name: str, images: Tensor, image_size: int | None) -> Tensor:
@@ -125,8 +143,8 @@ def resize(name: str, images: Tensor, image_size: int | None) -> Tensor:
     return torch.cat(resized)
 
 
-def _check(where: str, images: Tensor, labels: Tensor, classes: Sequence[str], least: int) -> None:
-    if images.dtype != torch.uint8 or images.dim() != 4 or images.numel() == 0:
+def _check(where: str, images: Tensor | ImageFiles, labels: Tensor, classes: Sequence[str], least: int) -> None:
+    if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.dim() != 4 or images.numel() == 0):
         raise ValueError(f"{where}: expected uint8 images (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
     if labels.dtype != torch.int64 or labels.shape != (len(images),):
         raise ValueError(f"{where}: expected {len(images)} int64 labels, got {labels.dtype} {tuple(labels.shape)}")
@@ -142,9 +160,9 @@ def _check(where: str, images: Tensor, labels: Tensor, classes: Sequence[str], l
         )
 
 
-def _fingerprint(tensors: Sequence[Tensor], classes: tuple[str, ...], flip: bool) -> str:
+def _fingerprint(parts: Sequence[Tensor | ImageFiles], classes: tuple[str, ...], flip: bool) -> str:
     digest = hashlib.sha256(json.dumps(["srblock image data 1", classes, flip]).encode())
-    for tensor in tensors:
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(np.ascontiguousarray(tensor.numpy()).data)
+    for part in parts:
+        digest.update(str(tuple(part.shape)).encode())
+        digest.update(part.digest() if isinstance(part, ImageFiles) else np.ascontiguousarray(part.numpy()).data)
     return digest.hexdigest()

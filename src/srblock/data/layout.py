@@ -62,12 +62,13 @@ def _below(folders: Iterable[str], prefix: str) -> list[str]:
     return sorted(name for name in rest if name and "/" not in name)
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Tell by its name whether a file is an image."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _direct_images(files: Files, prefix: str) -> list[str]:
-    return [n for n in files.names if n.startswith(prefix) and "/" not in n.removeprefix(prefix) and _is_image(n)]
+    return [n for n in files.names if n.startswith(prefix) and "/" not in n.removeprefix(prefix) and is_image(n)]
 
 
 def _holds_classes(files: Files, folder: str) -> bool:

@@ -1,4 +1,4 @@
-"""Batches from a set that lives decoded on the device: order, padded crops, mirroring, normalization.
+"""Batches on the device: from a set that lives there decoded, or from files by way of worker processes.
 
 What is drawn is a function of (seed, epoch, sample), see `draws`; it reaches the device once an epoch, and nothing in
 an epoch waits for the device.
@@ -11,18 +11,24 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
+from srblock.data.augment import mirrored, padded_crop, resized_crop
+from srblock.data.crops import center_box, draw, random_boxes
 from srblock.data.draws import COLUMN, MIRROR, ROW, below
+from srblock.data.image_files import ImageFiles
 from srblock.data.plan import Plan
+from srblock.data.stream import Stream, default_workers
+
+CROPS = ("padded", "resized")
 
 
 class Loader:
     """Serve normalized batches of an image set, epoch by epoch.
 
     Args:
-        images, labels: the whole set, uint8 (N, C, H, W) and int64 (N,).
+        images, labels: the whole set, uint8 (N, C, H, W) or files, and int64 (N,).
         index: which of them to serve, in this order; None for all. An image is augmented by its number in the whole
             set, so the same whatever the subset and the batch size.
         batch_size: images in a batch, of all processes together. The last batch may be smaller; one with fewer than two
@@ -30,18 +36,23 @@ class Loader:
             use it.
         mean, std: of each channel for pixels in 0..1 (`srblock.data.statistics` of the training part).
         device, dtype, memory_format: of the batches. The normalization itself is done in float32.
-        padding: cut each image from a random place in the image padded with this many black pixels on all sides.
+        crop: "padded" cuts each image from a random place in the image with a border; "resized" cuts a random box and
+            brings it to the images' size (`crops.random_boxes`), from files out of the whole image.
+        padding: width of that border, black, in pixels; 0 leaves the image as it is.
+        resize, square: for testing: bring the short side, or both, to `resize` pixels and cut the center. None is the
+            images' size: all of them, or the center square of a file.
         flip: mirror half of the images.
         shuffle: serve in random order, else in the order of the index.
         seed: of order and augmentation.
         rank, world_size: serve only this process's share of each batch, see `Plan`.
+        workers: processes that decode files; None for `stream.default_workers`.
 
     Raises: ValueError for arguments that do not fit together.
     """
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | ImageFiles,
         labels: Tensor,
         index: Tensor | None = None,
         *,
@@ -51,29 +62,48 @@ class Loader:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.contiguous_format,
+        crop: str = "padded",
         padding: int = 0,
+        resize: int | None = None,
+        square: bool = False,
         flip: bool = False,
         shuffle: bool,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        workers: int | None = None,
     ) -> None:
         samples = torch.arange(len(images)) if index is None else index.cpu()
-        _check(images, labels, samples, mean, std, padding=padding)
+        _check(images, labels, samples, mean, std)
+        _check_cut(images.shape[2:], crop, padding, resize, square)
         self.plan = Plan(samples.numpy(), batch_size, shuffle, operator.index(seed), rank, world_size)
-        self.padding, self.flip = padding, flip
+        self.crop, self.padding, self.flip = crop, padding, flip
+        self._size, self._center = (images.shape[2], images.shape[3]), None
         self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
-        self._images = (images if index is None else images[samples]).contiguous().to(self.device)
+        self._images: Tensor | Stream
+        if isinstance(images, ImageFiles):
+            self._images = Stream(
+                images,
+                random=crop == "resized",
+                resize=resize or images.side,
+                square=square,
+                seed=self.plan.seed,
+                device=self.device,
+                workers=default_workers(world_size) if workers is None else workers,
+            )
+        else:
+            self._images = (images if index is None else images[samples]).contiguous().to(self.device)
+            if resize is not None:
+                center = center_box(*self._size, self._size, resize=resize, square=square)
+                self._center = torch.tensor([center], device=self.device)
         self._labels = (labels if index is None else labels[samples]).to(self.device)
         means, deviations = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (mean, std))
         self._scale = (1 / (255 * deviations)).float().to(self.device)
         self._offset = (-means / deviations).float().to(self.device)
-        height, width = images.shape[2:]
-        self._rows, self._columns = (torch.arange(side, device=self.device) for side in (height, width))
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
-        return len(self.batch_sizes())
+        return len(self.plan)
 
     @property
     def images_per_epoch(self) -> int:
@@ -89,35 +119,39 @@ class Loader:
 
         Shapes: images (B, C, H, W) in dtype and memory_format, labels (B,), both on the device.
         """
-        shares = self.plan.epoch(operator.index(epoch))
+        epoch = operator.index(epoch)
+        shares = self.plan.epoch(epoch)
         order = np.concatenate(shares) if shares else np.zeros(0, np.int64)
-        drawn, seed = self.plan.samples[order], self.plan.seed
-        plan = [order]
-        if self.padding or self.flip:
-            places = 2 * self.padding + 1
-            plan += [below(places, seed, epoch, stream, drawn) for stream in (ROW, COLUMN)]
-            plan.append(below(2, seed, epoch, MIRROR, drawn) if self.flip else np.zeros_like(order))
-        on_device = torch.from_numpy(np.stack(plan)).to(self.device)
-        for batch in torch.split(on_device, [len(share) for share in shares], dim=1):
-            images = self._images.index_select(0, batch[0])
-            if len(batch) > 1:
-                images = self._augment(images, *batch[1:])
-            yield self._normalize(images), self._labels.index_select(0, batch[0])
+        drawn = np.vstack([order, *self._draw(epoch, self.plan.samples[order])])
+        rows = torch.split(torch.from_numpy(drawn).to(self.device), [len(share) for share in shares], dim=1)
+        if isinstance(self._images, Stream):
+            raw = self._images.epoch(epoch, [self.plan.samples[share] for share in shares])
+        else:
+            raw = (self._images.index_select(0, batch[0]) for batch in rows)
+        for images, batch in zip(raw, rows, strict=True):
+            yield self._normalize(self._augment(images, *batch[1:])), self._labels.index_select(0, batch[0])
 
-    def _augment(self, images: Tensor, top: Tensor, left: Tensor, mirror: Tensor) -> Tensor:
-        """Pad with black, cut at (top, left), mirror where asked, all in one gather of pixel numbers.
+    def _draw(self, epoch: int, samples: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Draw what `_augment` needs of each image, a row each; of files the workers draw the boxes."""
+        rows, seed = [], self.plan.seed
+        if self.flip or self.padding or self.crop == "resized":
+            rows.append(below(2, seed, epoch, MIRROR, samples) if self.flip else np.zeros_like(samples))
+        if self.crop == "resized" and not isinstance(self._images, Stream):
+            rows += random_boxes(draw(seed, epoch, samples), *self._size).T
+        elif self.padding:
+            rows += [below(2 * self.padding + 1, seed, epoch, stream, samples) for stream in (ROW, COLUMN)]
+        return rows
 
-        Of the ways measured on a CPU (windows by unfold and advanced indexing, slicing image by image, masks in place
-        of padding) the fastest, and the padded copy is of one batch only.
-        Shapes: images (B, C, H, W), the others (B,) -> (B, C, H, W).
-        """
-        count, channels, height, width = images.shape
-        padded = F.pad(images, (self.padding,) * 4)
-        rows = top[:, None] + self._rows
-        columns = left[:, None] + torch.where(mirror[:, None] == 1, width - 1 - self._columns, self._columns)
-        pixels = rows[:, :, None] * padded.shape[3] + columns[:, None, :]
-        pixels = pixels.view(count, 1, height * width).expand(count, channels, height * width)
-        return padded.flatten(2).gather(2, pixels).view_as(images)
+    def _augment(self, images: Tensor, mirror: Tensor | None = None, *place: Tensor) -> Tensor:
+        if self._center is not None:
+            images = resized_crop(images, self._center.expand(len(images), 4))
+        if mirror is None:
+            return images
+        if not place:
+            return mirrored(images, mirror)
+        if len(place) == 2:
+            return padded_crop(images, self.padding, *place, mirror)
+        return mirrored(resized_crop(images, torch.stack(place, 1)), mirror)
 
     def _normalize(self, images: Tensor) -> Tensor:
         # The layout last: on a CPU arithmetic with numbers per channel is several times slower in channels_last.
@@ -126,15 +160,9 @@ class Loader:
 
 
 def _check(
-    images: Tensor,
-    labels: Tensor,
-    samples: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    *,
-    padding: int,
+    images: Tensor | ImageFiles, labels: Tensor, samples: Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> None:
-    if images.dtype != torch.uint8 or images.dim() != 4:
+    if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.dim() != 4):
         raise ValueError(f"expected uint8 images (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}")
     if labels.dtype != torch.int64 or labels.shape != (len(images),):
         raise ValueError(f"expected {len(images)} int64 labels, got {labels.dtype} of shape {tuple(labels.shape)}")
@@ -144,8 +172,22 @@ def _check(
         raise ValueError(
             f"expected an index of images 0 to {len(images) - 1}, got {int(samples.min())} to {int(samples.max())}"
         )
-    if padding < 0:
-        raise ValueError(f"expected a padding of at least 0, got {padding}")
     channels = images.shape[1]
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise ValueError(f"expected {channels} means and {channels} positive deviations, got {mean} and {std}")
+
+
+def _check_cut(size: Sequence[int], crop: str, padding: int, resize: int | None, square: bool) -> None:
+    if crop not in CROPS:
+        raise ValueError(f"expected a crop of {' or '.join(CROPS)}, got {crop!r}")
+    if padding < 0:
+        raise ValueError(f"expected a padding of at least 0, got {padding}")
+    if crop == "resized" and (padding or resize is not None):
+        raise ValueError(f"expected no padding and no resize with resized crops, got {padding} and {resize}")
+    if square and resize is None:
+        raise ValueError("square needs resize, the length to resize both sides to")
+    least = max(size) if square else min(size)
+    if resize is not None and resize < least:
+        raise ValueError(
+            f"cannot cut {size[0]}x{size[1]} from test images resized to {resize}; give at least {least}, or None"
+        )

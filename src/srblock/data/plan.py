@@ -58,6 +58,10 @@ class Plan:
         lonely = self.shuffle and self.batch_size > 1 and rest < 2 * self.world_size
         return count - rest if lonely else count
 
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        return -(-self.images // self.batch_size)
+
     def batch_sizes(self) -> list[int]:
         """Return the number of images in each batch of an epoch, of all processes together."""
         return [min(self.batch_size, self.images - start) for start in range(0, self.images, self.batch_size)]

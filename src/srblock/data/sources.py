@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from srblock.data import digits, folder
+from srblock.data import digits, folder, streamed
 from srblock.data.cache import cache_folder
 from srblock.data.cifar import CIFAR10, CIFAR100
 from srblock.data.images import ImageData
@@ -26,6 +26,8 @@ SOURCES: dict[str, Source] = {
     "digits": digits.load,
     "cifar10": CIFAR10.load,
     "cifar100": CIFAR100.load,
+    "imagenet": streamed.load_imagenet,
+    "stream": streamed.load,
 }
 
 
@@ -36,12 +38,15 @@ def load(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> ImageData:
-    """Load an image set into memory.
+    """Load an image set into memory, or one that is streamed from its files.
 
     Args:
         spec: "digits", "cifar10" or "cifar100" (downloaded once), "cifar100:PATH" for a folder with the published .bin
             files, or the path of a folder or zip with one folder per class. A folder called like a known set: ./digits.
-        image_size: resize images to this side. Folders whose images have several sizes need it.
+            "imagenet:PATH" (train/ and val/) and "stream:PATH" are decoded while training, and so is a folder that does
+            not fit into memory.
+        image_size: resize images to this side. Folders whose images have several sizes need it; streamed sets have 224
+            without it.
         cache: where downloads and decoded images are kept; see `cache_folder` for the default.
         progress: is called as progress(what, done, total) now and then; total is None while unknown.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from srblock.data.draws import SPLIT, bits
+from srblock.data.image_files import MEAN, STD, ImageFiles
 from srblock.data.offenders import counted, offenders
 
 
@@ -37,6 +38,14 @@ def split(labels: Tensor, *, fraction: float = 0.1, seed: int) -> tuple[Tensor, 
         count = min(max(int(size * fraction + 0.5), 1), int(size) - 1)
         held_out[members[np.argsort(keys[members], kind="stable")[:count]]] = True
     return torch.from_numpy(np.flatnonzero(~held_out)), torch.from_numpy(np.flatnonzero(held_out))
+
+
+def normalization(images: Tensor | ImageFiles, index: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel to normalize by: the `statistics` of the images of an index.
+
+    For a streamed set ImageNet's published figures (`image_files.MEAN`): to measure a million images takes an hour.
+    """
+    return (MEAN, STD) if isinstance(images, ImageFiles) else statistics(images[index])
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from srblock.data import ImageData, Loader, split, statistics
+from srblock.data import ImageData, ImageFiles, Loader, normalization, split
 from srblock.experiments.build import build
 from srblock.experiments.notation import Variant
 from srblock.experiments.records import RunConfig
@@ -67,21 +67,28 @@ class Study:
         """
         data, recipe = self.data, self.recipe
         kept, held = split(data.train_labels, fraction=recipe.validation_fraction, seed=seed)
-        mean, std = statistics(data.train_images[kept])
-        images, labels = data.train_images.to(device), data.train_labels.to(device)
+        mean, std = normalization(data.train_images, kept)
+        images, labels = data.train_images, data.train_labels.to(device)
+        if isinstance(images, torch.Tensor):
+            images = images.to(device)
 
-        def loader(images: torch.Tensor, labels: torch.Tensor, index: torch.Tensor | None, training: bool) -> Loader:
+        def loader(
+            images: torch.Tensor | ImageFiles, labels: torch.Tensor, index: torch.Tensor | None, training: bool
+        ) -> Loader:
             return Loader(
                 images,
                 labels,
                 index,
-                batch_size=recipe.batch_size if training else max(recipe.batch_size, 500),
+                batch_size=recipe.batch_size if training or data.streamed else max(recipe.batch_size, 500),
                 mean=mean,
                 std=std,
                 device=device,
                 dtype=torch.float32,
                 memory_format=runtime.FORMATS[recipe.memory_format],
-                padding=recipe.padding if training else 0,
+                crop=recipe.crop if training else "padded",
+                padding=recipe.padding if training and recipe.crop == "padded" else 0,
+                resize=None if training else recipe.test_resize,
+                square=recipe.test_square and not training,
                 flip=recipe.flip and training,
                 shuffle=training,
                 seed=seed,
@@ -108,7 +115,11 @@ def _say_once(text: str) -> None:
 
 
 def describe_data(data: ImageData) -> dict[str, Any]:
-    """Return what a record says of a data set."""
+    """Return what a record says of a data set; of a streamed one by what constants it is normalized, too."""
+    constants: dict[str, Any] = {}
+    if data.streamed:
+        mean, std = normalization(data.train_images, torch.arange(0))
+        constants = {"streamed": True, "mean": list(mean), "std": list(std)}
     return {
         "name": data.name,
         "fingerprint": data.fingerprint,
@@ -116,6 +127,7 @@ def describe_data(data: ImageData) -> dict[str, Any]:
         "train": len(data.train_labels),
         "test": len(data.test_labels),
         "size": [data.channels, *data.size],
+        **constants,
     }
 
 
@@ -124,8 +136,9 @@ def recipe_for(
 ) -> Recipe:
     """Resolve a named recipe for a data set and a device; changes that are None are left out.
 
-    "auto" is the paper's recipe for CIFAR-10 and CIFAR-100, else "short". The random crop pads an eighth of the side
-    (4 at 32x32, as the paper), and only sets whose images may be mirrored are.
+    "auto" is the paper's recipe for CIFAR-10, CIFAR-100 and ImageNet, else "short". The random crop pads an eighth of
+    the side (4 at 32x32, as the paper), test images are resized to 8/7 of it if the recipe resizes them (256 at 224),
+    and only sets whose images may be mirrored are.
 
     Raises: ValueError for a name or a value that no recipe has.
     """
@@ -134,12 +147,14 @@ def recipe_for(
     if name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}; there are: auto, {', '.join(RECIPES)}")
     precision = changes.pop("precision", None) or "auto"
-    recipe = replace(
-        RECIPES[name],
-        padding=min(data.size) // 8 if RECIPES[name].crop == "padded" else 0,
-        flip=RECIPES[name].flip and data.flip,
-        **{key: value for key, value in changes.items() if value is not None},
-    )
+    given = {key: value for key, value in changes.items() if value is not None}
+    named = RECIPES[name]
+    fitting = {
+        "padding": min(data.size) // 8 if given.get("crop", named.crop) == "padded" else 0,
+        "test_resize": named.test_resize and round(named.test_resize / 224 * min(data.size)),
+        "flip": named.flip and data.flip,
+    }
+    recipe = replace(named, **(fitting | given))
     recipe = recipe if epochs is None else recipe.with_epochs(epochs)
     return runtime.resolve(recipe, device, precision)
 

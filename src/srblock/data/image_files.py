@@ -1,0 +1,74 @@
+"""Images left in their files: what a streamed set holds in the place of pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+CHANNELS = 3  # which sets are gray only their pixels would tell
+DECODING = 1  # count up when the same files would give other pixels: runs on them are then other runs
+# Mean and standard deviation of ImageNet's training images, as torchvision documents them for its weights.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Names of image files and the size their images are served at; make one with `ImageFiles.below`.
+
+    The names lie in two tensors, so that a million of them reaches worker processes without a copy for each.
+
+    Attributes:
+        root: the folder, absolute.
+        text, ends: all names below it in one, uint8, and where each ends, int64 (N,).
+        file_bytes: size of each file, int64 (N,).
+        side: height and width that images are served at.
+    """
+
+    root: str
+    text: Tensor
+    ends: Tensor
+    file_bytes: Tensor
+    side: int
+
+    @classmethod
+    def below(cls, root: Path, names: Sequence[str], sizes: Sequence[int], side: int) -> ImageFiles:
+        """Make one of relative names and file sizes."""
+        encoded = [os.fsencode(name) for name in names]
+        ends = torch.tensor([len(name) for name in encoded], dtype=torch.int64).cumsum(0)
+        text = torch.frombuffer(bytearray(b"".join(encoded)), dtype=torch.uint8)
+        return cls(str(root.resolve()), text, ends, torch.tensor(sizes, dtype=torch.int64), side)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, C, H, W), as if the images were in memory."""
+        return torch.Size((len(self), CHANNELS, self.side, self.side))
+
+    def name(self, number: int) -> str:
+        """Return the relative name of a file."""
+        start = int(self.ends[number - 1]) if number else 0
+        return os.fsdecode(self.text[start : int(self.ends[number])].numpy().tobytes())
+
+    def read(self, number: int) -> bytes:
+        """Read a file.
+
+        Raises: OSError if it cannot be read.
+        """
+        with open(os.path.join(self.root, self.name(number)), "rb") as file:
+            return file.read()
+
+    def digest(self) -> bytes:
+        """Return a SHA-256 of names, file sizes and the size served at: of nothing that needs a file to be opened."""
+        digest = hashlib.sha256(json.dumps(["srblock image files", DECODING, self.shape]).encode())
+        for tensor in (self.ends, self.text, self.file_bytes):
+            digest.update(tensor.numpy().tobytes())
+        return digest.digest()
