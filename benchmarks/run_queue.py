@@ -37,8 +37,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from srblock.analysis.cost import flops_per_image
-from srblock.analysis.recall import memory_probe, summarize_recall
+from srblock.analysis.inspect import Inspect
+from srblock.analysis.recall import memory_probe
 from srblock.data import ImageData, load
 from srblock.data.sources import SOURCES
 from srblock.experiments.archive import pack_run, write_archive
@@ -47,9 +47,7 @@ from srblock.experiments.queue import Entry, Pace, Pending, choose, read_queue
 from srblock.experiments.records import RunConfig, epochs_done, finished
 from srblock.experiments.study import Study, measure_ms_per_image, recipe_for
 from srblock.report.units import duration
-from srblock.surgery import blocks
 from srblock.training import runtime
-from srblock.training.checkpoint import save_weights
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CAUTION = 1.1  # epochs may take longer than they did
@@ -74,7 +72,7 @@ class Clock:
 
     planned: Planned
     deadline: float
-    epochs_before: int
+    earlier: list[dict[str, Any]]
     failure: str | None = None
     result: dict[str, Any] | None = None
     since: float = field(default_factory=time.monotonic)
@@ -85,8 +83,8 @@ class Clock:
     def epoch(self, run: RunConfig, record: dict[str, Any]) -> None:
         """Raise Stop where neither another epoch nor the finish fits; the epoch is saved already."""
         done, whole = record["epoch"], run.recipe.epochs
-        if done <= self.epochs_before and done < whole:
-            return  # of an earlier call
+        if record in self.earlier and done < whole:
+            return  # made by an earlier call (one that was killed may have left records of epochs that are repeated)
         now = time.monotonic()
         took_s, self.since = max(now - self.since, record["seconds"]), now
         needed_s = took_s if done < whole else 0.0
@@ -259,14 +257,9 @@ def _runs(entry: Entry, data: ImageData, sources: dict[str, str], device: torch.
 def _run(planned: Planned, options: argparse.Namespace, device: torch.device, deadline: float) -> tuple[str, bool]:
     """Train one run as far as it goes; return what came of it, and whether it failed."""
     directory = options.work / "runs" / planned.config.name
-    clock = Clock(planned, deadline, epochs_done(directory))
-
-    def inspect(model: torch.nn.Module, test: Any, folder: Path) -> dict[str, Any]:
-        data = planned.study.data
-        if blocks(model):
-            save_weights(folder / "recall.safetensors", summarize_recall(model, test.epoch(0), len(data.classes)))
-        return {"flops_per_image": flops_per_image(model, (data.channels, *data.size))}
-
+    clock = Clock(planned, deadline, _history(directory))
+    data = planned.study.data
+    inspect = Inspect(len(data.classes), (data.channels, *data.size))
     try:
         run_study(planned.study, options.work, device=device, progress=clock, probe=memory_probe, inspect=inspect)
     except Stop as stop:

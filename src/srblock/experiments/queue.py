@@ -16,13 +16,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from srblock.data.sources import SOURCES
 from srblock.experiments.notation import Variant, parse
-from srblock.experiments.paper import CLASSES, ROWS
+from srblock.experiments.paper import CLASSES
+from srblock.experiments.reproduce import select, variants_of
 
 KEYS: dict[str, type] = {
     "name": str,
@@ -34,7 +34,6 @@ KEYS: dict[str, type] = {
     "epochs": int,
 }
 SPOKEN = {str: "a text", int: "a whole number", list: "a list of texts"}
-TABLES = tuple(dict.fromkeys(row.table for row in ROWS))
 
 
 @dataclass(frozen=True)
@@ -176,19 +175,12 @@ def _parsed(texts: Iterable[str], where: str) -> tuple[Variant, ...]:
 
 
 def _rows(values: dict[str, Any], where: str) -> tuple[Variant, ...]:
-    """Find rows of the paper's tables, each before it the network that it is compared with."""
-    tables, pattern = values["tables"], values.get("rows", "*")
-    unknown = [table for table in tables if table not in TABLES]
-    if unknown:
-        raise ValueError(f"{where}: unknown table {', '.join(unknown)}; known are {', '.join(TABLES)}")
-    found = [
-        row.variant
-        for row in ROWS
-        if row.table in tables
-        and row.data == values["data"]
-        and row.variant is not None
-        and any(fnmatchcase(text, pattern) for text in (str(row.variant), row.model))
-    ]
-    if not found:
-        raise ValueError(f"{where}: no row of {', '.join(tables)} on {values['data']} is like {pattern!r}")
-    return tuple(dict.fromkeys(one for variant in found for one in (variant.without_sr(), variant)))
+    """Find rows of the paper's tables, with those that they are compared with."""
+    try:
+        rows = [row for table in values["tables"] for row in select(table, values.get("rows", "*"))]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    for row in rows:
+        if row.data != values["data"]:
+            raise ValueError(f"{where}: table {row.table} is of {row.data}, not of {values['data']}")
+    return variants_of(rows)

@@ -1,0 +1,291 @@
+"""The published tables: every record, grouped into studies, with the paper's figures beside ours.
+
+A study is what can be compared: the same images, recipe, starting weights and numerics. In it, each variant with SR is
+compared with the same network without it. The same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from srblock.analysis.statistics import signed
+from srblock.analysis.verdicts import Verdict, verdicts
+from srblock.experiments.archive import read_records
+from srblock.experiments.notation import Variant, parse
+from srblock.experiments.paper import CLASSES, IMAGE_SIZES, ROWS, PaperRow
+from srblock.experiments.records import Run
+from srblock.report import units
+from srblock.report.comparison import Row, comparison, interval, p_greater, points, probability
+from srblock.report.tables import write_csv
+from srblock.training.files import write_bytes
+from srblock.training.recipe import RECIPES, Recipe
+
+OF_THE_DEVICE = ("precision", "memory_format", "engine")  # recipe fields that the paper says nothing about
+COLUMNS = (
+    "variant",
+    "n",
+    "test top-1",
+    "difference",
+    "95% interval",
+    "p",
+    "Holm p",
+    "P(A > B)",
+    "detectable",
+    "overhead",
+)
+PAPER = ("paper", "paper's difference")
+TEXT = ("variant", "verdict", "study", "data", "variants")  # columns that are not numbers
+MADE = "Made from `records/` by `srblock results tables`; changes by hand are lost."
+
+
+@dataclass(frozen=True)
+class PublishedStudy:
+    """Runs that can be compared with each other.
+
+    Attributes:
+        name: of its files; the hash stands for images, recipe, weights and numerics.
+        runs: in the table's order, the seeds of a variant together.
+        rows: a line for each variant, each compared with the same network without SR.
+        verdicts: for the rows that have a difference, judged together; by variant.
+    """
+
+    name: str
+    runs: list[Run]
+    rows: list[Row]
+    verdicts: dict[str, Verdict]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of all runs."""
+        return Recipe.from_dict(self.runs[0].result["recipe"])
+
+    @property
+    def paper(self) -> dict[str, PaperRow]:
+        """The paper's rows on this data, by variant; empty for data that the paper has not."""
+        return _paper(self.runs[0])
+
+
+def write_tables(results: Path) -> list[Path]:
+    """Make `results/tables` from `results/records` anew: index.md, and for each study a .md and a .csv of all seeds.
+
+    Raises: ValueError if a record is damaged or was changed; OSError if a file cannot be written.
+    """
+    folder = results / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    studies = published(read_records(results))
+    written = [folder / "index.md"]
+    write_bytes(written[0], index(studies).encode())
+    for study in studies:
+        table, seeds = folder / f"{study.name}.md", folder / f"{study.name}.csv"
+        write_bytes(table, markdown(study).encode())
+        write_csv(seeds, study.runs)
+        written += [table, seeds]
+    for stale in {*folder.glob("*.md"), *folder.glob("*.csv")} - {*written}:
+        stale.unlink()
+    return written
+
+
+def published(runs: Sequence[Run]) -> list[PublishedStudy]:
+    """Group runs into studies, sorted by name."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_name(run), []).append(run)
+    return [_study(name, groups[name]) for name in sorted(groups)]
+
+
+def index(studies: Sequence[PublishedStudy]) -> str:
+    """List the studies in Markdown."""
+    lines = [
+        (
+            f"[{study.name}]({study.name}.md)",
+            _data_name(study),
+            str(study.recipe.epochs),
+            str(len(study.runs)),
+            ", ".join(f"{row.variant} (n = {row.n})" for row in study.rows),
+        )
+        for study in studies
+    ]
+    table = (
+        _table(("study", "data", "epochs", "runs", "variants"), lines) if lines else "No run has been published yet."
+    )
+    return f"# Published results\n\n{MADE}\n\n{table}\n"
+
+
+def markdown(study: PublishedStudy) -> str:
+    """Print a study: what was run on what, the table, what the columns mean, and what a reader must know."""
+    first, paper = study.runs[0].result, study.paper
+    compared = any(row.variant in paper for row in study.rows)
+    channels, height, width = first["data"]["size"]
+    lines = [_cells(study, row) + (_paper_cells(row, paper) if compared else ()) for row in study.rows]
+    judged = [(row.variant, study.verdicts[row.variant].words) for row in study.rows if row.variant in study.verdicts]
+    heading = f"{_data_name(study)}, {study.recipe.epochs} epoch{'s' * (study.recipe.epochs > 1)}"
+    parts = [
+        f"# {heading}",
+        MADE,
+        f"{units.count(first['data']['train'])} training and {units.count(first['data']['test'])} test images of "
+        f"{channels}x{height}x{width} in {len(first['data']['classes'])} classes, fingerprint "
+        f"{first['data']['fingerprint'][:12]}. {_where(study.runs)} Every seed: [{study.name}.csv]({study.name}.csv).",
+        f"Recipe: {_recipe(study.recipe)}." + (f" Weights to start from: {first['weights']}." * bool(first["weights"])),
+        _table((*COLUMNS, *(PAPER if compared else ())), lines),
+        *([_table(("variant", "verdict"), judged)] if judged else []),
+        _legend(compared),
+        *_remarks(study, compared),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _study(name: str, runs: Sequence[Run]) -> PublishedStudy:
+    order = list(_paper(runs[0]))
+    bases = {str(run.variant.without_sr()) for run in runs}
+    rows = []
+    for base in sorted(bases, key=lambda base: _key(parse(base), order)):
+        family = [run for run in runs if str(run.variant.without_sr()) == base]
+        members = sorted({run.variant for run in family} | {parse(base)}, key=lambda variant: _key(variant, order))
+        rows += comparison(sorted(family, key=lambda run: run.seed), [str(variant) for variant in members])
+    positions = {row.variant: position for position, row in enumerate(rows)}
+    judged = [(row.variant, row.difference) for row in rows if row.difference is not None]
+    found = verdicts([difference for _, difference in judged])
+    return PublishedStudy(
+        name,
+        sorted(runs, key=lambda run: (positions[str(run.variant)], run.seed)),
+        rows,
+        {variant: verdict for (variant, _), verdict in zip(judged, found, strict=True)},
+    )
+
+
+def _key(variant: Variant, order: Sequence[str]) -> tuple[object, ...]:
+    """Sort networks without blocks first, then as the paper does, then by place and size of their blocks."""
+    text = str(variant)
+    blocks = [(b.stage or 99, b.after or "", b.blocks, b.hidden) for b in variant.blocks]
+    return bool(blocks), order.index(text) if text in order else len(order), blocks, text
+
+
+def _name(run: Run) -> str:
+    result = run.result
+    identity = (
+        result["data"]["fingerprint"],
+        Recipe.from_dict(result["recipe"]).identity,
+        result.get("weights"),
+        result.get("numerics"),
+    )
+    digits = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+    name = "".join(letter if letter.isalnum() else "-" for letter in result["data"]["name"].lower())
+    return f"{name}-{result['recipe']['epochs']}-epochs-{digits}"
+
+
+def _paper(run: Run) -> dict[str, PaperRow]:
+    """Find the paper's rows on a run's data; a folder that is only called like it has other classes or sizes."""
+    data = run.result["data"]
+    name, (_, height, width) = data["name"], data["size"]
+    if (len(data["classes"]), height, width) != (CLASSES.get(name), IMAGE_SIZES.get(name), IMAGE_SIZES.get(name)):
+        return {}
+    return {row.notation: row for row in ROWS if row.data == name and row.notation is not None}
+
+
+def _cells(study: PublishedStudy, row: Row) -> tuple[str, ...]:
+    verdict = study.verdicts.get(row.variant)
+    return (
+        row.variant,
+        str(row.n),
+        units.mean_and_std(row.mean, row.std),
+        "-" if row.difference is None else signed(row.difference.mean),
+        interval(row),
+        probability(None if verdict is None else verdict.p),
+        probability(None if verdict is None else verdict.holm_p),
+        p_greater(row),
+        points(row.detectable),
+        f"{row.overhead_percent:.2f}%" if parse(row.variant).blocks else "-",
+    )
+
+
+def _paper_cells(row: Row, paper: dict[str, PaperRow]) -> tuple[str, str]:
+    theirs, base = paper.get(row.variant), paper.get(row.baseline)
+    if theirs is None:
+        return "-", "-"
+    difference = "-" if base is None or base is theirs else signed(theirs.mean - base.mean)
+    return units.mean_and_std(theirs.mean, theirs.std), difference
+
+
+def _legend(compared: bool) -> str:
+    text = (
+        "Test top-1 in percent of the epoch selected on validation, mean ± standard deviation (ddof = 1) over n seeds. "
+        "A variant with SR is compared with the same network without it: difference in percentage points, interval and "
+        "p by Welch's t; Holm p corrected over all comparisons of this page, and the verdicts follow it. P(A > B): "
+        "share of seed pairs in which SR wins. Detectable: the true difference that these seeds find four times in "
+        "five. Overhead: parameters of the SR block over those of the network without it."
+    )
+    return text + (" Paper: Cakaj, Mehnert, Yang, ICMLA 2024, 5 seeds a row (ImageNet 4)." if compared else "")
+
+
+def _remarks(study: PublishedStudy, compared: bool) -> list[str]:
+    present = {row.variant for row in study.rows}
+    missing = dict.fromkeys(row.baseline for row in study.rows if row.baseline not in present)
+    lines = [f"No run of {base} is published: there is nothing to compare its SR variants with." for base in missing]
+    departures = _departures(study)
+    if departures:
+        text = (
+            f"**Not the paper's full recipe**: {', '.join(departures)}. Whether the block helps at this recipe says "
+            "little about the full one."
+        )
+        lines.append(text + " The paper's figures are of another training and stand here for orientation." * compared)
+    return lines
+
+
+def _departures(study: PublishedStudy) -> list[str]:
+    """List the recipe's fields that are not those of the full recipe of the paper's data: "epochs 6 (full: 200)"."""
+    if not study.paper:
+        return []
+    full = RECIPES[study.runs[0].result["data"]["name"]]
+    return [
+        f"{name} {_value(getattr(study.recipe, name))} (full: {_value(getattr(full, name))})"
+        for name in (field.name for field in fields(Recipe))
+        if name not in OF_THE_DEVICE and getattr(study.recipe, name) != getattr(full, name)
+    ]
+
+
+def _recipe(recipe: Recipe) -> str:
+    return ", ".join(f"{name} {_value(getattr(recipe, name))}" for name in recipe.identity)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)
+
+
+def _where(runs: Sequence[Run]) -> str:
+    """Say on what the runs were made, and how long they took."""
+    environments = [run.result["environment"] for run in runs]
+    devices = _distinct(f"{found['device']} ({_threads(found)})" for found in environments)
+    torch = _distinct(str(found.get("torch")) for found in environments)
+    commits = _distinct(str(found.get("commit")) for found in environments)
+    seconds = sum(float(run.result.get("wall_s") or 0) for run in runs)
+    return (
+        f"{len(runs)} run{'s' * (len(runs) > 1)} on {devices}, torch {torch}, commit {commits}; "
+        f"{units.duration(seconds)} of training in all."
+    )
+
+
+def _threads(environment: dict[str, Any]) -> str:
+    threads = environment.get("threads")
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return " and ".join(sorted(set(values)))
+
+
+def _data_name(study: PublishedStudy) -> str:
+    return str(study.runs[0].result["data"]["name"])
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---" if name in TEXT else "---:" for name in header]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))
