@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from statistics import median
 from types import TracebackType
@@ -25,7 +26,7 @@ PLAIN_SECONDS = 60  # or one this long after the last line
 class RunProgress:
     """Show the runs of a study; a context manager, and the `progress` of `experiments.execute.run_study`.
 
-    On a terminal each finished run leaves one line and the run at work has a bar, above one for the whole study.
+    On a terminal each finished run leaves one line and each run at work has a bar, above one for the whole study.
     Elsewhere there are plain lines without control codes.
     """
 
@@ -34,17 +35,19 @@ class RunProgress:
         self._console, self._epochs = console, study.recipe.epochs
         self._done = {run.name: 0 for run in runs}  # epochs; all of them for a run that ended
         self._ended: set[str] = set()
+        self._at_work: set[str] = set()
+        self._workers = 1
         self._variants = {run.name: str(run.variant) for run in runs}
         self._seconds: dict[str, list[float]] = {}  # of epochs, by variant
         self._width = max(len(_name(run)) for run in runs)
         self._waited_for: set[str] = set()
         self._last_line = 0.0
         self._live: Progress | None = None
-        self._all = self._current = TaskID(0)
+        self._bars: dict[str, TaskID] = {}
+        self._all = TaskID(0)
         if console.is_terminal and not console.is_dumb_terminal:
             self._live = _display(console)
-            self._current = self._live.add_task("", visible=False, total=self._epochs, status="", due=None)
-            self._all = self._live.add_task("", total=len(runs) * self._epochs, status="", due=None)
+            self._add_total()
 
     def __enter__(self) -> RunProgress:
         self._update_total()
@@ -58,9 +61,15 @@ class RunProgress:
         if self._live is not None:
             self._live.stop()
 
+    def workers(self, count: int, description: str) -> None:
+        """Say how many runs go on at once, and on what; the time left depends on it."""
+        self._workers = count
+        self._console.print(description, soft_wrap=True, highlight=False, markup=False, style="dim")
+
     def started(self, run: RunConfig) -> None:
         """Show a run at work."""
-        self._show_current(_name(run), status="", due=None)
+        self._at_work.add(run.name)
+        self._show(run, status="", due=None)
         if self._live is None:
             self._line(run, "started", f"{self._epochs} epoch{'s' if self._epochs > 1 else ''}")
 
@@ -70,7 +79,7 @@ class RunProgress:
         self._seconds.setdefault(self._variants[run.name], []).append(record["seconds"])
         left = self._seconds_left(run.name)
         status = f"validation {record['validation_top1']:.2f}%"
-        self._show_current(_name(run), status=status, due=time.monotonic() + left, completed=record["epoch"])
+        self._show(run, status=status, due=time.monotonic() + left, completed=record["epoch"])
         self._update_total()
         every = -(-self._epochs // PLAIN_LINES)
         late = time.monotonic() - self._last_line > PLAIN_SECONDS
@@ -95,9 +104,14 @@ class RunProgress:
         self._end(run)
         self._line(run, "failed", str(error), "red")
 
+    def again(self, run: RunConfig, reason: str) -> None:
+        """Leave a line with the reason why a run will be started once more."""
+        self._leave(run)
+        self._line(run, "again", reason, "yellow")
+
     def waiting(self, run: RunConfig) -> None:
         """Say that another process has a run in its hands; asked once a second, so only said once."""
-        self._show_current(_name(run), status="another process is at it", due=None, completed=0)
+        self._show(run, status="another process is at it", due=None, completed=0)
         if self._live is None and run.name not in self._waited_for:
             self._line(run, "waiting", "another process is at it")
         self._waited_for.add(run.name)
@@ -105,9 +119,13 @@ class RunProgress:
     def _end(self, run: RunConfig) -> None:
         self._done[run.name] = self._epochs
         self._ended.add(run.name)
-        if self._live is not None:
-            self._live.update(self._current, visible=False, completed=0)
+        self._leave(run)
         self._update_total()
+
+    def _leave(self, run: RunConfig) -> None:
+        self._at_work.discard(run.name)
+        if self._live is not None and run.name in self._bars:
+            self._live.remove_task(self._bars.pop(run.name))
 
     def _line(self, run: RunConfig, word: str, text: str, style: str = "") -> None:
         """Print a line that stays: above the bars, or where there are none, with its number."""
@@ -118,17 +136,39 @@ class RunProgress:
         self._console.print(line, soft_wrap=True, highlight=False)
         self._last_line = time.monotonic()
 
-    def _show_current(self, description: str, **changes: Any) -> None:
+    def _show(self, run: RunConfig, **changes: Any) -> None:
+        """Change a run's bar; a new one comes last but for the whole's."""
+        if self._live is None:
+            return
+        if run.name not in self._bars:
+            self._live.remove_task(self._all)
+            self._bars[run.name] = self._live.add_task(_name(run), total=self._epochs, status="", due=None)
+            self._add_total()
+        self._live.update(self._bars[run.name], **changes)
+
+    def _add_total(self) -> None:
         if self._live is not None:
-            self._live.update(self._current, description=description, visible=True, **changes)
+            self._all = self._live.add_task("all", total=len(self._done) * self._epochs, status="", due=None)
+            self._update_total()
 
     def _update_total(self) -> None:
         if self._live is None:
             return
-        left = [self._seconds_left(name) for name in self._done if name not in self._ended]
-        due = time.monotonic() + sum(left) if self._seconds and left else None
+        due = (
+            time.monotonic() + self._seconds_left_in_all()
+            if self._seconds and len(self._ended) < len(self._done)
+            else None
+        )
         status = f"{len(self._ended)} of {len(self._done)} runs"
-        self._live.update(self._all, description="all", completed=sum(self._done.values()), status=status, due=due)
+        self._live.update(self._all, completed=sum(self._done.values()), status=status, due=due)
+
+    def _seconds_left_in_all(self) -> float:
+        """Estimate the study's time: runs at work first, each next one on the worker that is free first."""
+        left = [name for name in self._done if name not in self._ended]
+        free_in = [0.0] * self._workers
+        for name in sorted(left, key=lambda name: name not in self._at_work):
+            heapq.heapreplace(free_in, free_in[0] + self._seconds_left(name))
+        return max(free_in)
 
     def _seconds_left(self, name: str) -> float:
         """Estimate a run's time from the epochs of its variant, or of all variants before its first."""
