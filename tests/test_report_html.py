@@ -151,7 +151,7 @@ def test_page_has_the_corrected_p_and_the_pairing(tmp_path: Path) -> None:
     for row in others:
         assert f"{probability(row.p)} {probability(row.holm_p)}" in page.text
         assert f"{probability(row.holm_p)}, after Holm's correction (5 seeds each)" in page.text
-        assert f"{row.variant} and R8 correlate by" in page.text
+        assert f"{row.variant} and R8, 5 shared seeds: correlation" in page.text
     for words in (
         "Holm p",
         "detectable",

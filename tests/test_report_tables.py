@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
+from srblock.analysis.power import detection_power
 from srblock.experiments.records import Run
 from srblock.report import tables, units
 from srblock.report.comparison import findings, pairings, probability, remarks
@@ -68,7 +69,7 @@ def test_printed_table_has_the_figures(tmp_path: Path) -> None:
             assert figure in text
         words = " ".join(text.split())
         assert "undecided: 426 more seeds per variant would settle ±0.2. Detectable with these seeds: 3.07." in words
-        assert "correlate by +1.00 over 3 shared seeds: every seed differs by the same." in words
+        assert "3 shared seeds: correlation +1.00, every seed differs by the same." in words
         assert "0.0705" in text  # Welch's p: t = 2 / sqrt(2 / 3) with 4 degrees of freedom
         assert "…" not in text
     assert printed(rows, 200).count("variant") < printed(rows, 80).count("variant")  # one table, two tables
@@ -108,6 +109,19 @@ def test_one_comparison_needs_no_correction(tmp_path: Path) -> None:
     assert "Holm" not in printed(rows, 250)
 
 
+def test_what_is_detectable_counts_the_comparisons(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR], seeds=range(5))
+    _, row, _ = tables.comparison(runs)
+    assert row.difference is not None
+    assert row.difference.estimate is not None
+    error, freedom = row.difference.estimate.standard_error, row.difference.estimate.freedom
+    assert row.detectable is not None
+    assert detection_power(row.detectable, error, freedom, 0.05 / 2) == pytest.approx(0.8)
+    _, alone = tables.comparison([run for run in runs if str(run.variant) != WITH_SR])
+    assert alone.detectable is not None
+    assert detection_power(alone.detectable, error, freedom) == pytest.approx(0.8)
+
+
 def test_the_margin_is_the_callers(tmp_path: Path) -> None:
     rows = tables.comparison(worked_example(tmp_path), margin=10)
     assert rows[1].verdict is not None
@@ -119,12 +133,14 @@ def test_pairing_by_seed_is_printed_beside_welchs(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, name, seed, test_top1=tops[name][seed]) for name in tops for seed in range(4)]
     (line,) = pairings(tables.comparison(runs))
     # Differences 0.4, 0.6, 0.5, 0.5: mean 0.5, deviation 0.0816, t(0.975, 3) = 3.182.
-    assert line.startswith(f"{WITH_SR} and {BASELINE} correlate by +1.00 over 4 shared seeds (95% interval +")
-    assert "paired, the interval of the difference is +0.37 to +0.63, p = 0.0012." in line
+    assert line.startswith(f"{WITH_SR} and {BASELINE}, 4 shared seeds: correlation +1.00 (+0.")
+    assert "paired interval of the difference +0.37 to +0.63, p = 0.0012." in line
     assert line.endswith("Seeds go together: the paired test is the sharper one.")
     tops[WITH_SR] = tops[WITH_SR][::-1]
     runs = [write_run(tmp_path / "b", name, seed, test_top1=tops[name][seed]) for name in tops for seed in range(4)]
-    assert "That seeds go together is not shown." in pairings(tables.comparison(runs))[0]
+    line, remark = pairings(tables.comparison(runs))
+    assert "correlation -1.00" in line
+    assert remark == "That runs of the same seed go together is not shown, so pairing gains nothing."
     apart = [write_run(tmp_path / "c", name, seed + 10 * (name == WITH_SR)) for name in tops for seed in range(4)]
     assert pairings(tables.comparison(apart)) == []
 

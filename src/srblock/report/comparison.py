@@ -73,11 +73,17 @@ class Row:
 
     @property
     def detectable(self) -> float | None:
-        """Smallest true difference that Welch's test of these seeds finds with power 0.8; None without a test."""
-        found = self.difference
-        if found is None or found.estimate is None or found.baseline.std is None or found.ours.std is None:
+        """Smallest true difference that these seeds find with power 0.8; None without a test.
+
+        At 0.05 over the number of comparisons, as Holm's correction asks of the first finding.
+        """
+        found, verdict = self.difference, self.verdict
+        if found is None or verdict is None or found.estimate is None:
             return None
-        return smallest_detectable(found.baseline.std, found.ours.std, found.n_baseline, found.n)
+        assert found.baseline.std is not None
+        assert found.ours.std is not None
+        alpha = verdict.alpha / verdict.comparisons
+        return smallest_detectable(found.baseline.std, found.ours.std, found.n_baseline, found.n, alpha=alpha)
 
 
 def comparison(runs: Sequence[Run], variants: Sequence[str] | None = None, *, margin: float = MARGIN) -> list[Row]:
@@ -116,25 +122,23 @@ def findings(rows: Sequence[Row]) -> list[str]:
 
 def pairings(rows: Sequence[Row]) -> list[str]:
     """Say of each comparison whether runs of the same seed go together, and what the paired test would give."""
-    return [
-        f"{row.variant} and {row.baseline} {_pairing(row.pairing)}"
-        for row in rows
-        if row.pairing is not None and row.pairing.correlation is not None
-    ]
+    paired = [(row, row.pairing) for row in rows if row.pairing is not None and row.pairing.correlation is not None]
+    lines = [f"{row.variant} and {row.baseline}, {_pairing(found)}" for row, found in paired]
+    if paired and not any(found.helps for _, found in paired):
+        lines.append("That runs of the same seed go together is not shown, so pairing gains nothing.")
+    return lines
 
 
 def _pairing(found: Pairing) -> str:
     """Print a pairing, without the names of its sides."""
-    text = f"correlate by {signed(found.correlation or 0)} over {found.n} shared seeds"
+    text = f"{found.n} shared seeds: correlation {signed(found.correlation or 0)}"
     if found.low is not None and found.high is not None:
-        text += f" (95% interval {signed(found.low)} to {signed(found.high)})"
+        text += f" ({signed(found.low)} to {signed(found.high)})"
     if found.estimate is None:
-        return f"{text}: every seed differs by the same."
+        return f"{text}, every seed differs by the same."
     low, high = found.estimate.interval()
-    text += f"; paired, the interval of the difference is {signed(low)} to {signed(high)}, {p_equals(found.estimate.p)}"
-    if found.helps:
-        return f"{text}. Seeds go together: the paired test is the sharper one."
-    return f"{text}. That seeds go together is not shown."
+    text += f", paired interval of the difference {signed(low)} to {signed(high)}, {p_equals(found.estimate.p)}."
+    return f"{text} Seeds go together: the paired test is the sharper one." if found.helps else text
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
@@ -167,7 +171,8 @@ def legend(rows: Sequence[Row]) -> list[str]:
     if any(p_greater(row) != "-" for row in rows):
         lines[0] += " P(A > B) is the share of seed pairs in which the variant beats it, ties count half."
     if any(row.detectable is not None for row in rows):
-        lines[0] += " A true difference as large as the detectable one is found four times in five."
+        lines[0] += " A true difference as large as the detectable one is found four times in five"
+        lines[0] += ", after Holm's correction." if corrected(rows) else "."
     return lines
 
 
