@@ -155,7 +155,7 @@ def test_page_has_the_corrected_p_and_the_pairing(tmp_path: Path) -> None:
     for words in (
         "Holm p",
         "detectable",
-        "over 5 shared seeds",
+        "pairing gains nothing",
         "Verdicts follow the p-values after Holm's correction",
     ):
         assert words in page.text
