@@ -66,6 +66,11 @@ def test_what_cannot_be_said_is_none() -> None:
     flat = by_seed([70.0, 70.0, 70.0, 70.0], [70.0, 70.5, 72.0, 71.0])
     assert flat is not None
     assert flat.correlation is None
+    loose = by_seed([70.0, 71.0, 71.5, 70.2], [71.0, 70.5, 72.0, 70.0])
+    assert loose is not None
+    assert loose.low is not None
+    assert loose.low < 0 < (loose.correlation or 0)
+    assert not loose.helps
     shifted = by_seed([70.1, 70.2, 70.3, 70.7], [70.4, 70.5, 70.6, 71.0])  # by 0.3, but for rounding
     assert shifted is not None
     assert shifted.estimate is None
