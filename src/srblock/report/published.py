@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from srblock.analysis.statistics import signed
-from srblock.analysis.verdicts import Verdict, verdicts
+from srblock.analysis.verdicts import verdicts
 from srblock.experiments.archive import read_records
 from srblock.experiments.notation import Variant, parse
 from srblock.experiments.paper import CLASSES, IMAGE_SIZES, ROWS, PaperRow
@@ -50,14 +50,12 @@ class PublishedStudy:
     Attributes:
         name: of its files; the hash stands for images, recipe, weights and numerics.
         runs: in the table's order, the seeds of a variant together.
-        rows: a line for each variant, each compared with the same network without SR.
-        verdicts: for the rows that have a difference, judged together; by variant.
+        rows: a line for each variant, each compared with the same network without SR; all judged together.
     """
 
     name: str
     runs: list[Run]
     rows: list[Row]
-    verdicts: dict[str, Verdict]
 
     @property
     def recipe(self) -> Recipe:
@@ -121,8 +119,8 @@ def markdown(study: PublishedStudy) -> str:
     first, paper = study.runs[0].result, study.paper
     compared = any(row.variant in paper for row in study.rows)
     channels, height, width = first["data"]["size"]
-    lines = [_cells(study, row) + (_paper_cells(row, paper) if compared else ()) for row in study.rows]
-    judged = [(row.variant, study.verdicts[row.variant].words) for row in study.rows if row.variant in study.verdicts]
+    lines = [_cells(row) + (_paper_cells(row, paper) if compared else ()) for row in study.rows]
+    judged = [(row.variant, row.verdict.words) for row in study.rows if row.verdict is not None]
     heading = f"{_data_name(study)}, {study.recipe.epochs} epoch{'s' * (study.recipe.epochs > 1)}"
     parts = [
         f"# {heading}",
@@ -147,15 +145,10 @@ def _study(name: str, runs: Sequence[Run]) -> PublishedStudy:
         family = [run for run in runs if str(run.variant.without_sr()) == base]
         members = sorted({run.variant for run in family} | {parse(base)}, key=lambda variant: _key(variant, order))
         rows += comparison(sorted(family, key=lambda run: run.seed), [str(variant) for variant in members])
+    judged = iter(verdicts([row.difference for row in rows if row.difference is not None]))
+    rows = [row if row.difference is None else replace(row, verdict=next(judged)) for row in rows]
     positions = {row.variant: position for position, row in enumerate(rows)}
-    judged = [(row.variant, row.difference) for row in rows if row.difference is not None]
-    found = verdicts([difference for _, difference in judged])
-    return PublishedStudy(
-        name,
-        sorted(runs, key=lambda run: (positions[str(run.variant)], run.seed)),
-        rows,
-        {variant: verdict for (variant, _), verdict in zip(judged, found, strict=True)},
-    )
+    return PublishedStudy(name, sorted(runs, key=lambda run: (positions[str(run.variant)], run.seed)), rows)
 
 
 def _key(variant: Variant, order: Sequence[str]) -> tuple[object, ...]:
@@ -187,16 +180,15 @@ def _paper(run: Run) -> dict[str, PaperRow]:
     return {row.notation: row for row in ROWS if row.data == name and row.notation is not None}
 
 
-def _cells(study: PublishedStudy, row: Row) -> tuple[str, ...]:
-    verdict = study.verdicts.get(row.variant)
+def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.variant,
         str(row.n),
         units.mean_and_std(row.mean, row.std),
         "-" if row.difference is None else signed(row.difference.mean),
         interval(row),
-        probability(None if verdict is None else verdict.p),
-        probability(None if verdict is None else verdict.holm_p),
+        probability(row.p),
+        probability(row.holm_p),
         p_greater(row),
         points(row.detectable),
         f"{row.overhead_percent:.2f}%" if parse(row.variant).blocks else "-",
@@ -217,7 +209,7 @@ def _legend(compared: bool) -> str:
         "A variant with SR is compared with the same network without it: difference in percentage points, interval and "
         "p by Welch's t; Holm p corrected over all comparisons of this page, and the verdicts follow it. P(A > B): "
         "share of seed pairs in which SR wins. Detectable: the true difference that these seeds find four times in "
-        "five. Overhead: parameters of the SR block over those of the network without it."
+        "five, after that correction. Overhead: parameters of the SR block over those of the network without it."
     )
     return text + (" Paper: Cakaj, Mehnert, Yang, ICMLA 2024, 5 seeds a row (ImageNet 4)." if compared else "")
 
