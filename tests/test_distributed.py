@@ -16,6 +16,7 @@ import torch
 from distributed_program import CLIPPED, RECIPE, network, run, stop_at, three_steps
 from torch import nn
 
+from srblock.experiments.records import read_run
 from srblock.surgery import blocks, bypassed
 from srblock.training import checkpoint, distributed, runtime
 from srblock.training.loop import Record
@@ -180,6 +181,21 @@ def test_an_error_in_one_process_ends_all_with_one_message(folder: Path) -> None
     assert "RuntimeError" not in errors
 
 
+def test_the_command_line_trains_in_two_processes(tmp_path: Path) -> None:
+    """As a user would call it; then a single process finds the run."""
+    words = ("train", "R8 + SR(M=3, P=4)", "--data", "digits", "--epochs", "1", "--out", tmp_path)
+    done = torchrun("-m", "srblock", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("started") == 1
+    assert done.stdout.count("test top-1") == 1
+    (folder,) = (tmp_path / "runs").iterdir()
+    found = read_run(folder)
+    assert found.result["environment"]["processes"] == 2
+    assert 0 < found.test_top1 <= 100
+    assert set(found.recall), "the block was looked at, over the whole test set"
+    assert len(found.metrics) == 1
+
+
 # --- in one process --------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +218,16 @@ def test_half_of_what_torchrun_sets_is_refused(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=r"WORLD_SIZE is 2 but RANK, .* is not set; start .* with torchrun"):
         distributed.start().__enter__()
+
+
+def test_other_commands_are_refused_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match="srblock compare runs in one process and torchrun started 2"):
+        distributed.refuse("compare")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(SystemExit):
         distributed.refuse("compare")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from srblock.data import Loader
 from srblock.training import checkpoint
+from srblock.training.files import write_bytes
 from srblock.training.loop import Loaders, TrainingDiverged, train
 from srblock.training.metrics import evaluate
 from srblock.training.recipe import Recipe
@@ -128,6 +129,91 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert (parts / "checkpoint.safetensors").read_bytes() == (whole / "checkpoint.safetensors").read_bytes()
     timeless = [key for key in expected if not key.endswith(("_s", "_ms_per_image"))]
     assert {key: result[key] for key in timeless} == {key: expected[key] for key in timeless}
+
+
+def test_saves_no_more_often_than_costs_a_twentieth_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first epoch, the last, and those so far from the save before that it cost at most 1/20 of the pause."""
+    clock, saved = 0.0, []
+
+    def write(path: Path, data: bytes) -> None:
+        nonlocal clock
+        clock += 1.0
+        saved.append(len(lines(tmp_path)) + 1)  # the state is written before its epoch is told of
+        write_bytes(path, data)
+
+    def tick(record: dict[str, Any]) -> None:
+        nonlocal clock
+        clock += 7.0
+
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(checkpoint, "write_bytes", write)
+    monkeypatch.setattr(checkpoint, "save_weights", lambda path, weights: None)
+    run(tmp_path, recipe=replace(RECIPE, epochs=9), on_epoch=tick)
+    assert saved == [1, 4, 7, 9], "3 epochs of 7 s pass before a save of 1 s may be followed by another"
+
+
+def test_a_caller_who_stops_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopping at an epoch that was not saved saves it; a kill there would go back to the last save."""
+    monkeypatch.setattr(checkpoint, "RARITY", math.inf)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    run(whole)
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(parts, on_epoch=stop)
+    assert checkpoint.read_trainer(parts / "trainer.safetensors", "test").state.epoch == 3
+    told = []
+    run(parts, on_epoch=lambda record: told.append(record["epoch"]))
+    assert told == [1, 2, 3, 4]
+    assert lines(parts) == lines(whole)
+    assert (parts / "checkpoint.safetensors").read_bytes() == (whole / "checkpoint.safetensors").read_bytes()
+
+
+def test_epochs_after_the_last_save_are_repeated_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a kill: metrics.jsonl knows three epochs, the state one."""
+    monkeypatch.setattr(checkpoint, "RARITY", math.inf)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    run(whole)
+    early = {}
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["epoch"] == 1:
+            early["state"] = (parts / "trainer.safetensors").read_bytes()
+        if record["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(parts, on_epoch=stop)
+    (parts / "trainer.safetensors").write_bytes(early["state"])
+    assert len(lines(parts)) == 3
+    seen = []
+    run(parts, on_epoch=lambda record: seen.append((record["epoch"], len(lines(parts)))))
+    assert seen == [(1, 1), (2, 2), (3, 3), (4, 4)], "the history is cut back to the saved epochs"
+    assert lines(parts) == lines(whole)
+    assert (parts / "checkpoint.safetensors").read_bytes() == (whole / "checkpoint.safetensors").read_bytes()
+
+
+def test_the_best_weights_are_brought_to_the_cpu_once(tmp_path: Path) -> None:
+    model = network().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    state = checkpoint.TrainerState([{"epoch": 1}], checkpoint.copy_weights(model))
+    saver = checkpoint.Saver(tmp_path / "state", "test", model, optimizer, CPU)
+    saver.save(state)
+    first = {key: value.data_ptr() for key, value in state.best.items()}
+    assert all(value.is_contiguous() and value.device == CPU for value in state.best.values())
+    state.metrics.append({"epoch": 2})
+    saver.save(state)
+    assert {key: value.data_ptr() for key, value in state.best.items()} == first
+    found = checkpoint.read_trainer(tmp_path / "state", "test")
+    assert found.state.epoch == 2
+    assert all(torch.equal(found.state.best[key], value) for key, value in model.state_dict().items())
 
 
 def test_another_seed_or_rate_is_another_result(tmp_path: Path) -> None:

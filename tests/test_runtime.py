@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from srblock.training import runtime
+from srblock.training import distributed, runtime
 from srblock.training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -20,6 +20,21 @@ def test_auto_takes_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert runtime.pick_device() == CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert runtime.pick_device() == torch.device("cuda")
+
+
+def test_each_of_several_processes_gets_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name in ("auto", "cuda"):
+        assert runtime.pick_device(name) == torch.device("cuda", 1)
+    assert runtime.pick_device("cpu") == CPU
+    with pytest.raises(ValueError, match=r"cuda:0 is one GPU for 4 processes; --device cuda gives each its own"):
+        runtime.pick_device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match=r"more processes on this machine than it has GPUs \(2\).* --device cpu"):
+        runtime.pick_device()
 
 
 @pytest.mark.parametrize("name", ["mps", "meta", "quantum", "cuda:99"])
@@ -50,6 +65,7 @@ def test_a_model_is_placed_in_the_recipes_memory_format(name: str) -> None:
 def test_the_environment_names_what_decides() -> None:
     found = runtime.environment(CPU)
     assert set(runtime.DECISIVE) <= set(found)
+    assert found["processes"] == 1
     assert found["threads"] == torch.get_num_threads()
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert found["commit"] is None or re.fullmatch(r"[0-9a-f]{12}\+?", found["commit"])

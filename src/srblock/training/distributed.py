@@ -42,9 +42,12 @@ def launched() -> int:
 def refuse(command: str) -> None:
     """Refuse a command that torchrun would run several times over.
 
-    Raises: ValueError if there is more than one process.
+    Raises: ValueError if there is more than one process, in the first; a silent SystemExit in the others.
     """
     if launched() > 1:
+        if int(os.environ.get("RANK") or 0) > 0:
+            time.sleep(PATIENCE_S)
+            raise SystemExit(1)
         raise ValueError(
             f"srblock {command} runs in one process and torchrun started {launched()}; only srblock train is spread "
             "over several: start this command without torchrun"
