@@ -21,7 +21,6 @@ from srblock.analysis.statistics import Difference, Summary, difference_of_summa
 from srblock.experiments.paper import ROWS, PaperRow
 
 CIFAR = ("I", "II", "V")
-SEEDS = {"imagenet": 4}  # 5 elsewhere (Sec. IV)
 SETTINGS = 12  # M in 3 and 4, P in 2, 4, ..., 12: what the paper's CIFAR rows draw from
 
 
@@ -164,7 +163,7 @@ def _baseline(row: PaperRow) -> PaperRow:
 
 
 def _summary(row: PaperRow, ddof: int) -> Summary:
-    return Summary(SEEDS.get(row.data, 5), row.mean, row.std, ddof)
+    return Summary(row.seeds, row.mean, row.std, ddof)
 
 
 def _errors(row: AuditRow) -> tuple[float, float]:
