@@ -1,6 +1,7 @@
 """The command line as a person uses it: real commands, real digits, wrong inputs."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -10,9 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from srblock import cli
+from srblock.cli import running
+from srblock.cli.options import StudyOptions
+from srblock.experiments.notation import parse
+from srblock.training import runtime
 
 DIGITS = ["--data", "digits", "--epochs", "1"]
 PLAIN, BLOCK = "R8", "R8 + SR(M=3, P=4)"
@@ -216,3 +222,96 @@ def test_the_module_is_the_command() -> None:
     ).stdout
     for name in ("compare", "train", "evaluate", "stages", "overhead"):
         assert name in shown
+
+
+def test_reproduce_sets_the_paper_beside_ours(tmp_path: Path) -> None:
+    words = ["reproduce", "table1", "--rows", "R18 + SR", "--seeds", 1, "--out", tmp_path, *DIGITS]
+    planned = invoke(*words, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert "2 runs: 0 finished" in planned.output
+    assert not list(tmp_path.iterdir())
+    leave_finished(tmp_path, "R18", 50.0)
+    leave_finished(tmp_path, "R18 + SR(M=4, P=2)", 51.5)
+    done = invoke(*words)
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.output.split())
+    for part in ("76.74 ± 0.33 51.50 1", "+0.27 -0.14 to +0.68 +1.50 -", "one seed: nothing can be said",
+                 "table is of cifar100; these runs are of digits"):  # fmt: skip
+        assert part in text, text
+    assert "| R18 + SR (M=4, P=2) |" in next(tmp_path.glob("reproduce-table1-digits-*/table.md")).read_text()
+
+
+def leave_finished(out: Path, variant: str, top1: float) -> None:
+    """Leave a finished run of seed 0 on digits, as the command above will look for it."""
+    study, _ = running.make_study([parse(variant)], [0], StudyOptions(epochs=1))
+    (config,) = study.runs()
+    folder = out / "runs" / config.name
+    folder.mkdir(parents=True)
+    figures = {"test_top1": top1, "last_test_top1": top1, "validation_top1": top1, "test_loss": 1.0, "best_epoch": 1,
+               "parameters": 10, "overhead_percent": 1.0, "wall_s": 1.0,
+               "environment": runtime.environment(torch.device("cpu"))}  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(config.as_dict() | figures))
+    (folder / "metrics.jsonl").write_text("")
+
+
+def test_sweep_chooses_on_validation_and_tests_on_fresh_seeds(tmp_path: Path) -> None:
+    words = ["sweep", "R8 + SR(M=3, P={2,4})", "--seeds", 2, "--fresh", 2, "--out", tmp_path, *DIGITS]
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    for part in ("best mean validation accuracy of 2 settings on 2 seeds", "by chance alone", "on fresh seeds",
+                 "Had the best been chosen by its test accuracy"):  # fmt: skip
+        assert part in text, text
+    folder = next(tmp_path.glob("sweep-digits-*"))
+    with (folder / "settings.csv").open() as file:
+        chosen_among = [(row["variant"], int(row["seed"])) for row in csv.DictReader(file)]
+    with (folder / "results.csv").open() as file:
+        tested = [(row["variant"], int(row["seed"])) for row in csv.DictReader(file)]
+    assert {seed for _, seed in chosen_among} == {0, 1}
+    assert len(chosen_among) == 6
+    assert [seed for _, seed in tested] == [2, 2, 3, 3]
+    assert tested[0][0] == "R8"
+
+
+def test_audit_says_what_the_printed_figures_support() -> None:
+    text = " ".join(invoke("audit").output.split())
+    assert "Of 44 gains, 42 are positive and 7 significant at 0.05" in text
+    assert "read as divided by n." in " ".join(invoke("audit", "--ddof", 0).output.split())
+
+
+def test_results_are_added_once_and_make_tables(compared: tuple[Path, Result], tmp_path: Path) -> None:
+    out, _ = compared
+    first = invoke("results", "add", out, "--to", tmp_path)
+    assert first.exit_code == 0, first.output
+    assert "4 added, 0 known already" in first.output
+    assert "0 added, 4 known already" in invoke("results", "add", out, "--to", tmp_path).output
+    assert invoke("results", "tables", tmp_path).exit_code == 0
+    assert "R8 + SR(M=3, P=4) (n = 2)" in (tmp_path / "tables" / "index.md").read_text()
+
+
+@pytest.mark.parametrize("words", [["compare", PLAIN, BLOCK], ["reproduce", "table1"], ["sweep", "R8 + SR(P={2,4})"]])
+def test_torchrun_is_for_train_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert f"srblock {words[0]} runs in one process and torchrun started 2" in error(capsys, monkeypatch, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["reproduce", "table4"], "segmentation, which is not built yet"),
+        (["reproduce", "table1", "--rows", "R19*"], "no row of table1 fits"),
+        (["sweep", "R8 + SR(P={2,4)"], "braces are nested or not closed"),
+        (["compare", PLAIN, BLOCK, "--engine", "turbo", *DIGITS], "engine must be one of eager, compile"),
+        (["compare", PLAIN, BLOCK, "--margin", "0", *DIGITS], "margin must be above 0"),
+        (["compare", PLAIN, BLOCK, "--executor", "slurm", *DIGITS], "there is no executor 'slurm'"),
+        (["compare", PLAIN, BLOCK, "--gpus-per-run", "0.5", *DIGITS], "ray"),
+        (["results", "add", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_input_of_the_new_commands_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in error(capsys, monkeypatch, *words)

@@ -76,7 +76,7 @@ def test_prints_both_columns_at_any_width(tmp_path: Path, width: int) -> None:
 def test_says_in_what_the_runs_are_not_the_paper_s(tmp_path: Path) -> None:
     lines = reproduction(select("table1", "R18 + SR"), runs(tmp_path, {"R18": [76.0, 77.0]}))
     said = " ".join(remarks(lines, FULL.with_epochs(30), "digits"))
-    for part in ("table is of cifar100; these runs are of digits", "30 epochs, the paper's recipe 200",
+    for part in ("table is of cifar100; these runs are of digits", "Epochs: 30 here, 200 in the paper's recipe",
                  "5 seeds a row, these runs have 2", "No run finished of: R18 + SR (M=4, P=2)"):  # fmt: skip
         assert part in said
     whole = reproduction(select("table1", "R18 + SR"), runs(tmp_path / "b", FIGURES))

@@ -73,7 +73,13 @@ class WorkOptions:
     """Who does the work."""
 
     executor: Annotated[str, typer.Option(help="local: processes of this machine; ray: a Ray cluster")] = "local"
-    workers: Annotated[int, typer.Option(help="runs at once", min=1)] = 1
+    workers: Annotated[
+        int | None, typer.Option(help="runs at once (default: one, in this process; ray: as many as fit)", min=1)
+    ] = None
+    cpus_per_run: Annotated[int | None, typer.Option(help="with ray: CPU cores of each run", min=1)] = None
+    gpus_per_run: Annotated[
+        float | None, typer.Option(help="with ray: GPUs of each run; 0.5 lets two share one", min=0)
+    ] = None
 
 
 def takes(options: type, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srblock.cli.app import command_line, console
+from srblock.cli.options import WorkOptions
 
 if TYPE_CHECKING:
     import torch
 
-    from srblock.cli.options import StudyOptions, WorkOptions
+    from srblock.cli.options import StudyOptions
     from srblock.experiments.notation import Variant
     from srblock.experiments.records import Run
     from srblock.experiments.study import Study
@@ -60,6 +61,15 @@ def make_study(
         tuple(variants), tuple(seeds), images, _lasting(source), recipe, options.image_size, options.pretrained, weights
     )
     return study, device
+
+
+def check_margin(margin: float) -> None:
+    """Refuse a margin that no verdict could be given for, before anything is trained.
+
+    Raises: ValueError if it is not above 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"--margin must be above 0 percentage points, got {margin}; 0.2 is the default")
 
 
 def _lasting(source: str) -> str:
@@ -116,11 +126,11 @@ def run(study: Study, out: Path, device: torch.device, work: WorkOptions | None 
     from srblock.report.progress import RunProgress
 
     inspect = Inspect(len(study.data.classes), (study.data.channels, *study.data.size))
-    executor, workers = ("local", 1) if work is None else (work.executor, work.workers)
+    work = work or WorkOptions()
     with RunProgress(study, console()) as progress:
         return run_study(
             study, out, device=device, progress=progress, probe=memory_probe, inspect=inspect,
-            executor=executor, workers=workers,
+            executor=work.executor, workers=work.workers, cpus=work.cpus_per_run, gpus=work.gpus_per_run,
         )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ def compare(
 
     if len(variants) < 2:
         raise ValueError(f"compare needs two variants or more, got {variants[0]!r} alone; srblock train runs one")
+    running.check_margin(margin)
     study, device = running.make_study(_parsed(variants), range(seeds), options, refuse="compare")
     if not dry_run:
         make_folder(out)
@@ -72,6 +73,7 @@ def train(
 
     with distributed.start(options.device):
         study, device = running.make_study(_parsed([variant]), [seed], options)
+        study.build(study.variants[0], seed)  # what cannot be built is an error of the command, not of a run
         runs = running.run(study, out, device)
         if not runs:
             raise typer.Exit(1)
@@ -120,6 +122,7 @@ def reproduce(
     from srblock.experiments import reproduce as paper
     from srblock.experiments.execute import make_folder
 
+    running.check_margin(margin)
     chosen = paper.select(table, rows)
     variants = paper.variants_of(chosen, hidden)
     study, device = running.make_study(variants, range(seeds), options, chosen[0].data, refuse="reproduce")
@@ -169,6 +172,7 @@ def sweep(
     from srblock.experiments import sweep as sweeping
     from srblock.experiments.execute import make_folder
 
+    running.check_margin(margin)
     candidates = sweeping.expand(settings)
     base = candidates[0].without_sr()
     study, device = running.make_study((base, *candidates), range(seeds), options, refuse="sweep")

@@ -110,7 +110,7 @@ def remarks(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
         said.append(f"The paper's table is of {row.data}; these runs are of {data}: only the kind of answer compares.")
     full = RECIPES.get(row.data)
     if full is not None and recipe.epochs != full.epochs:
-        said.append(f"These runs have {recipe.epochs} epochs, the paper's recipe {full.epochs}.")
+        said.append(f"Epochs: {recipe.epochs} here, {full.epochs} in the paper's recipe.")
     few = [line.ours.n for line in lines if line.ours is not None]
     if few and min(few) < row.seeds:
         said.append(f"The paper has {row.seeds} seeds a row, these runs have {min(few)} or more.")
