@@ -6,7 +6,7 @@ Runs lie in FOLDER/runs, outside the repository, as `srblock compare --out FOLDE
 partial runs first (the one with the least left in front), then starts runs that fit into the time left as a whole, in
 the queue's order; a run too long for any call is started once nothing else fits. How long an epoch takes is read from
 the runs in FOLDER, or measured in a few steps. At the limit a run stops at the end of an epoch. Runs with a record in
-results/ are skipped, runs that diverged too (FOLDER/failed says why).
+results/ are skipped, runs that failed too (while FOLDER/failed says so).
 
 Whenever a run finishes, the records that results/ does not have yet are packed into --pack; bring that file back and
 `srblock results add records.tar.gz`. Checkpoints are not packed: where FOLDER does not outlast the call, a partial run
@@ -26,7 +26,6 @@ import json
 import os
 import subprocess
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -98,7 +97,7 @@ class Clock:
         self.result = result
 
     def failed(self, run: RunConfig, error: Exception) -> None:
-        """The run diverged."""
+        """The run diverged, ran out of memory or raised an error; its log says more."""
         self.failure = str(error)
 
     def waiting(self, run: RunConfig) -> None:
@@ -264,8 +263,6 @@ def _run(planned: Planned, options: argparse.Namespace, device: torch.device, de
         run_study(planned.study, options.work, device=device, progress=clock, probe=memory_probe, inspect=inspect)
     except Stop as stop:
         return str(stop), False
-    except Exception:
-        return f"failed\n{traceback.format_exc()}", True
     if clock.failure is not None:
         (options.work / "failed").mkdir(exist_ok=True)
         (options.work / "failed" / f"{planned.config.name}.txt").write_text(clock.failure + "\n")

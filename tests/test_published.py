@@ -60,8 +60,8 @@ GOLDEN = """\
 
 Made from `records/` by `srblock results tables`; changes by hand are lost.
 
-50,000 training and 10,000 test images of 3x32x32 in 100 classes, fingerprint cdcdcdcdcdcd. 13 runs on CPU Example 9000 \
-(2 threads), torch 2.15.0, commit 0123456789ab; 16 s of training in all. Every seed: [NAME.csv](NAME.csv).
+50,000 training and 10,000 test images of 3x32x32 in 100 classes, fingerprint cdcdcdcdcdcd. 13 runs on CPU \
+Example 9000 (2 threads), torch 2.15.0, commit 0123456789ab; 16 s of training in all. Every seed: [NAME.csv](NAME.csv).
 
 Recipe: epochs 2, batch_size 128, learning_rate 0.1, momentum 0.9, nesterov no, weight_decay 0.0005, schedule \
 multistep, milestones none, gamma 0.1, warmup_epochs 0, label_smoothing 0.0, clip_norm none, padding 4, flip yes, \
@@ -88,9 +88,9 @@ paper's difference |
 Test top-1 in percent of the epoch selected on validation, mean ± standard deviation (ddof = 1) over n seeds. \
 A variant with SR is compared with the same network without it: difference in percentage points, interval and p by \
 Welch's t; Holm p corrected over all comparisons of this page, and the verdicts follow it. P(A > B): share of seed \
-pairs in which SR wins. Detectable: the true difference that these seeds find four times in five, after that correction. \
-Overhead: parameters of the SR block over those of the network without it. Paper: Cakaj, Mehnert, Yang, ICMLA 2024, \
-5 seeds a row (ImageNet 4).
+pairs in which SR wins. Detectable: the true difference that these seeds find four times in five, after that \
+correction. Overhead: parameters of the SR block over those of the network without it. Paper: Cakaj, Mehnert, Yang, \
+ICMLA 2024, 5 seeds a row (ImageNet 4).
 
 No run of R18 + D2D is published: there is nothing to compare its SR variants with.
 
