@@ -141,15 +141,16 @@ def folder_name(kind: str, study: Study) -> str:
     return f"{kind}-{study.data.name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:6]}"
 
 
-def write_reports(folder: Path, runs: Sequence[Run], rows: Sequence[Row], stem: str = "") -> list[tuple[str, Path]]:
-    """Write every seed and the page; return what each file is, and where."""
+def write_reports(folder: Path, runs: Sequence[Run], rows: Sequence[Row]) -> list[tuple[str, Path]]:
+    """Write every seed, every test and the page; return what each file is, and where."""
     from srblock.report import html, tables
 
     folder.mkdir(parents=True, exist_ok=True)
-    seeds, page = folder / f"{stem}results.csv", folder / f"{stem}report.html"
+    seeds, page = folder / "results.csv", folder / "report.html"
     tables.write_csv(seeds, runs)
+    tables.write_comparison(folder / "comparison.csv", rows)
     html.write_report(page, runs, rows, command=command_line())
-    return [("every seed", seeds), ("report", page)]
+    return [("every seed", seeds), ("every test", folder / "comparison.csv"), ("report", page)]
 
 
 def say_where(files: Sequence[tuple[str, Path]]) -> None:
