@@ -5,8 +5,10 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms import v2
 
-from srblock.data.decode import decode, read_header
+from srblock.data.crops import center_box
+from srblock.data.decode import decode, decode_cut, read_header
 
 GENERATOR = np.random.default_rng(0)
 COLOR = GENERATOR.integers(0, 256, (5, 8, 3), np.uint8)
@@ -169,3 +171,77 @@ def test_32_bit_pixels_are_refused():
     content = encode(Image.fromarray(np.full((3, 3), 70_000, np.int32)), "TIFF")
     with pytest.raises(ValueError, match="32-bit pixels"):
         decode(content, gray=True, image_size=None)
+
+
+# Cuts
+
+
+def waves(height: int, width: int) -> Image.Image:
+    """A picture with detail at every scale down to five pixels."""
+    y, x = np.mgrid[:height, :width]
+    layers = [np.sin(x / n + 1) + np.cos(y / n) + np.sin((x + y) / n) for n in (0.8, 2, 5, 13, 40)]
+    pixels = 128 + 15 * np.stack([sum(layers), sum(layers[1:]), sum(layers[::2])], axis=2)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("square", [False, True])
+@pytest.mark.parametrize("size", [(60, 90), (90, 60)])
+def test_the_center_is_torchvision_s_resize_and_center_crop(size, square):
+    """Where its resized sides are whole and even, so that it rounds no place."""
+    image = waves(*size)
+    theirs = v2.Compose([v2.Resize([36, 36] if square else 36), v2.CenterCrop(32)])(image)
+    ours = decode_cut(encode(image), 32, lambda h, w: center_box(h, w, (32, 32), resize=36, square=square))
+    assert ours.shape == (32, 32, 3)
+    np.testing.assert_allclose(ours.astype(int), np.asarray(theirs).astype(int), atol=1)
+
+
+def test_the_center_square_is_what_decode_gives():
+    content = encode(waves(41, 67), "JPEG", quality=90)
+    cut = decode_cut(content, 24, lambda h, w: center_box(h, w, (24, 24), resize=24))
+    np.testing.assert_array_equal(cut.transpose(2, 0, 1), decode(content, gray=False, image_size=24))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("reduced", [False, True])
+def test_a_cut_is_of_the_image_as_it_is_seen(orientation, kind, reduced):
+    """The box is asked for the turned size and cut from the turned image, reduced or not."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(waves(200, 301), kind, exif=exif)
+    seen = decode(content, gray=False, image_size=None)
+    asked = []
+
+    def place(height: int, width: int) -> tuple[float, float, float, float]:
+        asked.append((height, width))
+        return 20, 30, 150, 140
+
+    cut = decode_cut(content, 32, place, reduced=reduced)
+    assert set(asked) == {seen.shape[1:]}
+    expected = Image.fromarray(seen.transpose(1, 2, 0)).resize((32, 32), Image.Resampling.BILINEAR, (30, 20, 170, 170))
+    error = np.abs(cut.astype(int) - np.asarray(expected))
+    assert error.max() <= (16 if reduced and kind == "JPEG" else 0)
+    assert error.mean() < 3
+
+
+@pytest.mark.parametrize(("box", "rows"), [((0, 0, 480, 640), 120), ((0, 0, 250, 255), 240), ((9, 9, 100, 90), 480)])
+def test_reduced_decoding_leaves_enough_pixels_and_no_visible_loss(box, rows, monkeypatch):
+    """480 rows are decoded as 120, a quarter, where the box still has the 100 of the result; 38 dB are not seen."""
+    content, seen, resize = encode(waves(480, 640), "JPEG", quality=90), [], Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda image, *args, **options: seen.append(image) or resize(image, *args, **options)
+    )
+    full, reduced = (decode_cut(content, 100, lambda h, w: box, reduced=r).astype(float) for r in (False, True))
+    assert [image.height for image in seen] == [480, rows]
+    assert 10 * np.log10(255**2 / max(((full - reduced) ** 2).mean(), 1e-9)) > 38
+
+
+def test_damaged_exif_data_leave_the_image_as_it_is():
+    content = encode(Image.fromarray(COLOR.repeat(4, 0).repeat(4, 1)), "JPEG", exif=b"Exif\0\0nonsense")
+    assert decode(content, gray=False, image_size=None).shape == (3, 20, 32)
+    assert read_header(content).size == (20, 32)
+
+
+def test_a_broken_file_is_refused_by_the_cut():
+    with pytest.raises(ValueError, match="truncated"):
+        decode_cut(encode(waves(50, 50), "JPEG")[:-200], 16, lambda h, w: (0, 0, h, w), reduced=True)

@@ -9,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srblock.data import Loader
+from srblock.data.augment import resized_crop
+from srblock.data.crops import center_box, draw, random_boxes
+from srblock.data.draws import MIRROR, below
 
 MEAN, STD = (0.2, 0.5, 0.7), (0.1, 0.25, 0.3)
 
@@ -76,6 +79,30 @@ def test_augmentation_depends_on_the_sample_alone(batch_size, chosen, epoch):
     assert len(some) >= len(chosen) - 1
     for label, image in some.items():
         np.testing.assert_array_equal(image, whole[label])
+
+
+def test_resized_crops_are_those_of_the_draws():
+    images, labels = make(23, (12, 16))
+    index = torch.tensor([20, 3, 11, 4])
+    loader = Loader(
+        images, labels, index, batch_size=4, mean=MEAN, std=STD, crop="resized", flip=True, shuffle=False, seed=5
+    )
+    boxes = random_boxes(draw(5, 7, index.numpy()), 12, 16)
+    cut = resized_crop(images[index], torch.from_numpy(boxes)).numpy()
+    mirror = below(2, 5, 7, MIRROR, index.numpy())
+    for image, expected, turned in zip(served(loader, 7).values(), cut, mirror, strict=True):
+        np.testing.assert_allclose(image, normalized(expected[..., ::-1] if turned else expected), atol=1e-4)
+    assert len(np.unique(boxes, axis=0)) == 4
+
+
+@pytest.mark.parametrize(("resize", "square"), [(14, False), (20, True)])
+def test_testing_may_resize_and_cut_the_center(resize, square):
+    images, labels = make(5, (12, 16))
+    loader = Loader(images, labels, batch_size=4, mean=MEAN, std=STD, resize=resize, square=square, shuffle=False)
+    box = torch.tensor([center_box(12, 16, (12, 16), resize=resize, square=square)])
+    expected = resized_crop(images, box.expand(5, 4)).numpy()
+    np.testing.assert_allclose(np.stack(list(served(loader, 0).values())), normalized(expected), atol=1e-4)
+    assert not np.allclose(expected, images.numpy(), atol=20)
 
 
 def test_epochs_and_seeds_differ_and_repeat():
@@ -221,6 +248,11 @@ def test_same_batches_on_an_accelerator():
         ({"index": torch.tensor([True, False])}, "expected an int64 index of at least one image, got torch.bool"),
         ({"batch_size": 0}, "expected a batch_size of at least 1, got 0"),
         ({"padding": -1}, "expected a padding of at least 0, got -1"),
+        ({"crop": "square"}, "expected a crop of padded or resized, got 'square'"),
+        ({"crop": "resized", "padding": 2}, "expected no padding and no resize with resized crops, got 2 and None"),
+        ({"crop": "resized", "resize": 9}, "expected no padding and no resize with resized crops, got 0 and 9"),
+        ({"square": True}, "square needs resize"),
+        ({"resize": 4}, "cannot cut 5x5 from test images resized to 4; give at least 5, or None"),
         ({"mean": (0.5,)}, "expected 3 means and 3 positive deviations"),
         ({"std": (0.5, 0.0, 0.5)}, "expected 3 means and 3 positive deviations"),
         ({"index": torch.tensor([2])}, "expected at least 2 images to train on, got 1"),

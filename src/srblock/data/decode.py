@@ -16,6 +16,7 @@ from srblock.data.crops import Box, center_box
 WANTED = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
+TURNED_COLUMNS, TURNED_ROWS = (2, 3, 6, 7), (3, 4, 7, 8)  # orientations that are seen from the other end
 ORIENTATION_TAG = 0x0112
 
 
@@ -76,9 +77,14 @@ def decode_cut(
         if reduced and file.format == "JPEG":
             scale = next((s for s in (8, 4, 2) if min(place(*size)[2:]) >= s * side), 1)
             file.draft(None, (file.width // scale, file.height // scale))
+        orientation = _orientation(file) if scale > 1 else 1
         image = _decoded(file, "RGB")
-    top, left, rows, columns = place(*(size if scale > 1 else (image.height, image.width)))
-    return np.asarray(_cut(image, (top / scale, left / scale, rows / scale, columns / scale), side))
+    height, width = size if scale > 1 else (image.height, image.width)
+    top, left, rows, columns = (length / scale for length in place(height, width))
+    # The last row and column of a reduced image may stand for fewer pixels than the others; turned they are the first.
+    top += (image.height - height / scale) * (orientation in TURNED_ROWS)
+    left += (image.width - width / scale) * (orientation in TURNED_COLUMNS)
+    return np.asarray(_cut(image, (top, left, rows, columns), side))
 
 
 def _decoded(file: Image.Image, mode: str) -> Image.Image:

@@ -133,13 +133,14 @@ class Loader:
 
     def _draw(self, epoch: int, samples: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Draw what `_augment` needs of each image, a row each; of files the workers draw the boxes."""
-        rows, seed = [], self.plan.seed
+        seed = self.plan.seed
+        rows: list[NDArray[np.int64]] = []
         if self.flip or self.padding or self.crop == "resized":
             rows.append(below(2, seed, epoch, MIRROR, samples) if self.flip else np.zeros_like(samples))
         if self.crop == "resized" and not isinstance(self._images, Stream):
-            rows += random_boxes(draw(seed, epoch, samples), *self._size).T
+            rows.extend(random_boxes(draw(seed, epoch, samples), *self._size).T)
         elif self.padding:
-            rows += [below(2 * self.padding + 1, seed, epoch, stream, samples) for stream in (ROW, COLUMN)]
+            rows.extend(below(2 * self.padding + 1, seed, epoch, stream, samples) for stream in (ROW, COLUMN))
         return rows
 
     def _augment(self, images: Tensor, mirror: Tensor | None = None, *place: Tensor) -> Tensor:

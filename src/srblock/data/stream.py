@@ -100,12 +100,13 @@ class Stream:
     def _next(self, results: Iterator[Tensor | str]) -> Tensor:
         try:
             result = next(results)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, EOFError, OSError) as error:  # OSError: what a worker held went with it
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise RuntimeError(
-                f"a worker process that decodes images ended ({error}); if memory or /dev/shm ran out, take fewer with "
-                f'SRBLOCK_WORKERS (now {self.workers}). A script that trains needs `if __name__ == "__main__":`'
+                f"a worker process that decodes images ended ({error or type(error).__name__}); if memory or /dev/shm "
+                f"ran out, take fewer with SRBLOCK_WORKERS (now {self.workers}); a script of your own needs "
+                '`if __name__ == "__main__":` around what trains'
             ) from error
         if isinstance(result, str):
             raise ValueError(result)
