@@ -1,12 +1,20 @@
 """Training speed of srblock against a bare hand-written loop, in one run on one machine.
 
-    python benchmarks/train_speed.py --data cifar100:PATH [--network R8] [--steps 60] [--rounds 9]
+    python benchmarks/train_speed.py --data cifar100:PATH [--network R8] [--block "SR(M=3, P=8)"] [--steps 60]
+                                     [--rounds 9] [--engines eager,graph,compile,compile+graph] [--workers 5]
+                                     [--profile] [--skip-compare]
 
-Each round trains `--steps` batches of 128 with the plain network and with the block, each through srblock's loop and
-through the bare loop below (same network, same images, same crops, flips and optimizer; no checkpoint, no records, no
-metrics but the loss). Order alternates from round to round; the figure is the median of the rounds' ratios. Then
-`srblock compare` runs as a user would, the quickstart's command and one on CIFAR-100, for wall time, images/s and peak
-memory. Writes two CSVs into benchmarks/results/, named by processor and torch version.
+1. The engines must agree: from equal weights, on the same batches, their losses are compared with eager's.
+2. Each round trains `--steps` batches with the plain network and with the block, through srblock's loop with each
+   engine and through the bare loop below (same network, images, crops, flips, optimizer, precision; no checkpoint, no
+   records, no metrics but the loss). Order alternates from round to round; figures are medians of the rounds' ratios:
+   srblock over bare, and the block over the plain network. The fraction of peak is that of a large matrix product in
+   the same precision, measured in the same run; a training image costs three forward passes.
+3. On a GPU a 200-epoch run is estimated from whole epochs with validation and checkpoint.
+4. `srblock compare` as a user would run it: the quickstart, one on the data, and one of `--workers` seeds one after
+   another and side by side.
+
+Writes CSVs into benchmarks/results/, named by processor and torch version. `--profile` prints where a step's time goes.
 """
 
 from __future__ import annotations
@@ -22,6 +30,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -29,21 +39,25 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from srblock.analysis.cost import flops_per_image
 from srblock.data import ImageData, load
 from srblock.experiments.notation import Variant, parse
 from srblock.experiments.study import Study, recipe_for
 from srblock.training import runtime
-from srblock.training.loop import sgd, train_epoch
+from srblock.training.loop import sgd, train, train_epoch
+from srblock.training.metrics import autocast
+from srblock.training.recipe import Recipe
 from srblock.training.step import Step
 
 RESULTS = Path(__file__).parent / "results"
+TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # of the mean loss over a few batches, relative
 
 
 class BareLoop:
     """What one would write by hand in an afternoon, and nothing else."""
 
-    def __init__(self, model: nn.Module, data: ImageData, device: torch.device) -> None:
-        self.model, self.device = model, device
+    def __init__(self, model: nn.Module, data: ImageData, recipe: Recipe, device: torch.device) -> None:
+        self.model, self.recipe, self.device = model, recipe, device
         self.images = F.pad(data.train_images, (4, 4, 4, 4)).to(device)
         self.labels = data.train_labels.to(device)
         self.mean = torch.tensor([0.507, 0.487, 0.441], device=device).view(1, 3, 1, 1) * 255
@@ -52,47 +66,110 @@ class BareLoop:
         self.windows = self.images.unfold(2, 32, 1).unfold(3, 32, 1)
 
     def train(self, steps: int) -> int:
-        """Train on `steps` batches of 128 and return the number of images."""
+        """Train on `steps` batches and return the number of images."""
         self.model.train()
-        order = torch.randperm(len(self.labels))[:45_000]
+        size = self.recipe.batch_size
+        order = torch.randperm(len(self.labels), device=self.device)
         for step in range(steps):
-            rows = order[128 * step : 128 * (step + 1)]
-            y, x = torch.randint(9, (2, len(rows)))
+            rows = order[size * step : size * (step + 1)]
+            y, x = torch.randint(9, (2, len(rows)), device=self.device)
             batch = self.windows[rows, :, y, x]
             batch = torch.where(torch.rand(len(rows), 1, 1, 1, device=self.device) < 0.5, batch, batch.flip(3))
             batch = ((batch - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            loss = F.cross_entropy(self.model(batch), self.labels[rows])
+            with autocast(self.recipe, self.device):
+                logits = self.model(batch)
+            loss = F.cross_entropy(logits.float(), self.labels[rows])
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-        return 128 * steps
+        return size * steps
 
 
-def measure(study: Study, variant: Variant, steps: int, rounds: int, device: torch.device) -> list[dict[str, float]]:
-    """Time both loops alternately; images/s of each and their ratio, a row a round."""
+def fresh(study: Study, variant: Variant, device: torch.device) -> nn.Module:
+    """Build a variant with the weights of seed 0, in its place."""
+    return runtime.place(study.build(variant, 0), study.recipe, device)
+
+
+def stepper(study: Study, variant: Variant, engine: str, device: torch.device) -> Step:
+    """Return a step of srblock's loop."""
+    model, recipe = fresh(study, variant, device), replace(study.recipe, engine=engine)
+    return Step(model, sgd(model, recipe, device), recipe, device)
+
+
+def check_engines(study: Study, variants: list[Variant], engines: list[str], device: torch.device) -> None:
+    """Stop if an engine does not train as the eager one does: 12 batches at a low rate, losses compared."""
+    study = replace(study, recipe=replace(study.recipe, learning_rate=0.01, milestones=()))
+    loader = study.loaders(0, device).train
+    for variant in variants:
+        expected = train_epoch(stepper(study, variant, "eager", device), loader, 0, batches=12).read()[0]
+        for engine in (engine for engine in engines if engine != "eager"):
+            loss = train_epoch(stepper(study, variant, engine, device), loader, 0, batches=12).read()[0]
+            print(f"{variant}, {engine}: loss {loss:.5f}, eager {expected:.5f}")
+            if abs(loss / expected - 1) > TOLERANCE[study.recipe.precision]:
+                raise SystemExit(f"{engine} does not train as eager does; its speed is worth nothing")
+
+
+def measure(
+    study: Study, variants: list[Variant], engines: list[str], steps: int, rounds: int, device: torch.device
+) -> list[dict[str, float | str]]:
+    """Time every loop of every variant, alternately; images/s and the two ratios, a row a round."""
     loader = study.loaders(0, device).train
 
-    def fresh() -> nn.Module:
-        return runtime.place(study.build(variant, 0), study.recipe, device)
+    def ours(step: Step) -> Callable[[int], int]:
+        return lambda batches: train_epoch(step, loader, 0, batches=batches).images
 
-    ours, bare = fresh(), BareLoop(fresh(), study.data, device)
-    step = Step(ours, sgd(ours, study.recipe, device), study.recipe, device)
-    runs = {
-        "srblock": lambda n: train_epoch(step, loader, 0, batches=n).images,
-        "bare": bare.train,
-    }
-    for run in runs.values():
-        run(5)
-    rows = []
+    contenders: dict[tuple[str, str], Callable[[int], int]] = {}
+    for variant in variants:
+        contenders[str(variant), "bare"] = BareLoop(
+            fresh(study, variant, device), study.data, study.recipe, device
+        ).train
+        for engine in engines:
+            contenders[str(variant), engine] = ours(stepper(study, variant, engine, device))
+    for run in contenders.values():
+        run(8)
+    rows: list[dict[str, float | str]] = []
     for round_ in range(rounds):
         rates = {}
-        for name in sorted(runs, reverse=bool(round_ % 2)):
+        for key in sorted(contenders, reverse=bool(round_ % 2)):
             start = runtime.now(device)
-            images = runs[name](steps)
-            rates[name] = images / (runtime.now(device) - start)
-        rows.append({"srblock_images_per_s": rates["srblock"], "bare_images_per_s": rates["bare"],
-                     "ratio": rates["srblock"] / rates["bare"]})  # fmt: skip
+            images = contenders[key](steps)
+            rates[key] = images / (runtime.now(device) - start)
+        plain = str(variants[0])
+        rows += [
+            {"variant": name, "engine": engine, "round": round_ + 1, "steps": steps, "images_per_s": round(rate, 1),
+             "over_bare": round(rate / rates[name, "bare"], 4), "over_plain": round(rate / rates[plain, engine], 4)}
+            for (name, engine), rate in rates.items()
+        ]  # fmt: skip
     return rows
+
+
+def matmul_peak(recipe: Recipe, device: torch.device) -> float:
+    """Measure the rate of a large matrix product in the recipe's precision, operations per second: the best of ten."""
+    side = 8192 if device.type == "cuda" else 2048
+    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    times = []
+    for _ in range(12):
+        start = runtime.now(device)
+        a @ b
+        times.append(runtime.now(device) - start)
+    return 2 * side**3 / min(times[2:])
+
+
+def whole_run(study: Study, variant: Variant, engine: str, device: torch.device) -> dict[str, object]:
+    """Train three epochs as a run does, with validation and checkpoint, and estimate 200 from them."""
+    recipe = replace(study.recipe.with_epochs(3), engine=engine)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        result = train(study.build(variant, 0), study.loaders(0, device), recipe, directory=Path(folder), run="speed",
+                       seed=0, device=device)  # fmt: skip
+        wall = time.perf_counter() - start
+        seconds = [json.loads(line)["seconds"] for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    later = statistics.mean(seconds[1:])
+    return {"variant": str(variant), "engine": engine, "first_epoch_s": round(seconds[0], 2),
+            "later_epoch_s": round(later, 3), "wall_of_three_s": round(wall, 2),
+            "estimated_200_epochs_s": round(wall + 197 * later, 1),
+            "train_ms_per_image": round(result["train_ms_per_image"], 5)}  # fmt: skip
 
 
 def compare_once(variants: list[str], source: str, *options: str) -> dict[str, object]:
@@ -119,6 +196,21 @@ def compare_once(variants: list[str], source: str, *options: str) -> dict[str, o
     }
 
 
+def profile(study: Study, variant: Variant, engine: str, device: torch.device) -> None:
+    """Print where the time of 20 steps goes."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    step, loader = stepper(study, variant, engine, device), study.loaders(0, device).train
+    train_epoch(step, loader, 0, batches=8)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profiled(activities=activities) as seen:
+        train_epoch(step, loader, 0, batches=20)
+        runtime.synchronize(device)
+    key = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    print(f"{variant}, {engine}\n{seen.key_averages().table(sort_by=key, row_limit=20, max_name_column_width=60)}")
+
+
 def write(path: Path, rows: list[dict[str, object]]) -> None:
     """Write rows as CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,39 +226,67 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="cifar100:PATH")
     parser.add_argument("--network", default="R8")
+    parser.add_argument("--block", default="SR(M=3, P=8)")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--engines", default="eager", help="of eager, compile, graph, compile+graph")
+    parser.add_argument("--precision", help="default: what the device gains from")
     parser.add_argument("--epochs", type=int, default=2, help="of the srblock compare run")
+    parser.add_argument("--workers", type=int, default=2, help="runs side by side, and seeds of that comparison")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--skip-compare", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    device = runtime.pick_device()
+    device, engines = runtime.pick_device(), args.engines.split(",")
     data = load(args.data)
-    study = Study((), (0,), data, args.data, recipe_for(data, device, batch_size=128, precision="float32"))
+    recipe = recipe_for(data, device, batch_size=128, precision=args.precision)
+    study = Study((), (0,), data, args.data, recipe)
     here = runtime.environment(device)
-    machine = {"device": here["device"], "threads": here["threads"], "cores": os.cpu_count(), "torch": here["torch"],
-               "date": date.today().isoformat(), "commit": here["commit"]}  # fmt: skip
-    rows = []
-    for variant in (parse(args.network), parse(f"{args.network} + SR(M=3, P=8)")):
-        measured = measure(study, variant, args.steps, args.rounds, device)
-        medians = {key: statistics.median(row[key] for row in measured) for key in measured[0]}
-        print(f"{variant}: {medians['srblock_images_per_s']:.0f} images/s, bare loop "
-              f"{medians['bare_images_per_s']:.0f}, median ratio {medians['ratio']:.3f} (n={args.rounds})")  # fmt: skip
-        for index, row in enumerate(measured):
-            rounded = {key: round(value, 4) for key, value in row.items()}
-            rows.append({"variant": str(variant), "round": index + 1, "steps": args.steps, **rounded, **machine})
-    label = (
-        re.sub(r"[^A-Za-z0-9]+", "-", f"{here['device']}-{os.cpu_count()}-cores-torch-{here['torch']}")
-        .strip("-")
-        .lower()
-    )
-    write(RESULTS / f"train_speed-{label}.csv", rows)
-    network = args.network
+    machine = {"precision": recipe.precision, "device": here["device"], "threads": here["threads"],
+               "cores": os.cpu_count(), "torch": here["torch"], "date": date.today().isoformat(),
+               "commit": here["commit"]}  # fmt: skip
+    label = re.sub(r"[^A-Za-z0-9]+", "-", f"{here['device']}-{os.cpu_count()}-cores-torch-{here['torch']}")
+    label = label.strip("-").lower()
+    variants = [parse(args.network), parse(f"{args.network} + {args.block}")]
+    check_engines(study, variants, engines, device)
+    rows = measure(study, variants, engines, args.steps, args.rounds, device)
+    peak = matmul_peak(recipe, device)
+    operations = {
+        str(variant): 3 * flops_per_image(study.build(variant, 0), (data.channels, *data.size)) for variant in variants
+    }
+    for row in rows:
+        row["fraction_of_peak"] = round(float(row["images_per_s"]) * operations[str(row["variant"])] / peak, 4)
+    print(f"a matrix product runs at {peak / 1e12:.3f} TFLOP/s in {recipe.precision}")
+    for name, engine in dict.fromkeys((row["variant"], row["engine"]) for row in rows):
+        mine = [row for row in rows if (row["variant"], row["engine"]) == (name, engine)]
+        middle = {key: statistics.median(float(row[key]) for row in mine)
+                  for key in ("images_per_s", "over_bare", "over_plain", "fraction_of_peak")}  # fmt: skip
+        print(f"{name}, {engine}: {middle['images_per_s']:.0f} images/s, {100 * middle['fraction_of_peak']:.1f}% of "
+              f"peak, over bare {middle['over_bare']:.3f}, over the plain network {middle['over_plain']:.3f} "
+              f"(medians, n={args.rounds})")  # fmt: skip
+    write(args.out / f"train_speed-{label}.csv", [{**row, **machine} for row in rows])
+    if device.type == "cuda":  # on a CPU three epochs take minutes and tell nothing new
+        runs = [whole_run(study, variant, engine, device) for variant in variants for engine in engines]
+        for run in runs:
+            print(run)
+        write(args.out / f"whole_run-{label}.csv", [{**run, **machine} for run in runs])
+    if args.profile:
+        for variant in variants:
+            for engine in engines:
+                profile(study, variant, engine, device)
+    if args.skip_compare:
+        return
+    pair = [str(variant) for variant in variants]
+    seeds = ["--epochs", str(args.epochs), "--seeds", str(args.workers)]
     whole = [
         compare_once(["R8", "R8 + SR(M=2, P=8)"], "digits", "--image-size", "16", "--seeds", "3"),  # make quickstart
-        compare_once([network, f"{network} + SR(M=3, P=8)"], args.data, "--epochs", str(args.epochs), "--seeds", "1"),
+        compare_once(pair, args.data, "--epochs", str(args.epochs), "--seeds", "1"),
+        compare_once(pair, args.data, *seeds),
+        compare_once(pair, args.data, *seeds, "--workers", str(args.workers)),
     ]
     for row in whole:
         print(row)
-    write(RESULTS / f"compare-{label}.csv", [{**row, **machine} for row in whole])
+    write(args.out / f"compare-{label}.csv", [{**row, **machine} for row in whole])
 
 
 if __name__ == "__main__":
