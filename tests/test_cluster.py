@@ -1,0 +1,196 @@
+"""A study on a Ray cluster: a local one of two workers, one of which is killed in mid-run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from mishaps import Diary, Mishap, four_runs
+from test_local import count_blocks, whole
+
+from srblock.experiments.execute import run_study
+from srblock.experiments.run_one import Work
+
+ray = pytest.importorskip("ray")
+cluster = pytest.importorskip("srblock.experiments.cluster")
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_local_ray() -> Iterator[None]:
+    """Start Ray as a study would, but once for all tests here."""
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore")  # Ray's own
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the probes
+        cluster._connect(CPU, 2, 1)
+        yield
+        ray.shutdown()
+
+
+def run(out: Path, **options: Any) -> tuple[list[Any], Diary]:
+    diary = Diary()
+    options = {"executor": "ray", "workers": 2, "progress": diary, "study": four_runs()} | options
+    return run_study(options.pop("study"), out, device=CPU, **options), diary
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process with one thread leaves."""
+    out, threads = tmp_path_factory.mktemp("undisturbed"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    run(out, executor="local", workers=1, probe=Mishap(out.parent), inspect=count_blocks)
+    torch.set_num_threads(threads)
+    return whole(out)
+
+
+def test_a_killed_worker_changes_no_bit_and_nothing_is_done_twice(
+    tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = Mishap(tmp_path, "be killed", times=1)
+    monkeypatch.chdir(tmp_path)
+    runs, diary = run(Path("out"), probe=probe, inspect=count_blocks)
+    assert [each.directory.name for each in runs] == [config.name for config in four_runs().runs()]
+    assert whole(tmp_path / "out") == undisturbed
+    assert len(probe.epochs()) == 4 * 3 + 1, "only the interrupted epoch is trained twice"
+    ((name, reason),) = diary.of("again")
+    assert "its worker was lost (WorkerCrashedError); it goes on from its last epoch" in reason
+    assert "about to be killed" in (tmp_path / "out" / "runs" / name / "log.txt").read_text()
+    assert [epoch for run, epoch in diary.of("epoch") if run == name] == [1, 2, 3]
+    workers = [worker for worker, _, _ in probe.epochs()]
+    assert os.getpid() not in workers
+    assert len(set(workers)) >= 2
+    assert {threads for _, _, threads in probe.epochs()} == {1}
+    ((_, description),) = diary.of("workers")
+    assert description.endswith("2 runs at once with 1 CPU each")
+    assert not list(Path("out").glob(".seen*")), "the token is gone"
+    assert ray.is_initialized(), "a cluster that somebody else has started is left alone"
+
+
+def test_a_node_that_lacks_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that only this process has stands for srblock that was not installed there."""
+    module = types.ModuleType("only_here")
+    exec("def probe(model):\n    return {}\n", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    runs, diary = run(tmp_path, study=replace(four_runs(1), seeds=(0,)), probe=module.probe)
+    assert runs == []
+    for name, text in diary.of("failed"):
+        assert text == f"ModuleNotFoundError: No module named 'only_here'; see {tmp_path / 'runs' / name / 'log.txt'}"
+
+
+def test_a_failing_run_ends_alone(tmp_path: Path) -> None:
+    runs, diary = run(tmp_path / "out", probe=Mishap(tmp_path, "raise"))
+    assert [each.result["seed"] for each in runs] == [0, 1]
+    assert len(diary.of("failed")) == 2
+    for name, text in diary.of("failed"):
+        log = tmp_path / "out" / "runs" / name / "log.txt"
+        assert text == f"LookupError: nothing like that here; see {log}"
+        assert "Traceback" in log.read_text()
+
+
+def test_runs_found_from_elsewhere_warn(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    """Only the nodes know what they are: runs found are compared with those they make."""
+    study, threads = replace(four_runs(1), seeds=(0,)), torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    run(tmp_path, study=study, executor="local", workers=1)
+    torch.set_num_threads(threads)
+    with pytest.warns(UserWarning, match=rf"is reused but was made with threads {threads + 1} \(now 1\)"):
+        run(tmp_path, study=replace(study, seeds=(0, 1)))
+
+
+def test_a_node_that_does_not_see_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "SEEN_WITHIN_S", 0.1)
+    work, config = Work(four_runs(), tmp_path), four_runs().runs()[0]
+    outcome = cluster._train_there(config, work, CPU, 1, tmp_path / "never")
+    assert outcome.ending == "stop"
+    assert f"does not see {tmp_path} as this machine does; choose an --out on a file system" in outcome.text
+
+
+def test_locks_that_hold_on_one_node_only_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "token").touch()
+    work, config, threads = Work(four_runs(1), tmp_path), four_runs(1).runs()[0], torch.get_num_threads()
+    with FileLock(tmp_path / "token"):
+        assert cluster._train_there(config, work, CPU, threads, tmp_path / "token").warnings == ()
+    (text,) = cluster._train_there(config, work, CPU, threads, tmp_path / "token").warnings
+    assert "holds on its own node only" in text
+
+
+def nodes(*resources: dict[str, float]) -> list[dict[str, Any]]:
+    return [{"Alive": True, "Resources": each} for each in resources] + [{"Alive": False, "Resources": {"CPU": 99}}]
+
+
+@pytest.mark.parametrize(
+    ("there", "device", "wanted", "expected"),
+    [
+        (nodes({"CPU": 8}), CPU, (None, None, None), (8, 1, 0)),
+        (nodes({"CPU": 8}), CPU, (2, None, None), (2, 4, 0)),
+        (nodes({"CPU": 8}), CPU, (None, 4, None), (2, 4, 0)),
+        (nodes({"CPU": 8}), CPU, (20, None, None), (20, 1, 0)),
+        (nodes(*[{"CPU": 4}] * 8), CPU, (3, None, None), (3, 4, 0)),
+        (nodes({"CPU": 16, "GPU": 2}, {"CPU": 16, "GPU": 2}, {"CPU": 4}), CUDA, (None, None, None), (4, 9, 1)),
+        (nodes({"CPU": 16, "GPU": 1}), CUDA, (4, None, None), (4, 4, 0.25)),
+        (nodes({"CPU": 16, "GPU": 2}), CUDA, (None, 2, 0.5), (4, 2, 0.5)),
+        (nodes({"CPU": 16, "GPU": 2}), CUDA, (3, None, None), (3, 5, 0.5)),
+    ],
+)
+def test_what_each_run_gets(there: Any, device: torch.device, wanted: Any, expected: Any) -> None:
+    assert cluster.share_out(there, device, *wanted) == expected
+
+
+def test_what_no_node_has_is_said() -> None:
+    with pytest.raises(ValueError, match="no node of the Ray cluster has a GPU; add one, or use --device cpu"):
+        cluster.share_out(nodes({"CPU": 8}), CUDA, None, None, None)
+    with pytest.raises(ValueError, match="no node of the Ray cluster has 9 CPUs for a run; the largest has 8"):
+        cluster.share_out(nodes({"CPU": 8}, {"CPU": 4}), CPU, None, 9, None)
+    with pytest.raises(ValueError, match="no node of the Ray cluster has 2 GPUs for a run; the largest has 1"):
+        cluster.share_out(nodes({"CPU": 8, "GPU": 1}), CUDA, None, None, 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "cpus", "gpus", "message"),
+    [
+        (torch.device("cuda:1"), None, None, "give --device cuda, not cuda:1"),
+        (CPU, 0, None, "a run needs at least 1 CPU, got 0"),
+        (CPU, None, 0.5, "needs --device cuda, got 0.5 on cpu"),
+        (CUDA, None, -1.0, "must be more than 0"),
+    ],
+)
+def test_options_that_do_not_fit(device: torch.device, cpus: Any, gpus: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cluster.RayWorkers(Work(four_runs(), Path("out")), device, None, cpus, gpus)
+
+
+def test_no_cluster_where_ray_address_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(**options: Any) -> None:
+        raise ConnectionError("nobody")
+
+    monkeypatch.setattr(ray, "init", refused)
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere:6379")
+    with pytest.raises(ValueError, match="no Ray cluster answers at RAY_ADDRESS=nowhere:6379"):
+        cluster._connect(CPU, None, None)
+
+
+def test_without_ray_one_line_says_what_to_install(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['ray'] = None; sys.path.insert(0, sys.argv[1])\n"
+        "import test_resume, torch\n"
+        "from pathlib import Path\n"
+        "test_resume.run_study(test_resume.study(1), Path(sys.argv[2]), device=torch.device('cpu'),\n"
+        "                      progress=test_resume.Silent(), executor='ray')\n"
+    )
+    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        'ValueError: --executor ray needs Ray, which is not installed here: pip install "srblock[cluster]"'
+    )
