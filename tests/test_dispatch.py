@@ -1,0 +1,169 @@
+"""Giving runs to workers and seeing to what becomes of them, with workers that do what the test says."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from mishaps import Diary, four_runs
+
+from srblock.experiments import dispatch as module
+from srblock.experiments.dispatch import dispatch
+from srblock.experiments.execute import run_study
+from srblock.experiments.records import RunConfig
+from srblock.experiments.run_one import Outcome, Work
+from srblock.training import runtime
+
+NAMES = [config.name for config in four_runs(1).runs()]
+A, B, C, D = NAMES
+DONE, KILLED, MEMORY, BUSY = Outcome("done"), Outcome("killed", "killed"), Outcome("memory", "no room"), Outcome("busy")
+
+
+class Scripted:
+    """Workers whose runs end as the script says, the first given first; results come from a finished study."""
+
+    resumes, poll_s = 1, 0.0
+
+    def __init__(self, finished: Path, out: Path, count: int, script: dict[str, list[Outcome]]) -> None:
+        self.finished, self.out, self.count, self.script = finished, out, count, script
+        self.description = "scripted"
+        self.at_work: list[RunConfig] = []
+        self.together: list[tuple[str, ...]] = []
+        self.log: list[str] = []
+        self.on_give: Callable[[RunConfig], None] = lambda config: None
+
+    def __enter__(self) -> Scripted:
+        self.log.append("enter")
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.log.append("exit")
+
+    def environment(self) -> dict[str, Any] | None:
+        return runtime.environment(torch.device("cpu"))
+
+    def renew(self) -> None:
+        assert not self.at_work
+        self.log.append("renew")
+
+    def give(self, config: RunConfig) -> None:
+        self.at_work.append(config)
+        assert len(self.at_work) <= self.count
+        self.together.append(tuple(each.name for each in self.at_work))
+        self.on_give(config)
+
+    def ended(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
+        config = self.at_work.pop(0)
+        outcome = self.script.get(config.name, [DONE]).pop(0)
+        if outcome.ending == "done":
+            shutil.copytree(self.finished / "runs" / config.name, self.out / "runs" / config.name, dirs_exist_ok=True)
+        return [(config, outcome)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    run_study(four_runs(1), out, device=torch.device("cpu"), progress=Diary())
+    return out
+
+
+def go(finished: Path, out: Path, script: dict[str, list[Outcome]], count: int = 2) -> tuple[Any, Diary, Scripted]:
+    workers, diary = Scripted(finished, out, count, script), Diary()
+    return dispatch(Work(four_runs(1), out), workers, diary), diary, workers
+
+
+def test_every_worker_has_a_run_while_there_are_any(finished: Path, tmp_path: Path) -> None:
+    done, diary, workers = go(finished, tmp_path, {})
+    assert workers.together == [(A,), (A, B), (B, C), (C, D)]
+    assert sorted(done) == sorted(NAMES)
+    assert [entry[:2] for entry in diary.entries if entry[1] == A] == [("started", A), ("epoch", A), ("finished", A)]
+    assert workers.log == ["enter", "exit"]
+
+
+def test_a_killed_run_goes_on_at_once_and_fails_the_second_time(finished: Path, tmp_path: Path) -> None:
+    done, diary, workers = go(finished, tmp_path, {A: [KILLED, KILLED], B: [KILLED, DONE]}, count=1)
+    assert workers.together == [(A,), (A,), (B,), (B,), (C,), (D,)]
+    assert diary.of("again") == [(name, "killed; it goes on from its last epoch") for name in (A, B)]
+    assert diary.of("failed") == [(A, f"killed, 2 times now; see {tmp_path / 'runs' / A / 'log.txt'}")]
+    assert A not in done
+
+
+def test_out_of_memory_is_tried_again_alone_when_all_others_are_done(finished: Path, tmp_path: Path) -> None:
+    done, diary, workers = go(finished, tmp_path, {A: [MEMORY, MEMORY], B: [MEMORY, DONE]})
+    assert workers.together[-2:] == [(A,), (B,)]
+    assert workers.log == ["enter", "renew", "renew", "exit"]
+    assert diary.of("failed") == [(A, "no room")]
+    assert sorted(done) == sorted([B, C, D])
+
+
+def test_out_of_memory_without_others_has_failed(finished: Path, tmp_path: Path) -> None:
+    _, diary, _ = go(finished, tmp_path, {A: [MEMORY]}, count=1)
+    assert (diary.of("failed"), diary.of("again")) == ([(A, "no room")], [])
+
+
+def test_runs_that_others_are_at_come_last(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that another process finishes meanwhile is taken as found, one that it leaves is trained."""
+    locks = {name: FileLock(tmp_path / "runs" / name / ".lock") for name in (A, B)}
+    for name, lock in locks.items():
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        lock.acquire()
+
+    def other_process(seconds: float) -> None:
+        shutil.copytree(finished / "runs" / A, tmp_path / "runs" / A, dirs_exist_ok=True)
+        for lock in locks.values():
+            lock.release()
+
+    monkeypatch.setattr(module.time, "sleep", other_process)
+    done, diary, workers = go(finished, tmp_path, {})
+    assert workers.together == [(C,), (C, D), (B,)]
+    assert [name for name, _ in diary.of("waiting")] == [A]
+    assert sorted(done) == sorted(NAMES)
+
+
+def test_a_run_taken_by_others_in_between_comes_last(finished: Path, tmp_path: Path) -> None:
+    _, diary, workers = go(finished, tmp_path, {A: [BUSY, DONE]}, count=1)
+    assert workers.together == [(A,), (B,), (C,), (D,), (A,)]
+    assert len(diary.of("finished")) == 4
+
+
+def test_a_damaged_result_fails_and_the_others_go_on(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs" / A).mkdir(parents=True)
+    (tmp_path / "runs" / A / "result.json").write_text("{")
+    done, diary, _ = go(finished, tmp_path, {})
+    ((name, text),) = diary.of("failed")
+    assert name == A
+    assert "is damaged" in text
+    assert sorted(done) == sorted([B, C, D])
+
+
+def test_a_full_disk_ends_all(finished: Path, tmp_path: Path) -> None:
+    workers = Scripted(finished, tmp_path, 2, {A: [Outcome("stop", "cannot write there", 28)]})
+    with pytest.raises(OSError, match="cannot write there") as caught:
+        dispatch(Work(four_runs(1), tmp_path), workers, Diary())
+    assert caught.value.errno == 28
+    assert workers.log == ["enter", "exit"]
+
+
+def test_warnings_of_workers_reach_people(finished: Path, tmp_path: Path) -> None:
+    outcomes = {name: [Outcome("done", warnings=("the weights lack fc",))] for name in NAMES}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        go(finished, tmp_path, outcomes)
+    assert [str(each.message) for each in caught] == ["the weights lack fc"], "the same one once"
+
+
+def test_a_file_that_another_machine_wrote_may_come_late(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setattr(module.time, "sleep", lambda s: shutil.copytree(finished / "runs" / A, folder))
+    assert module._read_when_there(folder).test_top1 >= 0
+    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+    with pytest.raises(FileNotFoundError, match="holds no finished run"):
+        module._read_when_there(tmp_path / "never")
