@@ -101,6 +101,68 @@ def test_terminal_keeps_a_line_for_every_run() -> None:
     assert "[2/4]" not in shown
 
 
+def test_several_workers_on_a_terminal() -> None:
+    """A bar for each run at work, in the order they started, above the whole's; time left with all workers busy."""
+    study, (first, second, third, fourth) = a_study()
+    text = io.StringIO()
+    console = Console(file=text, width=100, force_terminal=True, legacy_windows=False, _environ={"TERM": "xterm"})
+
+    def bars() -> list[list[str]]:
+        assert progress._live is not None
+        text.seek(0)
+        text.truncate()
+        progress._live.refresh()
+        lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue()).replace("\r", "").splitlines()
+        parts = re.compile(r"^.*?seed \d|^all|\d+/\d+|\d+ min \d+ s left")
+        return [parts.findall(line) for line in lines if "/" in line]
+
+    with RunProgress(study, console) as progress:
+        progress.workers(2, "2 workers on cpu, 1 CPU thread each")
+        assert "2 workers on cpu, 1 CPU thread each" in text.getvalue()
+        progress.started(first)
+        progress.started(second)
+        progress.epoch(second, record(10))
+        progress.epoch(first, record(4))
+        # First: 16 epochs of 30 s left, second: 10. Third starts when second ends, in 5 minutes; fourth after first.
+        assert bars() == [
+            ["R8, seed 0", "4/20", "8 min 00 s left"],
+            ["R8 + SR(M=3, P=8), seed 0", "10/20", "5 min 00 s left"],
+            ["all", "14/80", "18 min 00 s left"],
+        ]
+        progress.again(second, "its worker ended by SIGKILL; it goes on from its last epoch")
+        assert "again    its worker ended by SIGKILL" in text.getvalue()
+        progress.started(third)
+        progress.finished(first, RESULT)
+        progress.started(second)
+        assert [line[0] for line in bars()] == ["R8, seed 1", "R8 + SR(M=3, P=8), seed 0", "all"]
+        for run in (second, third):
+            progress.finished(run, RESULT)
+        progress.waiting(fourth)
+        assert [line[0] for line in bars()] == ["R8 + SR(M=3, P=8), seed 1", "all"]
+        progress.started(fourth)
+        progress.failed(fourth, RuntimeError("no"))
+        assert bars() == [["all", "80/80"]]
+
+
+def test_several_workers_in_plain_lines() -> None:
+    study, runs = a_study()
+    text = io.StringIO()
+    with RunProgress(study, Console(file=text, width=80)) as progress:
+        progress.workers(2, "2 workers on cuda:0 [not markup], 4 CPU threads each")
+        for run in runs[:2]:
+            progress.started(run)
+        for epoch in (5, 10):
+            for run in runs[:2]:
+                progress.epoch(run, record(epoch))
+        progress.again(runs[0], "its worker ended by SIGKILL; it goes on from its last epoch")
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "2 workers on cuda:0 [not markup], 4 CPU threads each"
+    assert [line[:5] for line in lines[1:]] == ["[1/4]", "[2/4]"] * 3 + ["[1/4]"]
+    assert re.fullmatch(
+        r"\[1/4\] R8, seed 0 +again +its worker ended by SIGKILL; it goes on from its last epoch", lines[-1]
+    )
+
+
 def test_an_error_inside_leaves_the_terminal_clean() -> None:
     study, runs = a_study()
     text = io.StringIO()

@@ -18,6 +18,7 @@ from srblock.experiments.evaluate import evaluate_run
 from srblock.experiments.execute import make_folder, run_study
 from srblock.experiments.notation import parse
 from srblock.experiments.study import Study, measure_ms_per_image, recipe_for
+from srblock.surgery import blocks
 from srblock.training import checkpoint
 
 CPU = torch.device("cpu")
@@ -172,6 +173,62 @@ def test_a_diverging_variant_does_not_end_the_others(tmp_path: Path) -> None:
     assert len(failed) == 2
     assert "epoch 1 of 1" in failed[0]
     assert [r.result for r in run(study, tmp_path)] == [r.result for r in good]
+
+
+def test_a_failing_run_does_not_end_the_others(tmp_path: Path) -> None:
+    """Whatever it raises; its traceback is in its log. The same command tries it again."""
+    told: list[str] = []
+
+    class Watch(Silent):
+        def failed(self, run: records.RunConfig, error: Exception) -> None:
+            told.append(f"{run.variant}: {error}")
+
+    def probe(model: torch.nn.Module) -> dict[str, float]:
+        if not blocks(model):
+            raise LookupError("nothing like that here")
+        return {}
+
+    study = tiny_study(1)
+    (made,) = run(study, tmp_path, progress=Watch(), probe=probe)
+    assert made.variant == study.variants[1]
+    log = tmp_path / "runs" / study.runs()[0].name / "log.txt"
+    assert told == [f"R8 + D: LookupError: nothing like that here; see {log}"]
+    assert log.read_text().startswith("Traceback")
+    assert len(run(study, tmp_path)) == 2
+
+
+def test_what_the_display_raises_is_no_failure_of_a_run(tmp_path: Path) -> None:
+    class Broken(Silent):
+        def epoch(self, run: records.RunConfig, record: dict[str, Any]) -> None:
+            raise BrokenPipeError(32, "nobody reads")
+
+        def failed(self, run: records.RunConfig, error: Exception) -> None:
+            raise AssertionError
+
+    with pytest.raises(BrokenPipeError, match="nobody reads"):
+        run(tiny_study(1), tmp_path, progress=Broken())
+    assert len(run(tiny_study(1), tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"executor": "slurm"}, "there is no executor 'slurm'; there are local and ray"),
+        ({"workers": 0}, "--workers must be at least 1, got 0"),
+        ({"workers": 2, "cpus": 4}, "are for --executor ray; local workers share"),
+        ({"gpus": 0.5}, "are for --executor ray"),
+    ],
+)
+def test_options_of_executors_that_do_not_fit(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(tiny_study(1), tmp_path, **options)
+
+
+def test_several_workers_under_torchrun_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srblock.training.distributed.world_size", lambda: 2)
+    for options in ({"workers": 2}, {"executor": "ray"}):
+        with pytest.raises(ValueError, match="torchrun spreads one run over processes"):
+            run(tiny_study(1), tmp_path, **options)
 
 
 def test_evaluating_again_gives_the_recorded_figure(
