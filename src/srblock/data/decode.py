@@ -66,8 +66,8 @@ def decode_cut(
 
     Args:
         reduced: let a JPEG be decoded at a half, a quarter or an eighth, by its frequencies, where that still leaves
-            the box as many pixels as the result. Of 1600x1200 pixels that takes 40% of the time, and changes the
-            result by a fraction of a gray level (49 dB and more).
+            the box as many pixels as the result. Of large files that is the faster half (benchmarks/data_speed.py has
+            1600x1200), and it cannot be seen: the tests ask for 38 dB.
     Shapes: -> (side, side, 3).
 
     Raises: ValueError if the file is broken.
@@ -75,7 +75,8 @@ def decode_cut(
     with _open(content) as file:
         size, scale = _seen_size(file), 1
         if reduced and file.format == "JPEG":
-            scale = next((s for s in (8, 4, 2) if min(place(*size)[2:]) >= s * side), 1)
+            shorter = min(place(*size)[2:])
+            scale = next((s for s in (8, 4, 2) if shorter >= s * side), 1)
             file.draft(None, (file.width // scale, file.height // scale))
         orientation = _orientation(file) if scale > 1 else 1
         image = _decoded(file, "RGB")

@@ -69,7 +69,7 @@ class Stream:
         self._requests: list[Request] = []
         self._passes = 0
         self._loader: DataLoader[Tensor | str] = DataLoader(
-            _Decoder(files, random, resize, square, seed),
+            Decoder(files, random, resize, square, seed),
             batch_size=None,  # a request is a whole batch
             sampler=_Lazily(lambda: self._requests),
             num_workers=workers,
@@ -130,7 +130,7 @@ class _Lazily:
         return len(self._values())
 
 
-class _Decoder(Dataset[Tensor | str]):
+class Decoder(Dataset[Tensor | str]):
     """What a worker does with a request: uint8 (B, side, side, 3), or what is wrong."""
 
     def __init__(self, files: ImageFiles, random: bool, resize: int, square: bool, seed: int) -> None:
