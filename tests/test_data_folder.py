@@ -280,6 +280,9 @@ def test_a_folder_that_fits_is_not_streamed(tmp_path, monkeypatch):
     pets = write(tmp_path / "pets", tree())
     monkeypatch.setattr(memory, "MEMORY_LIMIT_BYTES", 10 * 6 * 6 * 3)
     assert not load(pets, image_size=6).streamed
+    gray = {name: png(np.full((6, 6), n, np.uint8)) for n, name in enumerate(tree())}
+    monkeypatch.setattr(memory, "MEMORY_LIMIT_BYTES", 10 * 6 * 6)  # enough for one channel
+    assert load(write(tmp_path / "gray", gray), image_size=6).channels == 1
     one_byte_less = 10 * 6 * 6 * 3 - 1  # what only the headers tell: three channels, not one
     monkeypatch.setattr(memory, "MEMORY_LIMIT_BYTES", one_byte_less)
     with pytest.warns(UserWarning, match=r"10 images of 6x6 take 0.0 GiB decoded.*streamed from the files at 6x6"):

@@ -17,7 +17,8 @@ from streamed_fixture import write_jpegs
 from torchvision.transforms import v2
 
 from srblock.data import ImageData, Loader, load
-from srblock.data.crops import draw, random_boxes
+from srblock.data.crops import center_box, draw, random_boxes
+from srblock.data.decode import decode_cut
 from srblock.data.draws import COLUMN, MIRROR, ORDER, ROW, below, bits
 from srblock.data.stream import default_workers
 
@@ -131,6 +132,16 @@ def test_a_set_in_memory_gives_the_same_batches(data: ImageData, folder: Path) -
         assert abs(pixels(x[0]) - pixels(expected[0])).mean() < 4
 
 
+@pytest.mark.parametrize("square", [False, True])
+def test_testing_cuts_the_center(data: ImageData, square: bool) -> None:
+    (images, labels), *_ = loader(data, **CENTER, square=square, batch_size=22).epoch(0)
+    assert labels.tolist() == data.train_labels.tolist()
+    for n, image in enumerate(images):
+        box = center_box(*picture(data, n).size[::-1], (SIDE, SIDE), resize=37, square=square)
+        cut = decode_cut(data.train_images.read(n), SIDE, lambda h, w, box=box: box)
+        np.testing.assert_allclose(image, normalized(cut), atol=1e-5)
+
+
 @pytest.mark.parametrize("options", [RESIZED, CENTER])
 def test_shares_of_two_processes_make_up_the_batch(data: ImageData, options: dict[str, Any]) -> None:
     whole = list(loader(data, **options, batch_size=9).epoch(4))
@@ -158,6 +169,18 @@ def test_form_of_the_batches(data: ImageData) -> None:
         assert x.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(x, expected.to(torch.bfloat16))
         assert torch.equal(y, labels)
+
+
+@pytest.mark.parametrize("options", [RESIZED, PADDED, CENTER])
+def test_same_batches_on_an_accelerator(data: ImageData, options: dict[str, Any]) -> None:
+    """Through pinned memory, and in the layout that images have in files."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs an accelerator")
+    there = loader(data, **options, device="cuda", memory_format=torch.channels_last, workers=1)
+    for (x, y), (expected, labels) in zip(there.epoch(1), loader(data, **options).epoch(1), strict=True):
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(x.cpu(), expected)
+        assert torch.equal(y.cpu(), labels)
 
 
 def test_streaming_leaves_the_global_random_state(data: ImageData) -> None:

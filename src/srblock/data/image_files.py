@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,8 +66,8 @@ class ImageFiles:
             return file.read()
 
     def digest(self) -> bytes:
-        """Return a SHA-256 of names, file sizes and the size served at: of nothing that needs a file to be opened."""
-        digest = hashlib.sha256(json.dumps(["srblock image files", DECODING, self.shape]).encode())
+        """Return a SHA-256 of names and file sizes: of nothing that needs a file to be opened."""
+        digest = hashlib.sha256(f"srblock image files {DECODING}".encode())
         for tensor in (self.ends, self.text, self.file_bytes):
             digest.update(tensor.numpy().tobytes())
         return digest.digest()

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 
 import numpy as np
@@ -91,26 +92,31 @@ class Stream:
         self._passes += 1
         mine = self._passes
         self._requests = [(epoch, samples) for samples in batches]
-        results = iter(self._loader)
+        with self._naming_workers():
+            results = iter(self._loader)
         for _ in batches:
             if mine != self._passes:
                 raise RuntimeError("another epoch of this loader was begun; take one after the other, or two loaders")
-            yield self._to_device(self._next(results))
+            with self._naming_workers():
+                result = next(results)
+            if isinstance(result, str):
+                raise ValueError(result)
+            yield self._to_device(result)
 
-    def _next(self, results: Iterator[Tensor | str]) -> Tensor:
+    @contextmanager
+    def _naming_workers(self) -> Iterator[None]:
+        """Say of what comes from a worker that ended what it is, and what to do."""
         try:
-            result = next(results)
+            yield
         except (RuntimeError, EOFError, OSError) as error:  # OSError: what a worker held went with it
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
+            what = str(error) or type(error).__name__
             raise RuntimeError(
-                f"a worker process that decodes images ended ({error or type(error).__name__}); if memory or /dev/shm "
+                f"a worker process that decodes images ended ({what}); if memory or /dev/shm "
                 f"ran out, take fewer with SRBLOCK_WORKERS (now {self.workers}); a script of your own needs "
                 '`if __name__ == "__main__":` around what trains'
             ) from error
-        if isinstance(result, str):
-            raise ValueError(result)
-        return result
 
     def _to_device(self, images: Tensor) -> Tensor:
         images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
