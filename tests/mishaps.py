@@ -33,7 +33,7 @@ class Mishap:
         folder: for notes: a line "process parent threads" an epoch.
         kind: what happens.
         times: how often in all.
-        slow_s: stretches each epoch.
+        slow_s: stretches each epoch of a run after its first in a process.
     """
 
     folder: Path
@@ -43,10 +43,11 @@ class Mishap:
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         checkpoint.Saver.due = lambda saver: True  # type: ignore[method-assign] # so that no finished epoch is lost
-        time.sleep(self.slow_s)
+        model.probed = getattr(model, "probed", 0) + 1  # type: ignore[assignment]
+        if model.probed > 1:
+            time.sleep(self.slow_s)
         with (self.folder / "epochs").open("a") as file:
             file.write(f"{os.getpid()} {os.getppid()} {torch.get_num_threads()}\n")
-        model.probed = getattr(model, "probed", 0) + 1  # type: ignore[assignment]
         if blocks(model) and model.probed == 2 and self._once_more():
             print(f"about to {self.kind}")
             self._happen()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -156,25 +157,30 @@ def test_a_full_disk_ends_the_study(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_ctrl_c_ends_all_workers(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
-    """The terminal sends it to the workers too. Finished epochs are kept."""
-    probe = Mishap(tmp_path, slow_s=0.3)
+def test_ctrl_c_ends_all_workers(tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terminal sends it to the workers too, which is no failure of theirs. Finished epochs are kept."""
+    probe, diary = Mishap(tmp_path, slow_s=100), Diary()
+    monkeypatch.setattr(local, "GRACE_S", 100.0)
+    pressed = []
 
     def press() -> None:
         wait_for(lambda: len({worker for worker, _, _ in probe.epochs()}) == 2)
         for worker in {worker for worker, _, _ in probe.epochs()}:
             os.kill(worker, signal.SIGINT)
-        time.sleep(0.2)
+        time.sleep(1)
+        pressed.append(time.monotonic())
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     hand, before = threading.Thread(target=press), signal.signal(signal.SIGINT, signal.default_int_handler)
     hand.start()  # a parent in the background ignores the signal, hence the handler
     try:
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "out", probe=probe)
+            run(tmp_path / "out", probe=probe, progress=diary)
     finally:
         signal.signal(signal.SIGINT, before)
         hand.join()
+    assert time.monotonic() - pressed[0] < 50, "promptly"
+    assert diary.of("failed") == diary.of("again") == []
     assert multiprocessing.active_children() == []
     goes_on(tmp_path / "out", probe, undisturbed)
 
@@ -185,7 +191,7 @@ def go(out: Path, probe: Mishap) -> None:
 
 
 def test_no_worker_outlives_a_killed_parent(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
-    probe = Mishap(tmp_path, slow_s=0.3)
+    probe = Mishap(tmp_path, slow_s=100)
     process = CONTEXT.Process(target=go, args=(tmp_path / "out", probe))
     process.start()
     wait_for(lambda: len({worker for worker, _, _ in probe.epochs()}) == 2)
@@ -201,10 +207,10 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path, undisturbed: dict[st
 def goes_on(out: Path, probe: Mishap, undisturbed: dict[str, Any]) -> None:
     """Check that a stopped study has kept its finished epochs and ends with the same bits."""
     kept = sum(records.epochs_done(folder) for folder in (out / "runs").iterdir())
-    assert kept >= 1
+    assert kept in (1, 2), "of two started runs the first epoch, unless its record was just being written"
     before = len(probe.epochs())
     run(out, probe=Mishap(probe.folder))
-    assert len(probe.epochs()) - before <= 4 * 3 - kept
+    assert 4 * 3 - 2 <= len(probe.epochs()) - before <= 4 * 3 - kept
     weights = [{name: found[2] for name, found in each.items()} for each in (whole(out), undisturbed)]
     assert weights[0] == weights[1]
 
@@ -288,6 +294,18 @@ def test_slots_are_dealt_out_over_the_gpus(monkeypatch: pytest.MonkeyPatch) -> N
     workers = local.LocalWorkers(Work(four_runs(), Path("out")), torch.device("cuda"), 3)
     assert workers.description == "3 workers on cuda:0 and cuda:1, 2 CPU threads each"
     assert local.context_for(torch.device("cuda")).get_start_method() == "spawn", "importing may touch the device"
+
+
+def test_a_worker_takes_its_threads_and_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    ours.close()
+    taken: list[Any] = []
+    for where, name in ((local.signal, "signal"), (local.faulthandler, "enable"), (local.threading, "Thread")):
+        monkeypatch.setattr(where, name, mock.Mock())
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    local._serve(theirs, Work(four_runs(), Path("out")), torch.device("cuda:1"), 3)
+    assert taken == [3, torch.device("cuda:1")]
 
 
 def test_it_ends_with_its_parent_only(monkeypatch: pytest.MonkeyPatch) -> None:
