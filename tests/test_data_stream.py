@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -209,6 +212,43 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(data: ImageData) -> None:
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match=r"a worker process that decodes images ended .*fewer with SRBLOCK_WORKERS"):
         list(batches)
+
+
+TRAINS = """
+import multiprocessing, sys, time
+from srblock.data import Loader, load
+
+if __name__ == "__main__":
+    data = load(f"stream:{sys.argv[1]}", image_size=32)
+    options = {"batch_size": 2, "mean": [0.5] * 3, "std": [0.5] * 3, "shuffle": True, "workers": 2}
+    batches = Loader(data.train_images, data.train_labels, **options).epoch(0)
+    next(batches)
+    print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)
+    time.sleep(60)
+"""
+
+
+def test_workers_end_with_the_process_that_trains(folder: Path, tmp_path: Path) -> None:
+    """However it ends: they are not its children but of a process that forks them, which torch does not see."""
+    script = tmp_path / "trains.py"
+    script.write_text(TRAINS)
+    with subprocess.Popen([sys.executable, script, folder], stdout=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        workers = [int(pid) for pid in training.stdout.readline().split()]
+        training.kill()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(alive(worker) for worker in workers):
+        assert time.monotonic() < deadline, "workers are left"
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_two_epochs_at_once_are_refused(data: ImageData) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -180,6 +181,15 @@ def _random(drawn: NDArray[np.float64]) -> Callable[[int, int], Box]:
 def _start(worker: int) -> None:
     """Prepare a worker: Pillow warns of damaged Exif data, which ImageNet has and nobody can do anything about."""
     warnings.filterwarnings("ignore", module="PIL")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the training process to end, killed or not. What torch watches is the process that forked the worker."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _context() -> BaseContext:
