@@ -25,7 +25,7 @@ class StudyOptions:
     data: Annotated[
         str | None,
         typer.Option(
-            help="digits, cifar10[:PATH], cifar100[:PATH], imagenet:PATH, or a folder or zip with one folder per class "
+            help="digits, cifar10[:PATH], cifar100[:PATH], imagenet:PATH, stream:PATH, or a folder or zip with one folder per class "
             "(default: digits; reproduce: the table's own)"
         ),
     ] = None
@@ -40,9 +40,7 @@ class StudyOptions:
     )
     clip_norm: Annotated[float | None, typer.Option(help="scale gradients to at most this norm")] = None
     crop: Annotated[str | None, typer.Option(help="padded or resized (default: as the recipe says)")] = None
-    test_resize: Annotated[
-        int | None, typer.Option(help="of streamed sets: short side before the center is cut, for the test")
-    ] = None
+    test_resize: Annotated[int | None, typer.Option(help="short side of test images before the center is cut")] = None
     test_square: Annotated[
         bool | None, typer.Option("--test-square/--no-test-square", help="resize both sides to --test-resize")
     ] = None
