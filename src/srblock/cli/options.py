@@ -25,8 +25,8 @@ class StudyOptions:
     data: Annotated[
         str | None,
         typer.Option(
-            help="digits, cifar10[:PATH], cifar100[:PATH], imagenet:PATH, stream:PATH, or a folder or zip with one folder per class "
-            "(default: digits; reproduce: the table's own)"
+            help="digits, cifar10[:PATH], cifar100[:PATH], imagenet:PATH, stream:PATH, or a folder or zip "
+            "with one folder per class (default: digits; reproduce: the table's own)"
         ),
     ] = None
     image_size: Annotated[int | None, typer.Option(help="resize images to this many pixels square")] = None
