@@ -117,7 +117,8 @@ def test_a_node_that_does_not_see_the_folder(tmp_path: Path, monkeypatch: pytest
     assert f"does not see {tmp_path} as this machine does; choose an --out on a file system" in outcome.text
 
 
-def test_locks_that_hold_on_one_node_only_are_warned_of(tmp_path: Path) -> None:
+def test_locks_that_hold_on_one_node_only_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRBLOCK_WORKERS", "1")
     (tmp_path / "token").touch()
     work, config, threads = Work(four_runs(1), tmp_path), four_runs(1).runs()[0], torch.get_num_threads()
     with FileLock(tmp_path / "token"):

@@ -304,8 +304,10 @@ def test_a_worker_takes_its_threads_and_its_gpu(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(where, name, mock.Mock())
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.delenv("SRBLOCK_WORKERS", raising=False)
     local._serve(theirs, Work(four_runs(), Path("out")), torch.device("cuda:1"), 3)
     assert taken == [3, torch.device("cuda:1")]
+    assert os.environ.pop("SRBLOCK_WORKERS") == "3"
 
 
 def test_it_ends_with_its_parent_only(monkeypatch: pytest.MonkeyPatch) -> None:

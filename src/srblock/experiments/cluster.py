@@ -162,7 +162,10 @@ def _connect(device: torch.device, count: int | None, cpus: int | None) -> None:
         try:
             ray.init(address=address, **quiet)
         except ConnectionError as error:
-            raise ValueError(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start it first") from error
+            raise ValueError(
+                f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start it first, or "
+                "set RAY_AUTH_MODE=token if it asks for one"
+            ) from error
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
@@ -183,6 +186,7 @@ def _train_there(config: RunConfig, work: Work, device: torch.device, threads: i
             return Outcome("stop", f"{text}; choose an --out on a file system that all nodes share", errno.ENOENT)
         time.sleep(0.5)
     torch.set_num_threads(threads)
+    os.environ.setdefault("SRBLOCK_WORKERS", str(threads))  # processes that decode streamed images
     outcome = train_one(work, config, device, log=True)
     if _locks_reach(token):
         return outcome

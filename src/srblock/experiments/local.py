@@ -185,6 +185,7 @@ def _serve(orders: Connection, payload: Work | bytes, device: torch.device, thre
     threading.Thread(target=_end_with_parent, daemon=True).start()
     faulthandler.enable(file=2)
     torch.set_num_threads(threads)
+    os.environ.setdefault("SRBLOCK_WORKERS", str(threads))  # processes that decode streamed images
     if device.type == "cuda":
         torch.cuda.set_device(device)
     work = payload if isinstance(payload, Work) else pickle.loads(payload)
