@@ -92,6 +92,9 @@ pairs in which SR wins. Detectable: the true difference that these seeds find fo
 correction. Overhead: parameters of the SR block over those of the network without it. Paper: Cakaj, Mehnert, Yang, \
 ICMLA 2024, 5 seeds a row (ImageNet 4).
 
+- R18 + SR(M=4, P=2) and R18, 3 shared seeds: correlation +1.00, every seed differs by the same.
+- That runs of the same seed go together is not shown, so pairing gains nothing.
+
 No run of R18 + D2D is published: there is nothing to compare its SR variants with.
 
 **Not the paper's full recipe**: epochs 2 (full: 200), milestones none (full: 60 120 160), gamma 0.1 (full: 0.2). \

@@ -285,7 +285,9 @@ def test_a_run_that_diverged_is_not_tried_again(
         assert call(script, machine, tmp_path, minutes=5) == 1
     assert "failed: the loss became nan in epoch 1" in capsys.readouterr().out
     assert call(script, machine, tmp_path, minutes=5) == 0
-    assert "nothing is left to do" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing is left to do" in said
+    assert "test top-1" not in said
     (reason,) = (tmp_path / "work" / "failed").iterdir()
     assert reason.read_text() == "the loss became nan in epoch 1\n"
 

@@ -20,7 +20,7 @@ from srblock.experiments.notation import Variant, parse
 from srblock.experiments.paper import CLASSES, IMAGE_SIZES, ROWS, PaperRow
 from srblock.experiments.records import Run
 from srblock.report import units
-from srblock.report.comparison import Row, comparison, interval, p_greater, points, probability
+from srblock.report.comparison import Row, comparison, interval, p_greater, pairings, points, probability
 from srblock.report.tables import write_csv
 from srblock.training.files import write_bytes
 from srblock.training.recipe import RECIPES, Recipe
@@ -132,6 +132,7 @@ def markdown(study: PublishedStudy) -> str:
         _table((*COLUMNS, *(PAPER if compared else ())), lines),
         *([_table(("variant", "verdict"), judged)] if judged else []),
         _legend(compared),
+        *(["\n".join(f"- {text}" for text in pairings(study.rows))] if pairings(study.rows) else []),
         *_remarks(study, compared),
     ]
     return "\n\n".join(parts) + "\n"
