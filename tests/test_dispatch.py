@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +80,11 @@ def go(finished: Path, out: Path, script: dict[str, list[Outcome]], count: int =
     return dispatch(Work(four_runs(1), out), workers, diary), diary, workers
 
 
+def sleep_as(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], object]) -> None:
+    """Let something happen while the module under test sleeps; other threads of the tests sleep as before."""
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+
+
 def test_every_worker_has_a_run_while_there_are_any(finished: Path, tmp_path: Path) -> None:
     done, diary, workers = go(finished, tmp_path, {})
     assert workers.together == [(A,), (A, B), (B, C), (C, D)]
@@ -119,7 +126,7 @@ def test_runs_that_others_are_at_come_last(finished: Path, tmp_path: Path, monke
         for lock in locks.values():
             lock.release()
 
-    monkeypatch.setattr(module.time, "sleep", other_process)
+    sleep_as(monkeypatch, other_process)
     done, diary, workers = go(finished, tmp_path, {})
     assert workers.together == [(C,), (C, D), (B,)]
     assert [name for name, _ in diary.of("waiting")] == [A]
@@ -162,7 +169,7 @@ def test_a_file_that_another_machine_wrote_may_come_late(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    monkeypatch.setattr(module.time, "sleep", lambda s: shutil.copytree(finished / "runs" / A, folder))
+    sleep_as(monkeypatch, lambda seconds: shutil.copytree(finished / "runs" / A, folder))
     assert module._read_when_there(folder).test_top1 >= 0
     monkeypatch.setattr(module, "PATIENCE_S", 0.0)
     with pytest.raises(FileNotFoundError, match="holds no finished run"):
