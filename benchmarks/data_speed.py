@@ -18,16 +18,13 @@ medians of the rounds' ratios. Writes a CSV into benchmarks/results/, named by p
 from __future__ import annotations
 
 import argparse
-import csv
-import os
-import re
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
 from pathlib import Path
 
+import machine
 import numpy as np
 import PIL
 import torch
@@ -40,9 +37,7 @@ from torchvision.datasets import ImageFolder
 from srblock.data import ImageFiles, load
 from srblock.data.image_files import MEAN, STD
 from srblock.data.stream import Decoder, Stream
-from srblock.training import runtime
 
-RESULTS = Path(__file__).parent / "results"
 SIDE, BATCH = 224, 128
 SIZES = ((500, 375), (1600, 1200))
 CPU = torch.device("cpu")
@@ -154,14 +149,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--files", type=int, default=100_000, help="files to list; 0 for none")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=machine.RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    here = runtime.environment(CPU)
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")
-    machine = {"device": here["device"], "cores": os.cpu_count(), "torch": here["torch"],
-               "torchvision": torchvision.__version__.partition("+")[0], "pillow": PIL.__version__, "jpeg": jpeg,
-               "date": date.today().isoformat(), "commit": here["commit"]}  # fmt: skip
+    here = {"torchvision": torchvision.__version__.partition("+")[0], "pillow": PIL.__version__, "jpeg": jpeg,
+            **machine.describe(CPU)}  # fmt: skip
     rows: list[dict[str, object]] = []
 
     def record(what: str, size: str, workers: int, competitors: dict[str, Callable[[], int]], unit: str) -> None:
@@ -170,7 +163,7 @@ def main() -> None:
         for number, rates in enumerate(measured, start=1):
             for name, rate in rates.items():
                 rows.append({"measure": what, "size": size, "workers": workers, "round": number, "library": name,
-                             "unit": f"{unit}/s", "rate": round(rate, 2), **machine})  # fmt: skip
+                             "unit": f"{unit}/s", "rate": round(rate, 2), **here})  # fmt: skip
 
     with tempfile.TemporaryDirectory() as scratch:
         for size in SIZES:
@@ -182,14 +175,7 @@ def main() -> None:
             record("decode and augment", f"{size[0]}x{size[1]}", args.workers, workers, "images")
         if args.files:
             record("list", f"{args.files:,} files", 0, scans(Path(scratch) / "scan", args.files), "files")
-    label = f"{here['device']}-{os.cpu_count()}-cores-torch-{here['torch']}-pillow-{PIL.__version__}"
-    path = args.out / f"data_speed-{re.sub(r'[^A-Za-z0-9]+', '-', label).strip('-').lower()}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"wrote {path}")
+    machine.write(args.out, "data_speed", rows, "pillow", PIL.__version__)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 #     benchmarks/on_gpu.sh precision CIFAR100_FOLDER OUT          bfloat16 against float32, 10 seeds each of a short recipe
 #     benchmarks/on_gpu.sh queue     CIFAR100_FOLDER OUT WORK     nine minutes of results/queue.toml; call it again and again
 #
+# Set SRBLOCK_COMMIT where the tree is a copy without git, and PARALLEL to how many runs share the GPU (keep it the same).
 # OUT gets the CSVs, tables and the archive of records (`srblock results add ARCHIVE`); WORK keeps unfinished runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,6 +25,7 @@ case $stage in
     ;;
   queue)
     python benchmarks/run_queue.py --minutes 9 --data "cifar100=$data" --work "${4:?folder for unfinished runs}" \
+      --parallel "${PARALLEL:-1}" \
       --pack "$out/records.tar.gz"
     ;;
   *) echo "unknown stage $stage: speed, precision or queue" >&2; exit 2 ;;

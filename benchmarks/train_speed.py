@@ -22,8 +22,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import re
 import shlex
 import statistics
 import subprocess
@@ -32,9 +30,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
+import machine
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -49,7 +47,6 @@ from srblock.training.metrics import autocast
 from srblock.training.recipe import Recipe
 from srblock.training.step import Step
 
-RESULTS = Path(__file__).parent / "results"
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # of the mean loss over a few batches, relative
 
 
@@ -211,16 +208,6 @@ def profile(study: Study, variant: Variant, engine: str, device: torch.device) -
     print(f"{variant}, {engine}\n{seen.key_averages().table(sort_by=key, row_limit=20, max_name_column_width=60)}")
 
 
-def write(path: Path, rows: list[dict[str, object]]) -> None:
-    """Write rows as CSV."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"wrote {path}")
-
-
 def main() -> None:
     """Measure, print the medians, write the CSVs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -235,18 +222,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="runs side by side, and seeds of that comparison")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--skip-compare", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=machine.RESULTS)
     args = parser.parse_args()
     device, engines = runtime.pick_device(), args.engines.split(",")
     data = load(args.data)
     recipe = recipe_for(data, device, batch_size=128, precision=args.precision)
     study = Study((), (0,), data, args.data, recipe)
-    here = runtime.environment(device)
-    machine = {"precision": recipe.precision, "device": here["device"], "threads": here["threads"],
-               "cores": os.cpu_count(), "torch": here["torch"], "date": date.today().isoformat(),
-               "commit": here["commit"]}  # fmt: skip
-    label = re.sub(r"[^A-Za-z0-9]+", "-", f"{here['device']}-{os.cpu_count()}-cores-torch-{here['torch']}")
-    label = label.strip("-").lower()
+    here = {"precision": recipe.precision, **machine.describe(device)}
     variants = [parse(args.network), parse(f"{args.network} + {args.block}")]
     check_engines(study, variants, engines, device)
     rows = measure(study, variants, engines, args.steps, args.rounds, device)
@@ -264,12 +246,12 @@ def main() -> None:
         print(f"{name}, {engine}: {middle['images_per_s']:.0f} images/s, {100 * middle['fraction_of_peak']:.1f}% of "
               f"peak, over bare {middle['over_bare']:.3f}, over the plain network {middle['over_plain']:.3f} "
               f"(medians, n={args.rounds})")  # fmt: skip
-    write(args.out / f"train_speed-{label}.csv", [{**row, **machine} for row in rows])
+    machine.write(args.out, "train_speed", [{**row, **here} for row in rows])
     if device.type == "cuda":  # on a CPU three epochs take minutes and tell nothing new
         runs = [whole_run(study, variant, engine, device) for variant in variants for engine in engines]
         for run in runs:
             print(run)
-        write(args.out / f"whole_run-{label}.csv", [{**run, **machine} for run in runs])
+        machine.write(args.out, "whole_run", [{**run, **here} for run in runs])
     if args.profile:
         for variant in variants:
             for engine in engines:
@@ -286,7 +268,7 @@ def main() -> None:
     ]
     for row in whole:
         print(row)
-    write(args.out / f"compare-{label}.csv", [{**row, **machine} for row in whole])
+    machine.write(args.out, "compare", [{**row, **here} for row in whole])
 
 
 if __name__ == "__main__":

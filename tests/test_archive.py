@@ -14,7 +14,7 @@ from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
 from srblock.experiments import archive
 from srblock.experiments.archive import add_records, dumps, pack_run, read_record, read_records, write_archive
-from srblock.experiments.records import read_run
+from srblock.experiments.records import NUMERICS, RunConfig, read_run
 from srblock.report.comparison import comparison
 
 
@@ -141,7 +141,7 @@ def test_slashes_that_are_no_places_pass(tmp_path: Path) -> None:
         ({"date": "2020-01-01"}, r"was changed after it was made"),
         ({"format": "srblock-record-9"}, r"no record of a run that this version knows"),
         ({"remark": "best of many"}, r"has the fields format, name"),
-        ({"config__numerics": 0}, r"has numerics 0, this version of srblock knows 1 only"),
+        ({"config__numerics": 0}, r"does not belong to its content, which is r8-s0-"),
         ({"config": None}, r"is damaged"),
     ],
 )
@@ -151,6 +151,16 @@ def test_a_changed_record_is_refused(tmp_path: Path, change: dict[str, Any], mes
     edit(the_record(tmp_path / "results"), **change)
     with pytest.raises(ValueError, match=message):
         read_records(tmp_path / "results")
+
+
+def test_a_record_of_older_numerics_stays_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "out", BASELINE, 0)
+    (name,) = add_records(tmp_path / "out", tmp_path / "results").added
+    monkeypatch.setattr(RunConfig.__init__, "__defaults__", (None, NUMERICS + 1))  # code that was changed since
+    write_run(tmp_path / "new", BASELINE, 0)
+    (newer,) = add_records(tmp_path / "new", tmp_path / "results").added
+    assert newer != name
+    assert {run.result["numerics"] for run in read_records(tmp_path / "results")} == {NUMERICS, NUMERICS + 1}
 
 
 def test_a_renamed_record_and_a_cut_one_are_refused(tmp_path: Path) -> None:

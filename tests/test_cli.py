@@ -1,6 +1,7 @@
 """The command line as a person uses it: real commands, real digits, wrong inputs."""
 
 import csv
+import inspect
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from srblock import cli
+from srblock.analysis.equivalence import MARGIN
 from srblock.cli import running
 from srblock.cli.options import StudyOptions
 from srblock.experiments.notation import parse
@@ -271,6 +273,12 @@ def test_sweep_chooses_on_validation_and_tests_on_fresh_seeds(tmp_path: Path) ->
     assert len(chosen_among) == 6
     assert [seed for _, seed in tested] == [2, 2, 3, 3]
     assert tested[0][0] == "R8"
+
+
+def test_the_margin_of_the_commands_is_that_of_the_verdicts() -> None:
+    """Written twice, as help must not wait for scipy."""
+    for command in (cli.compare, cli.reproduce, cli.sweep):
+        assert inspect.signature(command).parameters["margin"].default == MARGIN
 
 
 def test_audit_says_what_the_printed_figures_support() -> None:

@@ -18,6 +18,7 @@ import torch
 from mishaps import Diary, Mishap, four_runs
 from test_resume import CONTEXT, contents
 
+from srblock.data import orphans
 from srblock.experiments import local, records
 from srblock.experiments.execute import run_study
 from srblock.experiments.run_one import Work
@@ -300,7 +301,7 @@ def test_a_worker_takes_its_threads_and_its_gpu(monkeypatch: pytest.MonkeyPatch)
     ours, theirs = multiprocessing.Pipe()
     ours.close()
     taken: list[Any] = []
-    for where, name in ((local.signal, "signal"), (local.faulthandler, "enable"), (local.threading, "Thread")):
+    for where, name in ((local.signal, "signal"), (local.faulthandler, "enable"), (local, "end_with_parent")):
         monkeypatch.setattr(where, name, mock.Mock())
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
@@ -317,7 +318,7 @@ def test_it_ends_with_its_parent_only(monkeypatch: pytest.MonkeyPatch) -> None:
     parent = type("Parent", (), {"sentinel": ours})
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
     monkeypatch.setattr(os, "_exit", lambda status: ended.set())
-    thread = threading.Thread(target=local._end_with_parent)
+    thread = threading.Thread(target=orphans._wait_for_parent)
     thread.start()
     assert not ended.wait(0.2)
     theirs.close()

@@ -102,7 +102,7 @@ def test_metadata() -> None:
 ORDER = (
     "block", "surgery", "folding", "models", "data", "training", "experiments", "analysis", "report", "cli", "__main__"
 )  # fmt: skip
-SURGERY = ("surgery", "tracing", "checkpoints")  # the modules of the room of surgery
+SURGERY = ("surgery", "tracing", "numbering", "checkpoints")  # the modules of the room of surgery
 WITHOUT_THE_BLOCK = ("data", "training")
 THE_BLOCK = ("block", "surgery", "folding", "models")
 

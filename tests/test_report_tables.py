@@ -14,6 +14,7 @@ from srblock.analysis.power import detection_power
 from srblock.experiments.records import Run
 from srblock.report import tables, units
 from srblock.report.comparison import findings, pairings, probability, remarks
+from srblock.training.recipe import LATER
 
 
 def printed(rows: list[tables.Row], width: int = 80) -> str:
@@ -163,6 +164,13 @@ def test_unequal_seeds_are_said(tmp_path: Path) -> None:
 def test_no_run_at_all(tmp_path: Path) -> None:
     assert tables.comparison([], [BASELINE]) == []
     assert "No run finished" in printed([])
+
+
+def test_runs_made_before_a_recipe_had_a_field_compare_with_those_made_after(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path)
+    for field in LATER:
+        del runs[0].result["recipe"][field]
+    assert [row.n for row in tables.comparison(runs)] == [3, 3]
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from srblock.experiments.notation import parse
-from srblock.experiments.paper import ROWS
-from srblock.experiments.reproduce import TABLES, base_of, select, variant_of, variants_of
+from srblock.experiments.paper import ROWS, base_of
+from srblock.experiments.reproduce import TABLES, select, variant_of, variants_of
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,10 @@ def test_an_installed_copy_in_a_strangers_repository_has_no_commit(monkeypatch: 
         return "0123456789ab"
 
     monkeypatch.setattr(runtime, "_git", git)
+    monkeypatch.delenv("SRBLOCK_COMMIT", raising=False)
     assert runtime._commit() is None
+    monkeypatch.setenv("SRBLOCK_COMMIT", "fedcba987654")
+    assert runtime._commit() == "fedcba987654", "a copy without git is told"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

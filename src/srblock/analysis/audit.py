@@ -18,7 +18,7 @@ from scipy.special import chdtrc, ndtri
 from srblock.analysis.multiple import holm
 from srblock.analysis.power import seeds_needed, smallest_detectable
 from srblock.analysis.statistics import Difference, Summary, difference_of_summaries
-from srblock.experiments.paper import ROWS, PaperRow
+from srblock.experiments.paper import ROWS, PaperRow, base_of
 
 CIFAR = ("I", "II", "V")
 SETTINGS = 12  # M in 3 and 4, P in 2, 4, ..., 12: what the paper's CIFAR rows draw from
@@ -91,8 +91,8 @@ def audit(ddof: int = 1) -> list[AuditRow]:
 
     Raises: ValueError if ddof is neither.
     """
-    pairs = [(row, _baseline(row)) for row in ROWS if row.stage is not None]
-    gains = [difference_of_summaries(_summary(base, ddof), _summary(row, ddof)) for row, base in pairs]
+    pairs = [(row, base) for row in ROWS if (base := base_of(row)) is not None]
+    gains = [difference_of_summaries(printed(base, ddof), printed(row, ddof)) for row, base in pairs]
     tables = [row.table for row, _ in pairs]
     ps = np.array([gain.p for gain in gains])
     over_table = np.empty_like(ps)
@@ -155,14 +155,8 @@ def against_best(rows: Sequence[AuditRow]) -> tuple[AuditRow, AuditRow, Differen
     return best, base, difference_of_summaries(base.gain.baseline, best.gain.ours)
 
 
-def _baseline(row: PaperRow) -> PaperRow:
-    """Find the row of the same table and metric that lacks only the block."""
-    name = row.model.removesuffix(" + SR")
-    (found,) = (r for r in ROWS if (r.table, r.model, r.metric) == (row.table, name, row.metric))
-    return found
-
-
-def _summary(row: PaperRow, ddof: int) -> Summary:
+def printed(row: PaperRow, ddof: int = 1) -> Summary:
+    """Return what the paper prints of a row; ddof as in `audit`."""
     return Summary(row.seeds, row.mean, row.std, ddof)
 
 

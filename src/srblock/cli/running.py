@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from srblock.cli.app import command_line, console
 from srblock.cli.options import WorkOptions
 
@@ -116,6 +118,31 @@ def print_plan(study: Study, out: Path, device: torch.device) -> None:
             )
         )
     tables.print_plan(rows, study, device, console())
+
+
+def plan_and_run(
+    study: Study, out: Path, device: torch.device, work: WorkOptions, *, dry_run: bool, then: str = ""
+) -> list[Run]:
+    """Print the plan, and unless that is all, run it. Leaves the command if no run finished: each has its line.
+
+    Args:
+        then: what follows this study, a sentence.
+    """
+    from srblock.experiments.execute import make_folder
+
+    if not dry_run:
+        make_folder(out)
+    print_plan(study, out, device)
+    if (work.workers or 1) > 1 or work.executor == "ray":
+        note("The time is that of one run after another; several at once may take less.")
+    if then:
+        note(then)
+    if dry_run:
+        raise typer.Exit
+    runs = run(study, out, device, work)
+    if not runs:
+        raise typer.Exit(1)
+    return runs
 
 
 def run(study: Study, out: Path, device: torch.device, work: WorkOptions | None = None) -> list[Run]:

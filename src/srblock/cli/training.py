@@ -32,22 +32,13 @@ def compare(
 
     Finished runs are reused and started ones go on, so the same command again resumes.
     """
-    from srblock.experiments.execute import make_folder
-
     if len(variants) < 2:
         raise ValueError(f"compare needs two variants or more, got {variants[0]!r} alone; srblock train runs one")
     running.check_margin(margin)
     study, device = running.make_study(_parsed(variants), range(seeds), options, refuse="compare")
-    if not dry_run:
-        make_folder(out)
-    running.print_plan(study, out, device)
-    if dry_run:
-        return
-    runs = running.run(study, out, device, work)
+    runs = running.plan_and_run(study, out, device, work, dry_run=dry_run)
     from srblock.report import tables
 
-    if not runs:
-        raise typer.Exit(1)  # each failure has its line already
     rows = tables.comparison(runs, [str(variant) for variant in study.variants], margin=margin)
     tables.print_table(rows, console())
     folder = out / running.folder_name("compare", study)
@@ -120,22 +111,14 @@ def reproduce(
     The data is the table's own unless --data says otherwise. Finished runs are reused and started ones go on.
     """
     from srblock.experiments import reproduce as paper
-    from srblock.experiments.execute import make_folder
 
     running.check_margin(margin)
     chosen = paper.select(table, rows)
     variants = paper.variants_of(chosen, hidden)
     study, device = running.make_study(variants, range(seeds), options, chosen[0].data, refuse="reproduce")
-    if not dry_run:
-        make_folder(out)
-    running.print_plan(study, out, device)
-    if dry_run:
-        return
-    runs = running.run(study, out, device, work)
+    runs = running.plan_and_run(study, out, device, work, dry_run=dry_run)
     from srblock.report import reproduction, tables
 
-    if not runs:
-        raise typer.Exit(1)
     lines = reproduction.reproduction(chosen, runs, hidden=hidden, margin=margin)
     reproduction.print_reproduction(lines, study.recipe, study.data.name, console())
     folder = out / running.folder_name(f"reproduce-{table.lower()}", study)
@@ -170,19 +153,13 @@ def sweep(
     from dataclasses import replace
 
     from srblock.experiments import sweep as sweeping
-    from srblock.experiments.execute import make_folder
 
     running.check_margin(margin)
     candidates = sweeping.expand(settings)
     base = candidates[0].without_sr()
     study, device = running.make_study((base, *candidates), range(seeds), options, refuse="sweep")
-    if not dry_run:
-        make_folder(out)
-    running.print_plan(study, out, device)
-    running.note(f"Then {fresh} fresh seeds each of {base} and of the setting chosen.")
-    if dry_run:
-        return
-    first = running.run(study, out, device, work)
+    then = f"Then {fresh} fresh seeds each of {base} and of the setting chosen."
+    first = running.plan_and_run(study, out, device, work, dry_run=dry_run, then=then)
     from srblock.report import sweep as report
     from srblock.report import tables
 

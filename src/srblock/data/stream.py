@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from srblock.data.crops import Box, center_box, draw, random_boxes
 from srblock.data.decode import decode_cut
 from srblock.data.image_files import CHANNELS, ImageFiles
 from srblock.data.offenders import counted, offenders
+from srblock.data.orphans import end_with_parent
 
 MOST_WORKERS = 32
 Request = tuple[int, NDArray[np.int64]]  # epoch, sample numbers
@@ -181,15 +181,7 @@ def _random(drawn: NDArray[np.float64]) -> Callable[[int, int], Box]:
 def _start(worker: int) -> None:
     """Prepare a worker: Pillow warns of damaged Exif data, which ImageNet has and nobody can do anything about."""
     warnings.filterwarnings("ignore", module="PIL")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Wait for the training process to end, killed or not. What torch watches is the process that forked the worker."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _context() -> BaseContext:

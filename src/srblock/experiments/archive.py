@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from srblock.experiments.notation import parse
-from srblock.experiments.records import NUMERICS, Run, RunConfig, finished, read_run
+from srblock.experiments.records import Run, RunConfig, finished, read_run
 from srblock.training.files import write_bytes
 from srblock.training.recipe import Recipe
 
@@ -147,13 +147,13 @@ def check(record: Any, where: str) -> None:
     if set(record) != set(FIELDS) or set(record["config"]) != set(CONFIG):
         raise ValueError(f"{where}: a record has the fields {', '.join(FIELDS)}, and config {', '.join(CONFIG)}")
     config = record["config"]
-    if config["numerics"] != NUMERICS:
-        raise ValueError(f"{where} has numerics {config['numerics']}, this version of srblock knows {NUMERICS} only")
     recipe = Recipe.from_dict(config["recipe"])
-    identity = RunConfig(parse(config["variant"]), config["seed"], recipe, config["data"], config["weights"]).name
-    if record["name"] != identity:
+    run = RunConfig(
+        parse(config["variant"]), config["seed"], recipe, config["data"], config["weights"], config["numerics"]
+    )
+    if record["name"] != run.name:
         raise ValueError(
-            f"{where}: the name {record['name']} does not belong to its content, which is {identity}; the record was "
+            f"{where}: the name {record['name']} does not belong to its content, which is {run.name}; the record was "
             "changed or mixed up: take it from the run's folder again"
         )
     if record["sha256"] != _digest(record):
@@ -219,8 +219,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
 
 
 def _as_run(record: Record, path: Path) -> Run:
-    recipe = Recipe.from_dict(record["config"]["recipe"]).as_dict()  # with the fields that came after the record
-    result = record["config"] | {"recipe": recipe} | record["result"] | {"environment": record["environment"]}
+    result = record["config"] | record["result"] | {"environment": record["environment"]}
     metrics = [_nested(dict(zip(record["columns"], epoch, strict=True))) for epoch in record["epochs"]]
     return Run(path, result, metrics, {})
 

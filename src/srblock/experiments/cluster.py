@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from srblock.experiments.log import add_to_log
 from srblock.experiments.records import RunConfig
-from srblock.experiments.run_one import Ending, Outcome, Work, add_to_log, make_folder, train_one
+from srblock.experiments.run_one import Ending, Outcome, Work, make_folder, train_one
 
 try:
     ray: Any = importlib.import_module("ray")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from srblock.experiments.log import LOG
 from srblock.experiments.records import Run, RunConfig, finished, read_run
-from srblock.experiments.run_one import LOG, Outcome, Work, make_folder, reuse, warn_if_elsewhere
+from srblock.experiments.run_one import Outcome, Work, make_folder, reuse, warn_if_elsewhere
 from srblock.experiments.watch import Watch
 from srblock.training import distributed
 

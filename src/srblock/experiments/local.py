@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import threading
 import time
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -21,8 +20,11 @@ from typing import Any
 
 import torch
 
+from srblock.data.offenders import counted
+from srblock.data.orphans import end_with_parent
+from srblock.experiments.log import add_to_log
 from srblock.experiments.records import RunConfig
-from srblock.experiments.run_one import Outcome, Work, add_to_log, train_one
+from srblock.experiments.run_one import Outcome, Work, train_one
 from srblock.training import runtime
 
 KILLED = (-9, -15)  # exit codes of SIGKILL and SIGTERM; nobody kills itself that way
@@ -57,7 +59,7 @@ class LocalWorkers:
         self._context = context_for(device)
         self._payload: Work | bytes = work
         names = list(dict.fromkeys(map(str, self._devices)))
-        self.description = f"{count} workers on {' and '.join(names)}, {_counted(self._threads, 'CPU thread')} each"
+        self.description = f"{count} workers on {' and '.join(names)}, {counted(self._threads, 'CPU thread')} each"
 
     def environment(self) -> dict[str, Any]:
         """Describe what the workers run on."""
@@ -182,7 +184,7 @@ def _shared(work: Work) -> Work | bytes:
 def _serve(orders: Connection, payload: Work | bytes, device: torch.device, threads: int) -> None:
     """Train what is ordered until there is nobody to order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the process that gives orders sees to the rest
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     faulthandler.enable(file=2)
     torch.set_num_threads(threads)
     os.environ.setdefault("SRBLOCK_WORKERS", str(threads))  # processes that decode streamed images
@@ -199,14 +201,3 @@ def _serve(orders: Connection, payload: Work | bytes, device: torch.device, thre
         if device.type == "cuda":
             torch.cuda.empty_cache()  # for the neighbors
         orders.send(outcome)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -297,3 +297,12 @@ ROWS = tuple(
     )
     for row in rows
 )
+
+
+def base_of(row: PaperRow) -> PaperRow | None:
+    """Return the row without the block that a row of the same table is against; None for one without."""
+    if row.stage is None:
+        return None
+    model = row.model.removesuffix(" + SR")
+    (base,) = (r for r in ROWS if (r.table, r.model, r.metric) == (row.table, model, row.metric))
+    return base

@@ -40,6 +40,7 @@ class RunConfig:
     Args:
         data: name, fingerprint, classes, image counts and size, as `describe_data` gives them.
         weights: where training starts: None (from scratch), "pretrained", or the SHA-256 of a weights file.
+        numerics: of the code that made the run; an older one only where a record of it is read.
     """
 
     variant: Variant
@@ -47,6 +48,7 @@ class RunConfig:
     recipe: Recipe
     data: dict[str, Any]
     weights: str | None = None
+    numerics: int = NUMERICS
 
     def as_dict(self) -> dict[str, Any]:
         """Return the identity as JSON can hold it."""
@@ -56,7 +58,7 @@ class RunConfig:
             "recipe": self.recipe.as_dict(),
             "data": self.data,
             "weights": self.weights,
-            "numerics": NUMERICS,
+            "numerics": self.numerics,
         }
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from srblock.experiments.notation import Variant
-from srblock.experiments.paper import ROWS, PaperRow
+from srblock.experiments.paper import ROWS, PaperRow, base_of
 
 TABLES = {f"table{number}": numeral for number, numeral in enumerate(("I", "II", "III", "IV", "V"), start=1)}
 
@@ -38,15 +38,6 @@ def select(table: str, pattern: str = "*") -> list[PaperRow]:
 
 def _names(row: PaperRow) -> tuple[str, ...]:
     return row.model, row.label, row.notation or ""
-
-
-def base_of(row: PaperRow) -> PaperRow | None:
-    """Return the row without the block that a row of the same table is against; None for one without."""
-    if row.stage is None:
-        return None
-    model = row.model.removesuffix(" + SR")
-    (base,) = (r for r in ROWS if (r.table, r.model, r.metric) == (row.table, model, row.metric))
-    return base
 
 
 def variants_of(rows: Sequence[PaperRow], hidden: int | None = None) -> tuple[Variant, ...]:

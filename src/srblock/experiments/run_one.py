@@ -6,19 +6,19 @@ import contextlib
 import errno
 import json
 import os
-import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
 from srblock.data import Loader
+from srblock.experiments.log import add_to_log, output_to
 from srblock.experiments.records import Run, RunConfig, finished, read_run
 from srblock.experiments.study import Study
 from srblock.surgery import blocks
@@ -29,7 +29,6 @@ from srblock.training.loop import Probe, Record, TrainingDiverged, train
 Inspect = Callable[[nn.Module, Loader, Path], dict[str, Any]]
 Ending = Literal["done", "busy", "diverged", "failed", "memory", "killed", "stop"]
 
-LOG = "log.txt"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what would end every other run as well
 MEMORY_SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
@@ -89,11 +88,17 @@ def train_one(
             return Outcome("busy")
     except OSError as error:
         return _outcome_of(error, directory)
+    logged: contextlib.AbstractContextManager[list[str]]
+    logged = output_to(directory) if log else contextlib.nullcontext([])
     try:
-        if not log:
-            return _attempt(work, config, directory, device, on_start, on_epoch)
-        with _output_to(directory / LOG) as warned:
-            outcome = _attempt(work, config, directory, device, on_start, on_epoch)
+        with logged as warned:
+            try:
+                _train(work, config, directory, device, on_start, on_epoch)
+                outcome = Outcome("done")
+            except Exception as error:
+                if distributed.world_size() > 1 and not isinstance(error, TrainingDiverged):
+                    raise  # the other processes may wait for this one in mid-step
+                outcome = _outcome_of(error, directory)
         return replace(outcome, warnings=tuple(warned))
     finally:
         lock.release()
@@ -136,14 +141,6 @@ def warn_if_elsewhere(config: RunConfig, what: str, there: dict[str, Any], here:
     return bool(differing)
 
 
-def add_to_log(directory: Path, text: str) -> Path:
-    """Add to a run's log, if the disk has room for it, and return its path."""
-    path = directory / LOG
-    with contextlib.suppress(OSError), path.open("a") as file:
-        file.write(text)
-    return path
-
-
 def _acquire(lock: FileLock, directory: Path) -> bool:
     make_folder(directory)
     try:
@@ -151,23 +148,6 @@ def _acquire(lock: FileLock, directory: Path) -> bool:
     except Timeout:
         return False
     return True
-
-
-def _attempt(
-    work: Work,
-    config: RunConfig,
-    directory: Path,
-    device: torch.device,
-    on_start: Callable[[], None] | None,
-    on_epoch: Callable[[Record], None] | None,
-) -> Outcome:
-    try:
-        _train(work, config, directory, device, on_start, on_epoch)
-    except Exception as error:
-        if distributed.world_size() > 1 and not isinstance(error, TrainingDiverged):
-            raise  # the other processes may wait for this one in mid-step
-        return _outcome_of(error, directory)
-    return Outcome("done")
 
 
 def _train(
@@ -258,41 +238,3 @@ def _started_on(directory: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None  # the trainer's state itself is checked when it is loaded
     return environment if isinstance(environment, dict) else None
-
-
-@contextlib.contextmanager
-def _output_to(path: Path) -> Iterator[list[str]]:
-    """Append all output of this process to a file, what C code writes included; collect the texts of warnings.
-
-    An empty file is removed at the end.
-    """
-    warned: list[str] = []
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        warned.append(str(message))
-        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
-
-    sys.stdout.flush()
-    sys.stderr.flush()
-    before = os.dup(1), os.dup(2)
-    try:
-        with path.open("a", buffering=1) as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file), warnings.catch_warnings():
-                warnings.showwarning = show
-                yield warned
-    finally:
-        for number, saved in enumerate(before, start=1):
-            os.dup2(saved, number)
-            os.close(saved)
-        with contextlib.suppress(OSError):
-            if path.stat().st_size == 0:
-                path.unlink()

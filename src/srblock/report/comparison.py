@@ -12,6 +12,7 @@ from srblock.analysis.power import smallest_detectable
 from srblock.analysis.statistics import Difference, Summary, difference, signed, summarize
 from srblock.analysis.verdicts import Verdict, verdicts
 from srblock.experiments.records import Run
+from srblock.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def points(value: float | None) -> str:
 def _check_comparable(runs: Sequence[Run]) -> None:
     for name, values in (
         ("data", {run.result["data"]["fingerprint"] for run in runs}),
-        ("recipe", {repr(sorted(run.result["recipe"].items())) for run in runs}),
+        ("recipe", {Recipe.from_dict(run.result["recipe"]) for run in runs}),
     ):
         if len(values) > 1:
             raise ValueError(f"the runs differ in their {name} and cannot be compared; pass runs of one study only")

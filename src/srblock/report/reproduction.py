@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from srblock.analysis.audit import printed
 from srblock.analysis.equivalence import MARGIN
 from srblock.analysis.statistics import (
     Difference,
@@ -20,9 +21,9 @@ from srblock.analysis.statistics import (
     summarize,
 )
 from srblock.analysis.verdicts import Verdict, verdicts
-from srblock.experiments.paper import PaperRow
+from srblock.experiments.paper import PaperRow, base_of
 from srblock.experiments.records import Run
-from srblock.experiments.reproduce import base_of, variant_of
+from srblock.experiments.reproduce import variant_of
 from srblock.report import units
 from srblock.report.tables import empty_table
 from srblock.training.files import write_bytes
@@ -69,7 +70,7 @@ def reproduction(
     return [
         Line(
             paper=row,
-            printed=None if base is None else difference_of_summaries(_printed(base), _printed(row)),
+            printed=None if base is None else difference_of_summaries(printed(base), printed(row)),
             ours=summarize(found[row]) if found[row] else None,
             difference=differences.get(row),
             verdict=judged.get(row),
@@ -169,10 +170,6 @@ def _agreement(line: Line) -> str:
 def _values(row: PaperRow, runs: Sequence[Run], hidden: int | None) -> list[float]:
     variant = variant_of(row, hidden)
     return [run.test_top1 for run in runs if run.variant == variant]
-
-
-def _printed(row: PaperRow) -> Summary:
-    return Summary(row.seeds, row.mean, row.std)
 
 
 def _ours(line: Line) -> str:

@@ -74,21 +74,10 @@ def train(
     """
     runtime.place(model, recipe, device)
     optimizer = sgd(model, recipe, device)
-    state_file, history = directory / "trainer.safetensors", directory / "metrics.jsonl"
     torch.manual_seed(seed)
-    state = checkpoint.TrainerState([], {})
-    saved = distributed.from_first(lambda: checkpoint.read_trainer(state_file, run) if state_file.exists() else None)
-    if saved is not None:
-        checkpoint.restore(saved, model, optimizer, device)
-        state = saved.state
+    state, saver = _resume(model, optimizer, directory / "trainer.safetensors", run, device)
     step = Step(distributed.wrap(model, recipe, device), optimizer, recipe, device)
-    saver = checkpoint.Saver(state_file, run, model, optimizer, device)
-
-    def tell(records: list[Record]) -> None:
-        _write_history(history, state.metrics)
-        for record in records:
-            if on_epoch is not None:
-                on_epoch(record)
+    tell = partial(_tell, directory / "metrics.jsonl", state, on_epoch)
 
     def record_epoch() -> None:
         if state.epoch == recipe.epochs or saver.due():
@@ -111,6 +100,27 @@ def train(
         state.metrics.append(record)
         distributed.from_first(record_epoch)
     return _finish(model, loaders, recipe, state, directory, device)
+
+
+def _resume(
+    model: nn.Module, optimizer: torch.optim.Optimizer, file: Path, run: str, device: torch.device
+) -> tuple[checkpoint.TrainerState, checkpoint.Saver]:
+    """Put model, optimizer and random state where an earlier start left them, if there was one."""
+    saved = distributed.from_first(lambda: checkpoint.read_trainer(file, run) if file.exists() else None)
+    if saved is not None:
+        checkpoint.restore(saved, model, optimizer, device)
+    state = checkpoint.TrainerState([], {}) if saved is None else saved.state
+    return state, checkpoint.Saver(file, run, model, optimizer, device)
+
+
+def _tell(
+    history: Path, state: checkpoint.TrainerState, on_epoch: Callable[[Record], None] | None, records: list[Record]
+) -> None:
+    """Write all epochs, and tell of some."""
+    write_bytes(history, "".join(json.dumps(record, allow_nan=False) + "\n" for record in state.metrics).encode())
+    for record in records:
+        if on_epoch is not None:
+            on_epoch(record)
 
 
 def sgd(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.SGD:
@@ -200,7 +210,3 @@ def _finish(
         "eval_ms_per_image": 1e3 * validation_s / loaders.validation.images_per_epoch,
         "wall_s": sum(record["seconds"] for record in state.metrics),
     }
-
-
-def _write_history(path: Path, metrics: list[Record]) -> None:
-    write_bytes(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in metrics).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import time
@@ -135,12 +136,15 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree that runs, with a + if it was changed; None outside a checkout of srblock."""
+    """The commit of the source tree that runs, with a + if it was changed.
+
+    Outside a checkout of srblock it is what $SRBLOCK_COMMIT says, for a copy made elsewhere, or None.
+    """
     try:
         _git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy may lie in a stranger's repository
         return _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "--porcelain", "-uno", "..") else "")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("SRBLOCK_COMMIT")
 
 
 def _git(*words: str) -> str:
