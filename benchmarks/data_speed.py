@@ -36,7 +36,7 @@ from torchvision.datasets import ImageFolder
 
 from srblock.data import ImageFiles, load
 from srblock.data.image_files import MEAN, STD
-from srblock.data.stream import Decoder, Stream
+from srblock.data.loading.stream import Decoder, Stream
 
 SIDE, BATCH = 224, 128
 SIZES = ((500, 375), (1600, 1200))

@@ -36,16 +36,16 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from srblock.analysis.inspect import Inspect
-from srblock.analysis.recall import memory_probe
 from srblock.data import ImageData, load
 from srblock.data.sources import SOURCES
-from srblock.experiments.archive import pack_run, write_archive
-from srblock.experiments.execute import make_folder, run_study
-from srblock.experiments.queue import Entry, Pace, Pending, choose, read_queue
-from srblock.experiments.records import RunConfig, epochs_done, finished
-from srblock.experiments.study import Study, measure_ms_per_image, recipe_for
+from srblock.executors.execute import make_folder, run_study
+from srblock.executors.queue import Entry, Pace, Pending, choose, read_queue
+from srblock.inspection.inspect import Inspect
+from srblock.inspection.recall import memory_probe
 from srblock.report.units import duration
+from srblock.runs.archive import pack_run, write_archive
+from srblock.runs.records import RunConfig, epochs_done, finished
+from srblock.runs.study import Study, measure_ms_per_image, recipe_for
 from srblock.training import runtime
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -37,15 +37,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from srblock.analysis.cost import flops_per_image
 from srblock.data import ImageData, load
-from srblock.experiments.notation import Variant, parse
-from srblock.experiments.study import Study, recipe_for
+from srblock.inspection.cost import flops_per_image
+from srblock.runs.study import Study, recipe_for
 from srblock.training import runtime
 from srblock.training.loop import sgd, train, train_epoch
 from srblock.training.metrics import autocast
 from srblock.training.recipe import Recipe
 from srblock.training.step import Step
+from srblock.variants.notation import Variant, parse
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # of the mean loss over a few batches, relative
 

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from srblock.data import Loader
-from srblock.experiments.build import build
-from srblock.experiments.notation import parse
 from srblock.surgery import blocks, bypassed
 from srblock.training import checkpoint, distributed, runtime
 from srblock.training.loop import Loaders, TrainingDiverged, sgd, train, train_epoch
 from srblock.training.metrics import evaluate
 from srblock.training.recipe import Recipe
 from srblock.training.step import Step
+from srblock.variants.build import build
+from srblock.variants.notation import parse
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(

@@ -14,8 +14,8 @@ import torch
 from test_resume import Silent, study
 from torch import nn
 
-from srblock.experiments import records
-from srblock.experiments.study import Study
+from srblock.runs import records
+from srblock.runs.study import Study
 from srblock.surgery import blocks
 from srblock.training import checkpoint
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from srblock.experiments.notation import parse
-from srblock.experiments.records import Run, RunConfig, read_run
+from srblock.runs.records import Run, RunConfig, read_run
 from srblock.training.recipe import Recipe
+from srblock.variants.notation import parse
 
 BASELINE, WITH_SR = "R8", "R8 + SR(M=3, P=8)"
 DIGITS = tuple("0123456789")

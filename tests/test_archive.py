@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
-from srblock.experiments import archive
-from srblock.experiments.archive import add_records, dumps, pack_run, read_record, read_records, write_archive
-from srblock.experiments.records import NUMERICS, RunConfig, read_run
 from srblock.report.comparison import comparison
+from srblock.runs import archive
+from srblock.runs.archive import add_records, dumps, pack_run, read_record, read_records, write_archive
+from srblock.runs.records import NUMERICS, RunConfig, read_run
 
 
 def edit(path: Path, **changes: Any) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srblock.analysis.audit import CIFAR, AuditRow, against_best, audit, pool, selection
-from srblock.analysis.multiple import holm
+from srblock.statistics.audit import CIFAR, AuditRow, against_best, audit, pool, selection
+from srblock.statistics.multiple import holm
 
 # Table, row, metric, M, P; gain and its 95% interval; p with deviations read as n - 1, then n; seeds needed;
 # detectable.

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from srblock import surgery
-from srblock.experiments.build import build, form, outline
-from srblock.experiments.notation import parse
 from srblock.models.regularizers import DropBlock
 from srblock.models.resnet import ResNet
+from srblock.variants.build import build, form, outline
+from srblock.variants.notation import parse
 
 
 def made(text: str, side: int = 16, seed: int = 0, **options: Any) -> nn.Module:
@@ -366,7 +366,7 @@ def test_a_network_that_returns_no_logits_is_refused(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_networks_that_transform_their_input_do_so_always(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the weights of a pretrained run would be evaluated in another network."""
-    monkeypatch.setattr("srblock.experiments.build._load_torchvision", lambda *_: None)
+    monkeypatch.setattr("srblock.variants.build._load_torchvision", lambda *_: None)
     variant = parse(f"torchvision/{name}")
     for pretrained in (False, True):
         with torch.device("meta"):

@@ -16,11 +16,11 @@ import torch
 from typer.testing import CliRunner, Result
 
 from srblock import cli
-from srblock.analysis.equivalence import MARGIN
 from srblock.cli import running
 from srblock.cli.options import StudyOptions
-from srblock.experiments.notation import parse
+from srblock.statistics.equivalence import MARGIN
 from srblock.training import runtime
+from srblock.variants.notation import parse
 
 DIGITS = ["--data", "digits", "--epochs", "1"]
 PLAIN, BLOCK = "R8", "R8 + SR(M=3, P=4)"

@@ -18,11 +18,11 @@ from filelock import FileLock
 from mishaps import Diary, Mishap, four_runs
 from test_local import count_blocks, whole
 
-from srblock.experiments.execute import run_study
-from srblock.experiments.run_one import Work
+from srblock.executors.execute import run_study
+from srblock.runs.run_one import Work
 
 ray = pytest.importorskip("ray")
-cluster = pytest.importorskip("srblock.experiments.cluster")
+cluster = pytest.importorskip("srblock.executors.cluster")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

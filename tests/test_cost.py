@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import srblock
-from srblock.analysis.cost import cost
+from srblock.inspection.cost import cost
 
 
 def network() -> nn.Sequential:

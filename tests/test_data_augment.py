@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from srblock.data.augment import mirrored, padded_crop, resized_crop
+from srblock.data.loading.augment import mirrored, padded_crop, resized_crop
 
 
 def noise(count: int, height: int, width: int) -> torch.Tensor:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srblock.data import cifar as module
 from srblock.data import load, statistics
-from srblock.data.cifar import CIFAR10, CIFAR100, Cifar
+from srblock.data.sources import cifar as module
+from srblock.data.sources.cifar import CIFAR10, CIFAR100, Cifar
 
 SMALL = replace(CIFAR100, labels=(2, 4), train_per_class=5, test_per_class=2)  # 4 classes, 20 and 8 images
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
-from srblock.data.crops import center_box, draw, random_boxes
-from srblock.data.draws import AREA, LEFT, RATIO, TOP, bits
+from srblock.data.loading.crops import center_box, draw, random_boxes
+from srblock.data.loading.draws import AREA, LEFT, RATIO, TOP, bits
 
 
 def reference(drawn: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from srblock.data.crops import center_box
-from srblock.data.decode import decode, decode_cut, read_header
+from srblock.data.loading.crops import center_box
+from srblock.data.loading.decode import decode, decode_cut, read_header
 
 GENERATOR = np.random.default_rng(0)
 COLOR = GENERATOR.integers(0, 256, (5, 8, 3), np.uint8)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from srblock.data import download as module
-from srblock.data.download import download
+from srblock.data.sources import download as module
+from srblock.data.sources.download import download
 
 CONTENT = bytes(range(256)) * 400
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srblock.data.draws import COLUMN, ROW, _splitmix, below, bits
+from srblock.data.loading.draws import COLUMN, ROW, _splitmix, below, bits
 
 MASK = 2**64 - 1
 

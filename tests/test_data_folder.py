@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from srblock.data import cache as stored
-from srblock.data import files as listing
-from srblock.data import folder as module
 from srblock.data import images as memory
 from srblock.data import load
+from srblock.data.sources import cache as stored
+from srblock.data.sources import files as listing
+from srblock.data.sources import folder as module
 
 
 def png(value: int | np.ndarray, size: tuple[int, int] = (6, 6), **options: object) -> bytes:

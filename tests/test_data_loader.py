@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srblock.data import Loader
-from srblock.data.augment import resized_crop
-from srblock.data.crops import center_box, draw, random_boxes
-from srblock.data.draws import MIRROR, below
+from srblock.data.loading.augment import resized_crop
+from srblock.data.loading.crops import center_box, draw, random_boxes
+from srblock.data.loading.draws import MIRROR, below
 
 MEAN, STD = (0.2, 0.5, 0.7), (0.1, 0.25, 0.3)
 

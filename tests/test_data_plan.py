@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srblock.data.draws import ORDER, bits
-from srblock.data.plan import Plan
+from srblock.data.loading.draws import ORDER, bits
+from srblock.data.loading.plan import Plan
 
 
 def plans(world_size: int, count: int = 23, batch_size: int = 8, shuffle: bool = True) -> list[Plan]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from srblock.data import load
-from srblock.data.cache import cache_folder
+from srblock.data.sources.cache import cache_folder
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from streamed_fixture import write_jpegs
 from torchvision.transforms import v2
 
 from srblock.data import ImageData, Loader, load
-from srblock.data.crops import center_box, draw, random_boxes
-from srblock.data.decode import decode_cut
-from srblock.data.draws import COLUMN, MIRROR, ORDER, ROW, below, bits
-from srblock.data.stream import default_workers
+from srblock.data.loading.crops import center_box, draw, random_boxes
+from srblock.data.loading.decode import decode_cut
+from srblock.data.loading.draws import COLUMN, MIRROR, ORDER, ROW, below, bits
+from srblock.data.loading.stream import default_workers
 
 SIDE = 32
 MEAN, STD = (0.2, 0.5, 0.7), (0.1, 0.25, 0.3)

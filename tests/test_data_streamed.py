@@ -16,10 +16,10 @@ from test_resume import Silent
 
 from srblock.data import ImageData, load, normalization
 from srblock.data.image_files import ImageFiles
-from srblock.experiments.evaluate import evaluate_run
-from srblock.experiments.execute import run_study
-from srblock.experiments.notation import parse
-from srblock.experiments.study import Study, describe_data, recipe_for
+from srblock.executors.execute import run_study
+from srblock.runs.evaluate import evaluate_run
+from srblock.runs.study import Study, describe_data, recipe_for
+from srblock.variants.notation import parse
 
 CPU = torch.device("cpu")
 WORDNET = ("n01440764", "n01443537")

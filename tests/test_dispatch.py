@@ -15,11 +15,11 @@ import torch
 from filelock import FileLock
 from mishaps import Diary, four_runs
 
-from srblock.experiments import dispatch as module
-from srblock.experiments.dispatch import dispatch
-from srblock.experiments.execute import run_study
-from srblock.experiments.records import RunConfig
-from srblock.experiments.run_one import Outcome, Work
+from srblock.executors import dispatch as module
+from srblock.executors.dispatch import dispatch
+from srblock.executors.execute import run_study
+from srblock.runs.records import RunConfig
+from srblock.runs.run_one import Outcome, Work
 from srblock.training import runtime
 
 NAMES = [config.name for config in four_runs(1).runs()]

@@ -16,7 +16,7 @@ import torch
 from distributed_program import CLIPPED, RECIPE, network, run, stop_at, three_steps
 from torch import nn
 
-from srblock.experiments.records import read_run
+from srblock.runs.records import read_run
 from srblock.surgery import blocks, bypassed
 from srblock.training import checkpoint, distributed, runtime
 from srblock.training.loop import Record

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
-from srblock.analysis.equivalence import tost_p
-from srblock.analysis.statistics import Estimate, Summary, difference, difference_of_summaries, welch
+from srblock.statistics.differences import Estimate, Summary, difference, difference_of_summaries, welch
+from srblock.statistics.equivalence import tost_p
 
 
 def test_published_example() -> None:

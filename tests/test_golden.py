@@ -22,8 +22,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from srblock.experiments.evaluate import evaluate_run
 from srblock.report.published import write_tables
+from srblock.runs.evaluate import evaluate_run
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = DATA / "golden.json"
@@ -68,7 +68,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     found = {folder.name: figures(folder) for folder in sorted((out / "runs").iterdir())}
     if os.environ.get("SRBLOCK_GOLDEN") == "write":
         GOLDEN.write_text(json.dumps({"machine": machine(), "runs": found}, indent=1) + "\n")
-        shutil.copytree(out / "runs" / OLD_RUN.name, OLD_RUN, ignore=shutil.ignore_patterns(".lock"), dirs_exist_ok=True)
+        shutil.copytree(
+            out / "runs" / OLD_RUN.name, OLD_RUN, ignore=shutil.ignore_patterns(".lock"), dirs_exist_ok=True
+        )
     return found
 
 

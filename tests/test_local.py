@@ -18,10 +18,11 @@ import torch
 from mishaps import Diary, Mishap, four_runs
 from test_resume import CONTEXT, contents
 
-from srblock.data import orphans
-from srblock.experiments import local, records
-from srblock.experiments.execute import run_study
-from srblock.experiments.run_one import Work
+from srblock.data.loading import orphans
+from srblock.executors import local
+from srblock.executors.execute import run_study
+from srblock.runs import records
+from srblock.runs.run_one import Work
 from srblock.surgery import blocks
 
 CPU = torch.device("cpu")

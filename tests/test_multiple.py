@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srblock.analysis.multiple import holm
-from srblock.analysis.statistics import Estimate, welch
+from srblock.statistics.differences import Estimate, welch
+from srblock.statistics.multiple import holm
 
 
 def test_worked_example() -> None:

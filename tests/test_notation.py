@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srblock.experiments.notation import READERS, SR, Regularizer, Variant, parse
-from srblock.experiments.variant import STAGES
+from srblock.variants.notation import READERS, SR, Regularizer, Variant, parse
+from srblock.variants.variant import STAGES
 
 CANONICAL = {
     "R18": "R18",

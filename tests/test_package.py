@@ -100,7 +100,8 @@ def test_metadata() -> None:
 # --- DESIGN's import table -------------------------------------------------------------------------------------------
 
 ORDER = (
-    "block", "surgery", "folding", "models", "data", "training", "experiments", "analysis", "report", "cli", "__main__"
+    "block", "surgery", "folding", "models", "data", "training", "variants", "paper", "inspection", "runs", "executors",
+    "statistics", "report", "cli", "__main__",
 )  # fmt: skip
 SURGERY = ("surgery", "tracing", "numbering", "checkpoints")  # the modules of the room of surgery
 WITHOUT_THE_BLOCK = ("data", "training")
@@ -177,14 +178,15 @@ def test_rooms_import_only_what_stands_before_them() -> None:
 
 
 def test_the_block_imports_torch_alone() -> None:
-    roots = {name.split(".")[0] for _, name in imports(PACKAGE / "block.py", PACKAGE)}
-    assert roots - set(sys.stdlib_module_names) == {"torch"}
+    names = {name for file in (PACKAGE / "block").glob("*.py") for _, name in imports(file, PACKAGE)}
+    foreign = {name.split(".")[0] for name in names if not name.startswith("srblock.block")}
+    assert foreign - set(sys.stdlib_module_names) == {"torch"}
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"block.py": "import srblock.surgery"}, "block.py:1: block must not import surgery"),
+        ({"block/block.py": "import srblock.surgery"}, "block/block.py:1: block must not import surgery"),
         ({"surgery.py": "from srblock.models import resnet"}, "surgery must not import models"),
         ({"surgery.py": "from .models.resnet import r18"}, "surgery must not import models"),
         ({"checkpoints.py": "from srblock import models"}, "checkpoints.py:1: surgery must not import models"),
@@ -206,8 +208,11 @@ def test_the_block_imports_torch_alone() -> None:
             "training/loop.py:2: training must not import block",
         ),
         ({"training/loop.py": "import importlib\nimportlib.import_module('srblock.block')"}, "must not import block"),
-        ({"experiments/study.py": "from srblock.analysis import statistics"}, "experiments must not import analysis"),
-        ({"analysis/cost.py": "from srblock.report import html"}, "analysis must not import report"),
+        ({"variants/build.py": "from srblock.runs import study"}, "variants must not import runs"),
+        ({"inspection/cost.py": "from srblock.runs import records"}, "inspection must not import runs"),
+        ({"runs/study.py": "from srblock.executors import local"}, "runs must not import executors"),
+        ({"executors/local.py": "from srblock.statistics import power"}, "executors must not import statistics"),
+        ({"statistics/power.py": "from srblock.report import units"}, "statistics must not import report"),
         ({"report/html.py": "from srblock.cli import main"}, "report must not import cli"),
         ({"cli.py": "from srblock.__main__ import main"}, "cli must not import __main__"),
         ({"__init__.py": "from srblock.models import resnet"}, "__init__.py:1: __init__ must not import models"),
@@ -224,17 +229,20 @@ def test_each_violation_is_found(files: dict[str, str], message: str, tmp_path: 
 def test_what_the_table_allows_is_left_alone(tmp_path: Path) -> None:
     files = {
         "__init__.py": "from srblock.block import A\nfrom .surgery import insert\nfrom srblock.checkpoints import load",
-        "block.py": "import torch\nfrom __future__ import annotations",
+        "block/block.py": "import torch\nfrom srblock.block.options import Options",
         "surgery.py": "from srblock.block import A\nfrom srblock import block, checkpoints",
         "checkpoints.py": "from .block import A\nfrom . import surgery",
         "folding.py": "from srblock import surgery",
         "models/__init__.py": "from .resnet import r18\nfrom srblock.models.vgg import vgg16",
         "models/resnet.py": "from . import attention\nfrom ..block import A\nimport srblock.models.attention",
-        "data/sources.py": "from srblock.data.splits import split\nimport numpy",
+        "data/sources/cifar.py": "from srblock.data.splits import split\nimport numpy",
         "training/loop.py": "from srblock.data import sources\nfrom srblock import __version__",
-        "experiments/build.py": "from srblock.models import resnet\nfrom srblock.surgery import insert",
-        "analysis/recall.py": "from srblock.experiments.records import Run",
-        "report/html.py": "from srblock.analysis import statistics",
+        "variants/build.py": "from srblock.models import resnet\nfrom srblock.surgery import insert",
+        "inspection/recall.py": "from srblock.surgery import blocks",
+        "runs/run_one.py": "from srblock.inspection import recall",
+        "executors/local.py": "from srblock.runs.run_one import train_one",
+        "statistics/audit.py": "from srblock.paper.tables import ROWS",
+        "report/html.py": "from srblock.statistics import differences",
         "cli.py": "from srblock.report import html\nfrom srblock import __version__",
         "__main__.py": "from srblock.cli import main\nimport srblock_other",
     }

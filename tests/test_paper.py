@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from srblock.experiments.notation import parse
-from srblock.experiments.paper import ROWS, OverheadRow, overhead_table
+from srblock.paper.tables import ROWS, OverheadRow, overhead_table
+from srblock.variants.notation import parse
 
 
 def misfit(table: str, row: str, printed: str, reason: str) -> object:

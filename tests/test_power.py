@@ -13,9 +13,9 @@ from scipy.integrate import quad
 from scipy.stats import chi, norm
 from scipy.stats import t as student
 
-from srblock.analysis.equivalence import tost_p
-from srblock.analysis.power import detection_power, equivalence_power, seeds_needed, smallest, smallest_detectable
-from srblock.analysis.statistics import Estimate, welch
+from srblock.statistics.differences import Estimate, welch
+from srblock.statistics.equivalence import tost_p
+from srblock.statistics.power import detection_power, equivalence_power, seeds_needed, smallest, smallest_detectable
 
 
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 394), (0.5, 64), (0.8, 26)])

@@ -12,8 +12,8 @@ import pytest
 import run_fixture
 from run_fixture import write_run
 
-from srblock.experiments.archive import add_records, read_records
 from srblock.report.published import published, write_tables
+from srblock.runs.archive import add_records, read_records
 
 REPOSITORY = Path(__file__).parents[1]
 

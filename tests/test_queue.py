@@ -15,8 +15,8 @@ from types import ModuleType
 import pytest
 
 from srblock.data.sources import SOURCES
-from srblock.experiments.archive import add_records
-from srblock.experiments.queue import Pace, Pending, choose, read_queue
+from srblock.executors.queue import Pace, Pending, choose, read_queue
+from srblock.runs.archive import add_records
 from srblock.training import loop, runtime
 from srblock.training.loop import TrainingDiverged
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import srblock
-from srblock.analysis.recall import by_class, memory_probe, recall_weights, summarize_recall
+from srblock.inspection.recall import by_class, memory_probe, recall_weights, summarize_recall
 
 
 class OneBlock(nn.Module):

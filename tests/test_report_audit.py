@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from srblock.analysis.audit import AuditRow, audit
 from srblock.report.audit import findings, print_audit
+from srblock.statistics.audit import AuditRow, audit
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import pytest
 from markupsafe import Markup
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
-from srblock.experiments.records import Run
 from srblock.report import html, tables
 from srblock.report.blocks import Drawing, greatest_change
 from srblock.report.comparison import probability
+from srblock.runs.records import Run
 
 COMMAND = "srblock compare R8 'R8 + SR(M=3, P=8)' --seeds 3"
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 from run_fixture import BASELINE, WITH_SR, describe
 
-from srblock.experiments.notation import parse
-from srblock.experiments.records import RunConfig
 from srblock.report.progress import LoadProgress, RunProgress
+from srblock.runs.records import RunConfig
 from srblock.training.recipe import Recipe
+from srblock.variants.notation import parse
 
 RESULT = {"test_top1": 97.5, "validation_top1": 98.611, "best_epoch": 18, "wall_s": 12.2}
 
@@ -180,7 +180,7 @@ def test_an_error_inside_leaves_the_terminal_clean() -> None:
 
 
 def test_it_fits_the_protocol_of_studies(tmp_path: Path) -> None:
-    from srblock.experiments.execute import Progress
+    from srblock.executors.execute import Progress
 
     asked = {name for name in vars(Progress) if not name.startswith("_")}
     assert asked <= set(dir(RunProgress))

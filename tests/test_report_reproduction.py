@@ -7,8 +7,7 @@ import pytest
 from rich.console import Console
 from run_fixture import write_run
 
-from srblock.experiments.records import Run
-from srblock.experiments.reproduce import select
+from srblock.paper.select import select
 from srblock.report.reproduction import (
     print_reproduction,
     remarks,
@@ -16,6 +15,7 @@ from srblock.report.reproduction import (
     size_control,
     write_markdown,
 )
+from srblock.runs.records import Run
 from srblock.training.recipe import RECIPES
 
 FULL = RECIPES["cifar100"]

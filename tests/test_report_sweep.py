@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 from run_fixture import write_run
 
-from srblock.experiments.notation import parse
-from srblock.experiments.records import Run
-from srblock.experiments.sweep import expand
 from srblock.report.sweep import print_selection, selection, verdict_sentences
+from srblock.runs.records import Run
+from srblock.variants.grid import expand
+from srblock.variants.notation import parse
 
 SETTINGS = expand("R8 + SR(P={2,4,6})")
 BASE = parse("R8")

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
-from srblock.analysis.power import detection_power
-from srblock.experiments.records import Run
 from srblock.report import tables, units
 from srblock.report.comparison import findings, pairings, probability, remarks
+from srblock.runs.records import Run
+from srblock.statistics.power import detection_power
 from srblock.training.recipe import LATER
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from srblock.experiments.notation import parse
-from srblock.experiments.paper import ROWS, base_of
-from srblock.experiments.reproduce import TABLES, select, variant_of, variants_of
+from srblock.paper.select import TABLES, select, variant_of, variants_of
+from srblock.paper.tables import ROWS, base_of
+from srblock.variants.notation import parse
 
 
 @pytest.mark.parametrize(

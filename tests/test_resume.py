@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from srblock.data import ImageData
-from srblock.experiments import records
-from srblock.experiments.execute import run_study
-from srblock.experiments.notation import parse
-from srblock.experiments.study import Study
+from srblock.executors.execute import run_study
+from srblock.runs import records
+from srblock.runs.study import Study
 from srblock.training.recipe import Recipe
+from srblock.variants.notation import parse
 
 RECIPE = Recipe(epochs=12, batch_size=16, learning_rate=0.05, schedule="cosine", padding=1, flip=True)
 VARIANTS = ("R8 + D", "R8 + D + SR(M=3, P=3)")
@@ -54,7 +54,7 @@ def study(epochs: int = RECIPE.epochs) -> Study:
 
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch._dynamo", "srblock.experiments.execute"])  # importing takes long
+CONTEXT.set_forkserver_preload(["torch._dynamo", "srblock.executors.execute"])  # importing takes long
 
 
 def go(out: Path, ready: Event | None = None, slow_s: float = 0.0, epochs: int = RECIPE.epochs) -> None:

@@ -16,7 +16,7 @@ from filelock import FileLock
 from test_resume import study
 from torch import nn
 
-from srblock.experiments.run_one import Outcome, Work, train_one
+from srblock.runs.run_one import Outcome, Work, train_one
 
 CPU = torch.device("cpu")
 

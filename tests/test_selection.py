@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from srblock.analysis.selection import expected_largest, gain_of_selection, noise_std
+from srblock.statistics.selection import expected_largest, gain_of_selection, noise_std
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 0.0), (2, 1 / math.sqrt(math.pi)), (3, 1.5 / math.sqrt(math.pi))])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import permutation_test, ttest_1samp, ttest_ind
 
-from srblock.analysis.statistics import (
+from srblock.statistics.differences import (
     Estimate,
     Summary,
     difference,

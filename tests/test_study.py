@@ -13,13 +13,13 @@ from test_resume import Silent
 from test_resume import study as tiny_study
 
 from srblock.data import ImageData
-from srblock.experiments import records
-from srblock.experiments.evaluate import evaluate_run
-from srblock.experiments.execute import make_folder, run_study
-from srblock.experiments.notation import parse
-from srblock.experiments.study import Study, measure_ms_per_image, recipe_for
+from srblock.executors.execute import make_folder, run_study
+from srblock.runs import records
+from srblock.runs.evaluate import evaluate_run
+from srblock.runs.study import Study, measure_ms_per_image, recipe_for
 from srblock.surgery import blocks
 from srblock.training import checkpoint
+from srblock.variants.notation import parse
 
 CPU = torch.device("cpu")
 
@@ -235,7 +235,7 @@ def test_evaluating_again_gives_the_recorded_figure(
     finished: tuple[Study, Path, list[records.Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, _, runs = finished
-    monkeypatch.setattr("srblock.experiments.evaluate.load", lambda source, image_size: study.data)
+    monkeypatch.setattr("srblock.runs.evaluate.load", lambda source, image_size: study.data)
     for each in runs:
         top1, loss, recorded = evaluate_run(each.directory, device=CPU)
         assert top1 == recorded == each.test_top1
@@ -247,7 +247,7 @@ def test_evaluating_on_other_data_warns_or_refuses(
 ) -> None:
     study, _, runs = finished
     other = replace(study.data, fingerprint="other")
-    monkeypatch.setattr("srblock.experiments.evaluate.load", lambda source, image_size: other)
+    monkeypatch.setattr("srblock.runs.evaluate.load", lambda source, image_size: other)
     with pytest.warns(UserWarning, match="is not the data that the run was trained on"):
         evaluate_run(runs[0].directory, device=CPU)
     other = replace(study.data, classes=("up", "down"))

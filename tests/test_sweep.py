@@ -2,8 +2,8 @@
 
 import pytest
 
-from srblock.experiments.notation import parse
-from srblock.experiments.sweep import choose, expand
+from srblock.variants.grid import choose, expand
+from srblock.variants.notation import parse
 
 
 def test_the_papers_study() -> None:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srblock.analysis.equivalence import tost_p
-from srblock.analysis.pairing import pairing
-from srblock.analysis.statistics import Difference, Summary, difference, difference_of_summaries
-from srblock.analysis.verdicts import Verdict, more_seeds, verdicts
+from srblock.statistics.differences import Difference, Summary, difference, difference_of_summaries
+from srblock.statistics.equivalence import tost_p
+from srblock.statistics.pairing import pairing
+from srblock.statistics.verdicts import Verdict, more_seeds, verdicts
 
 
 def compare(gain: float, std: float = 0.25, n: int = 5) -> Difference:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from srblock.experiments.watch import Watch
+from srblock.executors.watch import Watch
 
 
 def write(folder: Path, epochs: int) -> None:

@@ -21,9 +21,9 @@ def stages(
 ) -> None:
     """List where a block can go in a network."""
     from srblock import surgery
-    from srblock.experiments.build import build
-    from srblock.experiments.notation import parse
     from srblock.report import tables
+    from srblock.variants.build import build
+    from srblock.variants.notation import parse
 
     model = build(parse(network), classes=1000, channels=3, image_size=(input_size, input_size), seed=0)
     found = surgery.stages(model, input_size)
@@ -34,7 +34,7 @@ def stages(
 @app.command()
 def overhead() -> None:
     """Print the parameter overhead of every row of the paper: as printed, by Eq. (1), and of the built network."""
-    from srblock.experiments.paper import overhead_table
+    from srblock.paper.tables import overhead_table
     from srblock.report import tables
 
     tables.print_overhead(overhead_table(), console())
@@ -47,8 +47,8 @@ def audit(
     ] = 1,
 ) -> None:
     """Say what the paper's own printed means and deviations support."""
-    from srblock.analysis.audit import audit as audited
     from srblock.report.audit import print_audit
+    from srblock.statistics.audit import audit as audited
 
     print_audit(audited(ddof), console())
 
@@ -59,7 +59,7 @@ def add(
     to: Annotated[Path, typer.Option(help="the folder of results")] = Path("results"),
 ) -> None:
     """Add finished runs as records; records are never overwritten."""
-    from srblock.experiments.archive import add_records
+    from srblock.runs.archive import add_records
 
     found = add_records(source, to)
     for name in found.added:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import torch
 
     from srblock.cli.options import StudyOptions
-    from srblock.experiments.notation import Variant
-    from srblock.experiments.records import Run
-    from srblock.experiments.study import Study
     from srblock.report.comparison import Row
+    from srblock.runs.records import Run
+    from srblock.runs.study import Study
+    from srblock.variants.notation import Variant
 
 MEASURED = 4  # variants; of more, one of each network is measured and the others' times follow their operations
 
@@ -40,8 +40,8 @@ def make_study(
     Raises: ValueError for options that do not fit together, or a variant named twice.
     """
     from srblock.data import load
-    from srblock.experiments.study import Study, recipe_for
     from srblock.report.progress import LoadProgress
+    from srblock.runs.study import Study, recipe_for
     from srblock.training import distributed, runtime
 
     if refuse is not None:
@@ -86,10 +86,10 @@ def _lasting(source: str) -> str:
 
 def print_plan(study: Study, out: Path, device: torch.device) -> None:
     """Print what the study is about to do, with the time left from a few measured steps."""
-    from srblock.analysis.cost import cost
-    from srblock.experiments.records import epochs_done, finished
-    from srblock.experiments.study import measure_ms_per_image
+    from srblock.inspection.cost import cost
     from srblock.report import tables
+    from srblock.runs.records import epochs_done, finished
+    from srblock.runs.study import measure_ms_per_image
 
     rows = []
     measured: dict[str, tuple[float, int]] = {}  # by network: ms per image, operations
@@ -128,7 +128,7 @@ def plan_and_run(
     Args:
         then: what follows this study, a sentence.
     """
-    from srblock.experiments.execute import make_folder
+    from srblock.executors.execute import make_folder
 
     if not dry_run:
         make_folder(out)
@@ -147,9 +147,9 @@ def plan_and_run(
 
 def run(study: Study, out: Path, device: torch.device, work: WorkOptions | None = None) -> list[Run]:
     """Run what is not finished yet and return the finished runs."""
-    from srblock.analysis.inspect import Inspect
-    from srblock.analysis.recall import memory_probe
-    from srblock.experiments.execute import run_study
+    from srblock.executors.execute import run_study
+    from srblock.inspection.inspect import Inspect
+    from srblock.inspection.recall import memory_probe
     from srblock.report.progress import RunProgress
 
     inspect = Inspect(len(study.data.classes), (study.data.channels, *study.data.size))

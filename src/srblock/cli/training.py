@@ -12,7 +12,7 @@ from srblock.cli.app import app, console
 from srblock.cli.options import Device, DryRun, Margin, Out, StudyOptions, VariantWord, WorkOptions, takes
 
 if TYPE_CHECKING:
-    from srblock.experiments.notation import Variant
+    from srblock.variants.notation import Variant
 
 
 @app.command()
@@ -82,7 +82,7 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Test a finished run's weights again."""
-    from srblock.experiments.evaluate import evaluate_run
+    from srblock.runs.evaluate import evaluate_run
     from srblock.training import runtime
 
     top1, loss, recorded = evaluate_run(run, source=data, device=runtime.pick_device(device))
@@ -110,7 +110,7 @@ def reproduce(
 
     The data is the table's own unless --data says otherwise. Finished runs are reused and started ones go on.
     """
-    from srblock.experiments import reproduce as paper
+    from srblock.paper import select as paper
 
     running.check_margin(margin)
     chosen = paper.select(table, rows)
@@ -152,7 +152,7 @@ def sweep(
     """
     from dataclasses import replace
 
-    from srblock.experiments import sweep as sweeping
+    from srblock.variants import grid as sweeping
 
     running.check_margin(margin)
     candidates = sweeping.expand(settings)
@@ -184,6 +184,6 @@ def sweep(
 
 
 def _parsed(texts: list[str]) -> list[Variant]:
-    from srblock.experiments.notation import parse
+    from srblock.variants.notation import parse
 
     return [parse(text) for text in texts]

@@ -2,7 +2,7 @@
 
 from srblock.data.image_files import ImageFiles
 from srblock.data.images import ImageData
-from srblock.data.loader import Loader
+from srblock.data.loading.loader import Loader
 from srblock.data.sources import load
 from srblock.data.split import normalization, split, statistics
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srblock.data.draws import SPLIT, bits
 from srblock.data.image_files import MEAN, STD, ImageFiles
+from srblock.data.loading.draws import SPLIT, bits
 from srblock.data.offenders import counted, offenders
 
 

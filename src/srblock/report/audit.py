@@ -8,11 +8,11 @@ from statistics import median
 from rich.console import Console
 from rich.text import Text
 
-from srblock.analysis.audit import CIFAR, AuditRow, against_best, audit, pool, selection
-from srblock.analysis.power import ALPHA
-from srblock.analysis.statistics import signed
 from srblock.report.comparison import p_equals, points, probability
 from srblock.report.tables import empty_table
+from srblock.statistics.audit import CIFAR, AuditRow, against_best, audit, pool, selection
+from srblock.statistics.differences import signed
+from srblock.statistics.power import ALPHA
 
 TITLES = {
     "I": "Table I, CIFAR-100",
@@ -38,7 +38,7 @@ def print_audit(rows: Sequence[AuditRow], console: Console) -> None:
     """Print the paper's gains table by table, what the columns mean, and what the figures support.
 
     Args:
-        rows: of `analysis.audit.audit`.
+        rows: of `statistics.audit.audit`.
     """
     columns = COLUMNS if console.width >= 90 else tuple(column for column in COLUMNS if column is not HOLM_ALL)
     for table in dict.fromkeys(row.paper.table for row in rows):
@@ -68,7 +68,7 @@ def findings(rows: Sequence[AuditRow]) -> list[str]:
     """Say in sentences what the paper's figures support.
 
     Args:
-        rows: of `analysis.audit.audit`, all of them.
+        rows: of `statistics.audit.audit`, all of them.
     """
     ddof = rows[0].gain.ours.ddof
     cifar = [row for row in rows if row.paper.table in CIFAR]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from srblock.experiments.records import Run
 from srblock.report import figures
+from srblock.runs.records import Run
 
 WIDE, NARROW = 900, 350  # figures are drawn for both, in CSS pixels; the page shows the one that fits
 
@@ -87,7 +87,7 @@ def greatest_change(std: figures.Array, spread: float) -> float:
 
     Args:
         std: of the weights over the images, (P,), ddof = 0.
-        spread: root mean square over p of |M_p - mean M| / |mean M| (`analysis.recall.memory_probe`).
+        spread: root mean square over p of |M_p - mean M| / |mean M| (`inspection.recall.memory_probe`).
     """
     return float(len(std) * np.sqrt(np.mean(np.square(std, dtype=float))) * spread)
 
@@ -118,7 +118,7 @@ def _view(variant: str, name: str, runs: Sequence[Run], classes: Sequence[str], 
 
 
 def _spread(run: Run, name: str) -> float | None:
-    """Look up what `analysis.recall.memory_probe` recorded at the selected epoch."""
+    """Look up what `inspection.recall.memory_probe` recorded at the selected epoch."""
     probe = run.metrics[run.result["best_epoch"] - 1].get("probe", {})
     found = probe.get(f"{name}/memory_spread")
     return None if found is None else float(found)

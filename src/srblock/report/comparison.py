@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from srblock.analysis.equivalence import MARGIN
-from srblock.analysis.pairing import Pairing, pairing
-from srblock.analysis.power import smallest_detectable
-from srblock.analysis.statistics import Difference, Summary, difference, signed, summarize
-from srblock.analysis.verdicts import Verdict, verdicts
-from srblock.experiments.records import Run
+from srblock.runs.records import Run
+from srblock.statistics.differences import Difference, Summary, difference, signed, summarize
+from srblock.statistics.equivalence import MARGIN
+from srblock.statistics.pairing import Pairing, pairing
+from srblock.statistics.power import smallest_detectable
+from srblock.statistics.verdicts import Verdict, verdicts
 from srblock.training.recipe import Recipe
 
 

@@ -19,10 +19,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from srblock.analysis.statistics import mean_interval
-from srblock.experiments.records import Run
 from srblock.report.comparison import Row
 from srblock.report.svg import FAINT, INK, SERIES, draw
+from srblock.runs.records import Run
+from srblock.statistics.differences import mean_interval
 
 Array = np.ndarray[Any, Any]
 

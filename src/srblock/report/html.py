@@ -12,13 +12,13 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from srblock.analysis.statistics import Difference, mean_interval, signed
-from srblock.experiments.records import Run
 from srblock.report import figures, units
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.comparison import Row, interval, legend, p_equals, pairings, points, remarks
 from srblock.report.svg import SERIES
 from srblock.report.tables import COST, Column, accuracy
+from srblock.runs.records import Run
+from srblock.statistics.differences import Difference, mean_interval, signed
 from srblock.training.files import write_bytes
 
 LINES = {"-": "solid", "--": "dashed", ":": "dotted"}

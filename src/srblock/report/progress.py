@@ -16,15 +16,15 @@ from rich.text import Text
 from srblock.report import units
 
 if TYPE_CHECKING:
-    from srblock.experiments.records import RunConfig
-    from srblock.experiments.study import Study
+    from srblock.runs.records import RunConfig
+    from srblock.runs.study import Study
 
 PLAIN_LINES = 4  # epochs told of per run where there is no terminal
 PLAIN_SECONDS = 60  # or one this long after the last line
 
 
 class RunProgress:
-    """Show the runs of a study; a context manager, and the `progress` of `experiments.execute.run_study`.
+    """Show the runs of a study; a context manager, and the `progress` of `executors.execute.run_study`.
 
     On a terminal each finished run leaves one line and each run at work has a bar, above one for the whole study.
     Elsewhere there are plain lines without control codes.

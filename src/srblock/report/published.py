@@ -13,17 +13,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from srblock.analysis.statistics import signed
-from srblock.analysis.verdicts import verdicts
-from srblock.experiments.archive import read_records
-from srblock.experiments.notation import Variant, parse
-from srblock.experiments.paper import CLASSES, IMAGE_SIZES, ROWS, PaperRow
-from srblock.experiments.records import Run
+from srblock.paper.tables import CLASSES, IMAGE_SIZES, ROWS, PaperRow
 from srblock.report import units
 from srblock.report.comparison import Row, comparison, interval, p_greater, pairings, points, probability
 from srblock.report.tables import write_csv
+from srblock.runs.archive import read_records
+from srblock.runs.records import Run
+from srblock.statistics.differences import signed
+from srblock.statistics.verdicts import verdicts
 from srblock.training.files import write_bytes
 from srblock.training.recipe import RECIPES, Recipe
+from srblock.variants.notation import Variant, parse
 
 OF_THE_DEVICE = ("precision", "memory_format", "engine")  # recipe fields that the paper says nothing about
 COLUMNS = (

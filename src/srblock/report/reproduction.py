@@ -10,9 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from srblock.analysis.audit import printed
-from srblock.analysis.equivalence import MARGIN
-from srblock.analysis.statistics import (
+from srblock.paper.select import variant_of
+from srblock.paper.tables import PaperRow, base_of
+from srblock.report import units
+from srblock.report.tables import empty_table
+from srblock.runs.records import Run
+from srblock.statistics.audit import printed
+from srblock.statistics.differences import (
     Difference,
     Summary,
     difference,
@@ -20,12 +24,8 @@ from srblock.analysis.statistics import (
     signed,
     summarize,
 )
-from srblock.analysis.verdicts import Verdict, verdicts
-from srblock.experiments.paper import PaperRow, base_of
-from srblock.experiments.records import Run
-from srblock.experiments.reproduce import variant_of
-from srblock.report import units
-from srblock.report.tables import empty_table
+from srblock.statistics.equivalence import MARGIN
+from srblock.statistics.verdicts import Verdict, verdicts
 from srblock.training.files import write_bytes
 from srblock.training.recipe import RECIPES, Recipe
 

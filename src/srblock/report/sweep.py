@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from srblock.analysis.selection import gain_of_selection, noise_std
-from srblock.analysis.statistics import Summary, difference, signed, summarize
-from srblock.experiments.notation import Variant
-from srblock.experiments.records import Run
 from srblock.report import units
 from srblock.report.tables import empty_table
+from srblock.runs.records import Run
+from srblock.statistics.differences import Summary, difference, signed, summarize
+from srblock.statistics.selection import gain_of_selection, noise_std
+from srblock.variants.notation import Variant
 
 
 @dataclass(frozen=True)

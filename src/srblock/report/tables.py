@@ -15,9 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from srblock.analysis.statistics import signed
 from srblock.block import parameter_count
-from srblock.experiments.records import Run
 from srblock.report import units
 from srblock.report.comparison import (
     Row,
@@ -32,13 +30,15 @@ from srblock.report.comparison import (
     probability,
     remarks,
 )
+from srblock.runs.records import Run
+from srblock.statistics.differences import signed
 from srblock.training.files import write_bytes
 
 if TYPE_CHECKING:
     import torch
 
-    from srblock.experiments.paper import OverheadRow
-    from srblock.experiments.study import Study
+    from srblock.paper.tables import OverheadRow
+    from srblock.runs.study import Study
     from srblock.surgery import Stage
 
 __all__ = [

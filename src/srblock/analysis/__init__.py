@@ -1,1 +1,0 @@
-"""What the numbers say: statistics, cost, what was recalled."""

@@ -1,0 +1,1 @@
+"""From decoded images or files to augmented, normalized batches on the device."""

@@ -1,0 +1,160 @@
+"""From the bytes of an image file to pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from srblock.data.loading.crops import Box, center_box
+
+WANTED = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
+SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
+TURNED_COLUMNS, TURNED_ROWS = (2, 3, 6, 7), (3, 4, 7, 8)  # orientations that are seen from the other end
+ORIENTATION_TAG = 0x0112
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself before it is decoded; `size` is (H, W) as it is to be seen."""
+
+    sha256: bytes
+    size: tuple[int, int]
+    gray: bool
+
+
+def read_header(content: bytes) -> Header:
+    """Read size and kind of an image, and the SHA-256 of the file.
+
+    Raises: ValueError if this is no image, or one that cannot be used.
+    """
+    with _open(content) as image:
+        if image.mode == "F":
+            raise ValueError("floating-point pixels")
+        return Header(hashlib.sha256(content).digest(), _seen_size(image), image.mode in GRAY_MODES)
+
+
+def decode(content: bytes, *, gray: bool, image_size: int | None) -> NDArray[np.uint8]:
+    """Decode an image: turned as its Exif data say, transparency on white, 16 bits by their high byte.
+
+    With image_size the short side is resized to it (bilinear, antialiased) and the center square is kept. Of an
+    animation the first frame counts.
+    Shapes: -> (C, H, W) with C = 1 if gray, else 3.
+
+    Raises: ValueError if the file is broken.
+    """
+    with _open(content) as file:
+        image = _decoded(file, "L" if gray else "RGB")
+    if image_size is not None:
+        image = _cut(
+            image, center_box(image.height, image.width, (image_size, image_size), resize=image_size), image_size
+        )
+    pixels = np.asarray(image)
+    return pixels[None] if gray else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def decode_cut(
+    content: bytes, side: int, place: Callable[[int, int], Box], *, reduced: bool = False
+) -> NDArray[np.uint8]:
+    """Decode an RGB image as `decode` does, cut the box that `place` gives for its (H, W), and resize it to a square.
+
+    Args:
+        reduced: let a JPEG be decoded at a half, a quarter or an eighth, by its frequencies, where that still leaves
+            the box as many pixels as the result. Of large files that is the faster half (benchmarks/data_speed.py has
+            1600x1200), and it cannot be seen: the tests ask for 38 dB.
+    Shapes: -> (side, side, 3).
+
+    Raises: ValueError if the file is broken.
+    """
+    with _open(content) as file:
+        size, scale = _seen_size(file), 1
+        if reduced and file.format == "JPEG":
+            shorter = min(place(*size)[2:])
+            scale = next((s for s in (8, 4, 2) if shorter >= s * side), 1)
+            file.draft(None, (file.width // scale, file.height // scale))
+        orientation = _orientation(file) if scale > 1 else 1
+        image = _decoded(file, "RGB")
+    height, width = size if scale > 1 else (image.height, image.width)
+    top, left, rows, columns = (length / scale for length in place(height, width))
+    # The last row and column of a reduced image may stand for fewer pixels than the others; turned they are the first.
+    top += (image.height - height / scale) * (orientation in TURNED_ROWS)
+    left += (image.width - width / scale) * (orientation in TURNED_COLUMNS)
+    return np.asarray(_cut(image, (top, left, rows, columns), side))
+
+
+def _decoded(file: Image.Image, mode: str) -> Image.Image:
+    try:
+        return _flat(_eight_bits(_upright(file)), mode)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise whatever broken bytes lead them to
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _cut(image: Image.Image, box: Box, side: int) -> Image.Image:
+    """Cut and resize in one: only the cut is computed, and its filter sees what is around."""
+    top, left, rows, columns = box
+    if image.size == (side, side) == (columns, rows):
+        return image
+    right, bottom = min(left + columns, image.width), min(top + rows, image.height)
+    return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+
+
+def _open(content: bytes) -> Image.Image:
+    Image.init()
+    try:
+        return Image.open(io.BytesIO(content), formats=[name for name in WANTED if name in Image.OPEN])
+    except MemoryError:
+        raise
+    except Exception as error:
+        known = not content or isinstance(error, UnidentifiedImageError)
+        raise ValueError("empty file" if not content else "no image" if known else str(error)) from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Bring 16-bit gray to 8 bits by its high byte, as Pillow does with 16-bit color."""
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("32-bit pixels")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return how an image is to be turned; one with damaged Exif data stays as it is."""
+    try:
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # as above
+        return 1
+
+
+def _seen_size(image: Image.Image) -> tuple[int, int]:
+    """Return (H, W) as the header has them.
+
+    A PNG whose Exif data follow the pixels shows only when decoded that it is turned.
+    """
+    known = image.format != "PNG" or "exif" in image.info  # else asking would decode it
+    turned = known and _orientation(image) in SWAPPING_ORIENTATIONS
+    return image.size if turned else (image.height, image.width)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+
+
+def _flat(image: Image.Image, mode: str) -> Image.Image:
+    """Convert to L or RGB; what is transparent becomes white."""
+    if not image.has_transparency_data:
+        return image if image.mode == mode else image.convert(mode)
+    layered = image.convert("LA" if mode == "L" else "RGBA")
+    white = Image.new(mode, image.size, "white")
+    white.paste(layered.convert(mode), mask=layered.getchannel("A"))
+    return white

@@ -1,0 +1,194 @@
+"""Batches on the device: from a set that lives there decoded, or from files by way of worker processes.
+
+What is drawn is a function of (seed, epoch, sample), see `draws`; it reaches the device once an epoch, and nothing in
+an epoch waits for the device.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srblock.data.image_files import ImageFiles
+from srblock.data.loading.augment import mirrored, padded_crop, resized_crop
+from srblock.data.loading.crops import center_box, draw, random_boxes
+from srblock.data.loading.draws import COLUMN, MIRROR, ROW, below
+from srblock.data.loading.plan import Plan
+from srblock.data.loading.stream import Stream, default_workers
+
+CROPS = ("padded", "resized")
+
+
+class Loader:
+    """Serve normalized batches of an image set, epoch by epoch.
+
+    Args:
+        images, labels: the whole set, uint8 (N, C, H, W) or files, and int64 (N,).
+        index: which of them to serve, in this order; None for all. An image is augmented by its number in the whole
+            set, so the same whatever the subset and the batch size.
+        batch_size: images in a batch, of all processes together. The last batch may be smaller; one with fewer than two
+            images for each process is left out when shuffling, that is in training, because batch normalization cannot
+            use it.
+        mean, std: of each channel for pixels in 0..1 (`srblock.data.statistics` of the training part).
+        device, dtype, memory_format: of the batches. The normalization itself is done in float32.
+        crop: "padded" cuts each image from a random place in the image with a border; "resized" cuts a random box and
+            brings it to the images' size (`crops.random_boxes`), from files out of the whole image.
+        padding: width of that border, black, in pixels; 0 leaves the image as it is.
+        resize, square: for testing: bring the short side, or both, to `resize` pixels and cut the center. None is the
+            images' size: all of them, or the center square of a file.
+        flip: mirror half of the images.
+        shuffle: serve in random order, else in the order of the index.
+        seed: of order and augmentation.
+        rank, world_size: serve only this process's share of each batch, see `Plan`.
+        workers: processes that decode files; None for `stream.default_workers`.
+
+    Raises: ValueError for arguments that do not fit together.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | ImageFiles,
+        labels: Tensor,
+        index: Tensor | None = None,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        crop: str = "padded",
+        padding: int = 0,
+        resize: int | None = None,
+        square: bool = False,
+        flip: bool = False,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int | None = None,
+    ) -> None:
+        samples = torch.arange(len(images)) if index is None else index.cpu()
+        _check(images, labels, samples, mean, std)
+        _check_cut(images.shape[2:], crop, padding, resize, square)
+        self.plan = Plan(samples.numpy(), batch_size, shuffle, operator.index(seed), rank, world_size)
+        self.crop, self.padding, self.flip = crop, padding, flip
+        self._size, self._center = (images.shape[2], images.shape[3]), None
+        self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
+        self._images: Tensor | Stream
+        if isinstance(images, ImageFiles):
+            self._images = Stream(
+                images,
+                random=crop == "resized",
+                resize=resize or images.side,
+                square=square,
+                seed=self.plan.seed,
+                device=self.device,
+                workers=default_workers(world_size) if workers is None else workers,
+            )
+        else:
+            self._images = (images if index is None else images[samples]).contiguous().to(self.device)
+            if resize is not None:
+                center = center_box(*self._size, self._size, resize=resize, square=square)
+                self._center = torch.tensor([center], device=self.device)
+        self._labels = (labels if index is None else labels[samples]).to(self.device)
+        means, deviations = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (mean, std))
+        self._scale = (1 / (255 * deviations)).float().to(self.device)
+        self._offset = (-means / deviations).float().to(self.device)
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        return len(self.plan)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Number of images served in an epoch by all processes: all, or all but a few (see batch_size)."""
+        return self.plan.images
+
+    def batch_sizes(self) -> list[int]:
+        """Return the number of images in each batch of an epoch, of all processes together."""
+        return self.plan.batch_sizes()
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of an epoch, or this process's shares of them.
+
+        Shapes: images (B, C, H, W) in dtype and memory_format, labels (B,), both on the device.
+        """
+        epoch = operator.index(epoch)
+        shares = self.plan.epoch(epoch)
+        order = np.concatenate(shares) if shares else np.zeros(0, np.int64)
+        drawn = np.vstack([order, *self._draw(epoch, self.plan.samples[order])])
+        rows = torch.split(torch.from_numpy(drawn).to(self.device), [len(share) for share in shares], dim=1)
+        if isinstance(self._images, Stream):
+            raw = self._images.epoch(epoch, [self.plan.samples[share] for share in shares])
+        else:
+            raw = (self._images.index_select(0, batch[0]) for batch in rows)
+        for images, batch in zip(raw, rows, strict=True):
+            yield self._normalize(self._augment(images, *batch[1:])), self._labels.index_select(0, batch[0])
+
+    def _draw(self, epoch: int, samples: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Draw what `_augment` needs of each image, a row each; of files the workers draw the boxes."""
+        seed = self.plan.seed
+        rows: list[NDArray[np.int64]] = []
+        if self.flip or self.padding or self.crop == "resized":
+            rows.append(below(2, seed, epoch, MIRROR, samples) if self.flip else np.zeros_like(samples))
+        if self.crop == "resized" and not isinstance(self._images, Stream):
+            rows.extend(random_boxes(draw(seed, epoch, samples), *self._size).T)
+        elif self.padding:
+            rows.extend(below(2 * self.padding + 1, seed, epoch, stream, samples) for stream in (ROW, COLUMN))
+        return rows
+
+    def _augment(self, images: Tensor, mirror: Tensor | None = None, *place: Tensor) -> Tensor:
+        if self._center is not None:
+            images = resized_crop(images, self._center.expand(len(images), 4))
+        if mirror is None:
+            return images
+        if not place:
+            return mirrored(images, mirror)
+        if len(place) == 2:
+            return padded_crop(images, self.padding, *place, mirror)
+        return mirrored(resized_crop(images, torch.stack(place, 1)), mirror)
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        # The layout last: on a CPU arithmetic with numbers per channel is several times slower in channels_last.
+        wide = images.to(torch.float32).mul_(self._scale).add_(self._offset)
+        return wide.to(self.dtype).contiguous(memory_format=self.memory_format)
+
+
+def _check(
+    images: Tensor | ImageFiles, labels: Tensor, samples: Tensor, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.dim() != 4):
+        raise ValueError(f"expected uint8 images (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}")
+    if labels.dtype != torch.int64 or labels.shape != (len(images),):
+        raise ValueError(f"expected {len(images)} int64 labels, got {labels.dtype} of shape {tuple(labels.shape)}")
+    if samples.dtype != torch.int64 or samples.dim() != 1 or len(samples) == 0:
+        raise ValueError(f"expected an int64 index of at least one image, got {samples.dtype} {tuple(samples.shape)}")
+    if samples.min() < 0 or samples.max() >= len(images):
+        raise ValueError(
+            f"expected an index of images 0 to {len(images) - 1}, got {int(samples.min())} to {int(samples.max())}"
+        )
+    channels = images.shape[1]
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise ValueError(f"expected {channels} means and {channels} positive deviations, got {mean} and {std}")
+
+
+def _check_cut(size: Sequence[int], crop: str, padding: int, resize: int | None, square: bool) -> None:
+    if crop not in CROPS:
+        raise ValueError(f"expected a crop of {' or '.join(CROPS)}, got {crop!r}")
+    if padding < 0:
+        raise ValueError(f"expected a padding of at least 0, got {padding}")
+    if crop == "resized" and (padding or resize is not None):
+        raise ValueError(f"expected no padding and no resize with resized crops, got {padding} and {resize}")
+    if square and resize is None:
+        raise ValueError("square needs resize, the length to resize both sides to")
+    least = max(size) if square else min(size)
+    if resize is not None and resize < least:
+        raise ValueError(
+            f"cannot cut {size[0]}x{size[1]} from test images resized to {resize}; give at least {least}, or None"
+        )

@@ -1,0 +1,148 @@
+"""Which file of a folder tree belongs to which class, and to training or test."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from srblock.data.offenders import counted, offenders
+from srblock.data.sources.files import SPLIT_NAMES, Files
+from srblock.data.split import split
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
+TEST_FRACTION, TEST_SEED = 0.2, 0
+
+Labeled = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Class names, sorted, and (file name, label) of each image, in the order of the names."""
+
+    classes: tuple[str, ...]
+    train: Labeled
+    test: Labeled
+
+
+def read_layout(files: Files) -> Layout:
+    """Sort the files into classes, and into training and test set.
+
+    With train/: the test set is test/, else val/ or valid/. Without a test folder: a fixed stratified 20% of all.
+    A class folder may have folders in it. Files beside the class folders are ignored unless they are images.
+
+    Raises: ValueError if classes are empty, single, missing in the test set or unknown in the training set, or too
+        small to be split.
+    """
+    top = _below(files.folders, "")
+    split_names = {name.lower(): name for name in top if _holds_classes(files, name)}
+    train, test = split_names.get("train"), next((split_names[n] for n in SPLIT_NAMES[1:] if n in split_names), None)
+    if train is None:
+        if split_names:
+            raise ValueError(f"{files.root}: there is {test}/ but no train/ with one folder per class")
+        return _fixed_test(files.root, *_classes(files, ""))
+    _refuse_unlabeled(files, top, test)
+    unused = [f"{name}/" for name in top if name not in (train, test)]
+    if unused:
+        warnings.warn(f"{files.root}: not used: {offenders(unused)} (beside {train}/)", stacklevel=3)
+    classes, labeled = _classes(files, f"{train}/")
+    if test is None:
+        return _fixed_test(files.root, classes, labeled)
+    test_classes, test_labeled = _classes(files, f"{test}/")
+    _compare(files.root, classes, test_classes, train, test)
+    _refuse_small(files.root, classes, labeled, least=2, why="to train on one and validate on another")
+    return Layout(classes, labeled, test_labeled)
+
+
+def _below(folders: Iterable[str], prefix: str) -> list[str]:
+    """Names of the folders directly in a folder, sorted."""
+    rest = (name.removeprefix(prefix) for name in folders if name.startswith(prefix))
+    return sorted(name for name in rest if name and "/" not in name)
+
+
+def is_image(name: str) -> bool:
+    """Tell by its name whether a file is an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _direct_images(files: Files, prefix: str) -> list[str]:
+    return [n for n in files.names if n.startswith(prefix) and "/" not in n.removeprefix(prefix) and is_image(n)]
+
+
+def _holds_classes(files: Files, folder: str) -> bool:
+    """Tell train/ and test/ from a class that happens to be called so: it holds folders and no images."""
+    return (
+        folder.lower() in SPLIT_NAMES
+        and bool(_below(files.folders, f"{folder}/"))
+        and not _direct_images(files, f"{folder}/")
+    )
+
+
+def _refuse_unlabeled(files: Files, top: list[str], test: str | None) -> None:
+    """Refuse a test/ without class folders beside a train/ with them: its labels are unknown."""
+    for name in top:
+        if name.lower() == "test" and name != test:
+            raise ValueError(
+                f"{files.root}: {name}/ has no class folders, so its labels are unknown; move it away, then "
+                f"{'another folder' if test else 'a fixed 20% of train/'} is the test set"
+            )
+
+
+def _classes(files: Files, prefix: str) -> tuple[tuple[str, ...], Labeled]:
+    where = f"{files.root}/{prefix}".rstrip("/")
+    classes = tuple(_below(files.folders, prefix))
+    stray = _direct_images(files, prefix)
+    if stray:
+        raise ValueError(
+            f"{where}: {counted(len(stray), 'image')} outside of the class folders: {offenders(stray)}; expected one "
+            "folder per class"
+        )
+    if len(classes) < 2:
+        nested = classes and _below(files.folders, f"{prefix}{classes[0]}/")
+        raise ValueError(
+            f"{where}: expected at least two classes, that is two folders with images, got "
+            + (f"one: {classes[0]}/" if classes else "none")
+            + (f"; if the classes are the folders in it, give {where}/{classes[0]}" if nested else "")
+        )
+    numbers = {name: label for label, name in enumerate(classes)}
+    labeled = tuple(
+        (name, numbers[name.removeprefix(prefix).split("/", 1)[0]])
+        for name in files.names
+        if name.startswith(prefix) and "/" in name.removeprefix(prefix)
+    )
+    filled = {label for _, label in labeled}
+    empty = [name for name, label in numbers.items() if label not in filled]
+    if empty:
+        raise ValueError(f"{where}: {counted(len(empty), 'empty class')}: {offenders(empty)}; add images or remove it")
+    return classes, labeled
+
+
+def _compare(root: str, classes: tuple[str, ...], test_classes: tuple[str, ...], train: str, test: str) -> None:
+    missing = [name for name in classes if name not in test_classes]
+    unknown = [name for name in test_classes if name not in classes]
+    faults = []
+    if missing:
+        faults.append(f"{counted(len(missing), 'class')} of {train}/ missing in {test}/: {offenders(missing)}")
+    if unknown:
+        faults.append(f"{counted(len(unknown), 'class')} of {test}/ unknown in {train}/: {offenders(unknown)}")
+    if faults:
+        raise ValueError(f"{root}: {'; '.join(faults)}; both need the same class folders")
+
+
+def _refuse_small(root: str, classes: tuple[str, ...], labeled: Labeled, *, least: int, why: str) -> None:
+    sizes = torch.bincount(torch.tensor([label for _, label in labeled]), minlength=len(classes)).tolist()
+    small = [f"{name} ({size})" for name, size in zip(classes, sizes, strict=True) if size < least]
+    if small:
+        raise ValueError(
+            f"{root}: {counted(len(small), 'class')} with fewer than {counted(least, 'image')}: {offenders(small)}; "
+            f"needed {why}"
+        )
+
+
+def _fixed_test(root: str, classes: tuple[str, ...], labeled: Labeled) -> Layout:
+    _refuse_small(root, classes, labeled, least=3, why="to train on one, validate on another and test on a third")
+    parts = split(torch.tensor([label for _, label in labeled]), fraction=TEST_FRACTION, seed=TEST_SEED)
+    train, test = (tuple(labeled[n] for n in part.tolist()) for part in parts)
+    return Layout(classes, train, test)

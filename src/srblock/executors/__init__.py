@@ -1,0 +1,1 @@
+"""Who trains which run: this process, several processes, a Ray cluster."""

@@ -1,0 +1,208 @@
+"""Workers on a Ray cluster: the study's runs as Ray tasks, on whatever nodes have room."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import logging
+import math
+import os
+import socket
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from srblock.runs.log import add_to_log
+from srblock.runs.records import RunConfig
+from srblock.runs.run_one import Ending, Outcome, Work, make_folder, train_one
+
+try:
+    ray: Any = importlib.import_module("ray")
+except ImportError as error:
+    raise ValueError('--executor ray needs Ray, which is not installed here: pip install "srblock[cluster]"') from error
+
+SEEN_WITHIN_S = 30.0  # a new file of one node must be seen by another
+
+
+class RayWorkers:
+    """Tasks on a Ray cluster (`dispatch.Workers`): the one RAY_ADDRESS names, else one started on this machine.
+
+    Args:
+        count: runs at once. None: as many as there are GPUs (device "cuda") or CPUs for.
+        cpus: of each run, also its CPU threads. None: its share of the cluster's, at most one node's; 1 if count is
+            None too and the device is the CPU.
+        gpus: of each run; less than 1 lets runs share one. None: its share of the cluster's, at most 1.
+
+    Raises: ValueError for a device that the cluster lacks or that Ray would have to choose; inside the context, OSError
+    if a node does not see the study's folder.
+    """
+
+    resumes = 3  # nodes may be taken away again and again
+    poll_s = 1.0
+
+    def __init__(
+        self, work: Work, device: torch.device, count: int | None, cpus: int | None, gpus: float | None
+    ) -> None:
+        if device.index is not None:
+            raise ValueError(f"with --executor ray the cluster chooses the GPU: give --device cuda, not {device}")
+        if cpus is not None and cpus < 1:
+            raise ValueError(f"a run needs at least 1 CPU, got {cpus}")
+        if gpus is not None and (gpus <= 0 or device.type != "cuda"):
+            raise ValueError(f"a share of a GPU must be more than 0 and needs --device cuda, got {gpus} on {device}")
+        study = work.study  # nodes have working directories of their own
+        study = replace(study, weights=study.weights.absolute() if study.weights else None)
+        self._work: Work = replace(work, study=study, out=work.out.absolute())
+        self._device: torch.device = device
+        self._wanted: tuple[int | None, int | None, float | None] = (count, cpus, gpus)
+        self._at_work: dict[Any, RunConfig] = {}
+        self._leaving: contextlib.ExitStack = contextlib.ExitStack()
+        self.count: int = count or 1
+        self.description: str = "Ray"
+
+    def environment(self) -> None:
+        """Describe nothing: the nodes may differ from this machine."""
+
+    def __enter__(self) -> RayWorkers:
+        with contextlib.ExitStack() as leaving:
+            if not ray.is_initialized():
+                _connect(self._device, *self._wanted[:2])
+                leaving.callback(ray.shutdown)
+            self.count, cpus, gpus = share_out(ray.nodes(), self._device, *self._wanted)
+            each = _counted(cpus, "CPU") + (f" and {_counted(gpus, 'GPU')}" if gpus else "")
+            address = ray.get_runtime_context().gcs_address
+            self.description = f"Ray at {address}, {_counted(self.count, 'run')} at once with {each} each"
+            token = make_folder(self._work.out) / f".seen-{uuid.uuid4().hex}"
+            leaving.callback(token.unlink, missing_ok=True)
+            leaving.enter_context(FileLock(token))
+            self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_train_there)
+            self._fixed = ray.put(self._work), self._device, cpus, token
+            leaving.callback(self._cancel)
+            self._leaving = leaving.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leaving.close()
+
+    def give(self, config: RunConfig) -> None:
+        """Start a run wherever there is room."""
+        self._at_work[self._task.remote(config, *self._fixed)] = config
+
+    def ended(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
+        """Wait for the end of a run, or of its worker."""
+        ready, _ = ray.wait(list(self._at_work), timeout=timeout_s)
+        return [self._end(task, self._at_work.pop(task)) for task in ready]
+
+    def renew(self) -> None:
+        """Do nothing: Ray ends a process that has used a GPU after each task."""
+
+    def _cancel(self) -> None:
+        for task in self._at_work:
+            ray.cancel(task, force=True)
+
+    def _end(self, task: Any, config: RunConfig) -> tuple[RunConfig, Outcome]:
+        try:
+            outcome: Outcome = ray.get(task)
+            return config, outcome
+        except ray.exceptions.OutOfMemoryError as error:  # Ray ended it before the kernel would
+            return config, self._failed(config, "memory", error)
+        except ray.exceptions.RayTaskError as error:  # before the run began
+            return config, self._failed(config, "failed", error)
+        except ray.exceptions.RayError as error:  # the worker or its node is gone
+            return config, self._failed(config, "killed", error)
+
+    def _failed(self, config: RunConfig, ending: Ending, error: Exception) -> Outcome:
+        log = add_to_log(self._work.folder(config), f"{error}\n")
+        if ending == "killed":
+            return Outcome("killed", f"its worker was lost ({type(error).__name__})")
+        return Outcome(ending, f"{str(error).strip().splitlines()[-1]}; see {log}")
+
+
+def share_out(
+    nodes: list[dict[str, Any]], device: torch.device, count: int | None, cpus: int | None, gpus: float | None
+) -> tuple[int, int, float]:
+    """Settle how many runs go on at once, and the CPUs and GPUs of each (see `RayWorkers`).
+
+    Args:
+        nodes: as `ray.nodes()` lists them.
+
+    Raises: ValueError if nothing fits.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    all_cpus, most_cpus = (int(f(r.get("CPU", 0) for r in alive)) for f in (sum, max))
+    all_gpus, most_gpus = (int(f(r.get("GPU", 0) for r in alive)) for f in (sum, max))
+    for name, wanted, most in (("CPUs", cpus or 0, most_cpus), ("GPUs", gpus or 0, most_gpus)):
+        if wanted > most:
+            raise ValueError(f"no node of the Ray cluster has {wanted:g} {name} for a run; the largest has {most}")
+    if device.type == "cuda":
+        if gpus is None and all_gpus == 0:
+            raise ValueError("no node of the Ray cluster has a GPU; add one, or use --device cpu")
+        gpus = gpus or 1 / math.ceil((count or 1) / all_gpus)
+        count = count or max(1, int(all_gpus / gpus))
+    if cpus is None:
+        cpus = max(1, min(all_cpus // count, most_cpus)) if count else 1
+    return count or max(1, all_cpus // cpus), cpus, gpus or 0.0
+
+
+def _connect(device: torch.device, count: int | None, cpus: int | None) -> None:
+    """Connect to the cluster that RAY_ADDRESS names, or start one for this study alone.
+
+    Raises: ValueError if nothing answers there.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(address=address, **quiet)
+        except ConnectionError as error:
+            raise ValueError(
+                f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start it first, or "
+                "set RAY_AUTH_MODE=token if it asks for one"
+            ) from error
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(
+        address="local",
+        num_cpus=(count or 1) * cpus if cpus else max(torch.get_num_threads(), count or 1),
+        num_gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
+        include_dashboard=False,
+        **quiet,
+    )
+
+
+def _train_there(config: RunConfig, work: Work, device: torch.device, threads: int, token: Path) -> Outcome:
+    """Train a run on a node, if it sees the study's folder."""
+    deadline = time.monotonic() + SEEN_WITHIN_S
+    while not token.exists():
+        if time.monotonic() > deadline:
+            text = f"node {socket.gethostname()} does not see {work.out} as this machine does"
+            return Outcome("stop", f"{text}; choose an --out on a file system that all nodes share", errno.ENOENT)
+        time.sleep(0.5)
+    torch.set_num_threads(threads)
+    os.environ.setdefault("SRBLOCK_WORKERS", str(threads))  # processes that decode streamed images
+    outcome = train_one(work, config, device, log=True)
+    if _locks_reach(token):
+        return outcome
+    text = f"a lock in {work.out} holds on its own node only: do not start this study a second time meanwhile"
+    return replace(outcome, warnings=(*outcome.warnings, text))
+
+
+def _locks_reach(token: Path) -> bool:
+    """Tell whether the lock that the starting process holds on the token is felt here."""
+    try:
+        with FileLock(token, blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def _counted(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'s' if number > 1 else ''}"

@@ -1,0 +1,208 @@
+"""Give the runs of a study to several workers and see to what becomes of them; where they run is the workers' part."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter, deque
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from srblock.executors.watch import Watch
+from srblock.runs.log import LOG
+from srblock.runs.records import Run, RunConfig, finished, read_run
+from srblock.runs.run_one import Outcome, Work, make_folder, reuse, warn_if_elsewhere
+from srblock.training import distributed
+
+if TYPE_CHECKING:
+    from srblock.executors.execute import Progress
+
+PATIENCE_S = 60.0  # how long a network file system may take to show a file that another machine wrote
+
+
+class RunFailed(RuntimeError):
+    """A run ended without a result."""
+
+
+class Workers(Protocol):
+    """Processes that train runs; when the context is left they are gone, whatever they were at.
+
+    Attributes, valid inside the context:
+        count: runs at once.
+        description: who they are, for people.
+        resumes: how often a run whose worker was killed goes on before it counts as failed.
+        poll_s: seconds between two looks at the runs' progress.
+    """
+
+    count: int
+    description: str
+    resumes: int
+    poll_s: float
+
+    def __enter__(self) -> Workers: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def environment(self) -> dict[str, Any] | None:
+        """Describe what the workers run on, outside the context too; None if only they know."""
+
+    def give(self, config: RunConfig) -> None:
+        """Start a run; at most `count` are given at once."""
+
+    def ended(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
+        """Wait until a given run ends, or the time is over, and return all that have."""
+
+    def renew(self) -> None:
+        """Free the memory that idle workers hold."""
+
+
+def dispatch(work: Work, workers: Workers, progress: Progress) -> dict[str, Run]:
+    """Run what is not finished yet on the workers and return all finished runs by name.
+
+    A run whose worker was killed goes on from its last epoch. One that ran out of memory beside others is tried once
+    more at the end, alone.
+
+    Raises: OSError if the disk is full; what the workers raise.
+    """
+    here = workers.environment()
+    done: dict[str, Run] = {}
+    todo: deque[RunConfig] = deque()
+    for config in work.study.runs():
+        if finished(work.folder(config)):
+            take_found(work, config, here, progress, done)
+        else:
+            make_folder(work.folder(config))
+            todo.append(config)
+    found = list(done)
+    if todo:
+        with workers:
+            progress.workers(workers.count, workers.description)
+            _Dispatch(work, workers, progress, todo, done).loop()
+    made = [run for name, run in done.items() if name not in found]
+    if here is None and made:
+        for config in work.study.runs():
+            if config.name in found:
+                there = done[config.name].result["environment"]
+                warn_if_elsewhere(config, "is reused but was made", there, made[0].result["environment"])
+    return done
+
+
+def conclude(work: Work, config: RunConfig, outcome: Outcome, progress: Progress, done: dict[str, Run]) -> None:
+    """Report a run's end, and put its result among those done.
+
+    Raises: OSError for what would end the other runs as well.
+    """
+    for text in outcome.warnings:
+        warnings.warn(text, stacklevel=2)
+    if outcome.ending == "stop":
+        raise OSError(outcome.errno, outcome.text)
+    if outcome.ending == "done":
+        done[config.name] = distributed.from_first(lambda: _read_when_there(work.folder(config)))
+        progress.finished(config, done[config.name].result)
+    else:
+        progress.failed(config, RunFailed(outcome.text))
+
+
+def take_found(
+    work: Work, config: RunConfig, here: dict[str, Any] | None, progress: Progress, done: dict[str, Run]
+) -> None:
+    """Put a run that is finished already among those done; a damaged one has failed."""
+    try:
+        done[config.name] = reuse(work.folder(config), config, here)
+    except ValueError as error:
+        progress.failed(config, RunFailed(str(error)))
+    else:
+        progress.finished(config, done[config.name].result)
+
+
+class _Dispatch:
+    def __init__(
+        self, work: Work, workers: Workers, progress: Progress, todo: deque[RunConfig], done: dict[str, Run]
+    ) -> None:
+        self.work, self.workers, self.progress, self.todo, self.done = work, workers, progress, todo, done
+        self.at_work: dict[str, RunConfig] = {}
+        self.out_of_memory: deque[RunConfig] = deque()  # beside others
+        self.alone: set[str] = set()
+        self.resumed: Counter[str] = Counter()
+        self.watch = Watch()
+
+    def loop(self) -> None:
+        while self.todo or self.out_of_memory or self.at_work:
+            self.give()
+            if not self.at_work and self.todo:  # all of them are locked
+                self.progress.waiting(self.todo[0])
+                time.sleep(1)
+                continue
+            for config, outcome in self.workers.ended(self.workers.poll_s):
+                self.tell_epochs(config)
+                del self.at_work[config.name]
+                self.end(config, outcome)
+            for config in self.at_work.values():
+                self.tell_epochs(config)
+
+    def give(self) -> None:
+        """Start as many runs as there is room for, leaving out those that another process is at."""
+        if self.alone & self.at_work.keys():
+            return
+        for _ in range(len(self.todo)):
+            if len(self.at_work) == self.workers.count:
+                return
+            config = self.todo.popleft()
+            if _locked(self.work.folder(config)):
+                self.todo.append(config)
+            elif finished(self.work.folder(config)):  # by that other process
+                take_found(self.work, config, self.workers.environment(), self.progress, self.done)
+            else:
+                self.start(config)
+        if self.out_of_memory and not self.at_work:
+            config = self.out_of_memory.popleft()
+            self.alone.add(config.name)
+            self.workers.renew()
+            self.start(config)
+
+    def start(self, config: RunConfig) -> None:
+        self.at_work[config.name] = config
+        self.progress.started(config)
+        self.workers.give(config)
+
+    def end(self, config: RunConfig, outcome: Outcome) -> None:
+        if outcome.ending == "busy":  # locked since it was looked at
+            self.todo.append(config)
+        elif outcome.ending == "killed" and self.resumed[config.name] < self.workers.resumes:
+            self.resumed[config.name] += 1
+            self.progress.again(config, f"{outcome.text}; it goes on from its last epoch")
+            self.todo.appendleft(config)
+        elif outcome.ending == "memory" and config.name not in self.alone and self.workers.count > 1:
+            self.progress.again(config, f"{outcome.text}; it is tried once more at the end, alone")
+            self.out_of_memory.append(config)
+        else:
+            if outcome.ending == "killed" and self.workers.resumes:
+                log = self.work.folder(config) / LOG
+                outcome = Outcome("failed", f"{outcome.text}, {self.resumed[config.name] + 1} times now; see {log}")
+            conclude(self.work, config, outcome, self.progress, self.done)
+
+    def tell_epochs(self, config: RunConfig) -> None:
+        for record in self.watch.news(self.work.folder(config)):
+            self.progress.epoch(config, record)
+
+
+def _locked(directory: Path) -> bool:
+    """Tell whether a process is at a run."""
+    try:
+        with FileLock(directory / ".lock", blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def _read_when_there(directory: Path) -> Run:
+    """Read a run that another process has finished."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not finished(directory) and time.monotonic() < deadline:
+        time.sleep(1)
+    return read_run(directory)

@@ -1,0 +1,1 @@
+"""Looking inside a trained network: what it recalls, what it costs."""

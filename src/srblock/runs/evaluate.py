@@ -1,0 +1,63 @@
+"""Test a finished run's weights again."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+
+from srblock.data import load
+from srblock.runs.records import read_run
+from srblock.runs.study import Study
+from srblock.training import runtime
+from srblock.training.checkpoint import CheckpointError, load_weights
+from srblock.training.metrics import evaluate
+from srblock.training.recipe import Recipe
+from srblock.variants.notation import parse
+
+
+def evaluate_run(directory: Path, *, source: str | None = None, device: torch.device) -> tuple[float, float, float]:
+    """Return test top-1 in percent and loss of a run's selected weights, and the top-1 that was recorded.
+
+    Args:
+        source: where the data is now; None for where it was. Other data of the same classes warns.
+
+    Raises: FileNotFoundError if the run is not finished; ValueError if the data has other classes or another size;
+    CheckpointError if the weights are damaged.
+    """
+    run = read_run(directory)
+    try:
+        config = json.loads((directory / "config.json").read_text())
+        (_, height, width), recorded, image_size = config["data"]["size"], config["source"], config["image_size"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"the run in {directory} is damaged (config.json: {error}); delete the folder to train it anew"
+        ) from error
+    if source is None:
+        try:
+            data = load(recorded, image_size=image_size)
+        except ValueError as error:
+            raise ValueError(f"the data was {recorded!r}; say where it is now with --data ({error})") from error
+    else:
+        data = load(source, image_size=image_size)
+    source = source or recorded
+    if list(data.classes) != config["data"]["classes"] or (data.channels, *data.size) != tuple(config["data"]["size"]):
+        raise ValueError(
+            f"the run was trained on {len(config['data']['classes'])} classes of {height}x{width} images; {source} has "
+            f"{len(data.classes)} classes, {data.size[0]}x{data.size[1]}: name the data it was trained on with --data"
+        )
+    if data.fingerprint != config["data"]["fingerprint"]:
+        warnings.warn(f"{source} is not the data that the run was trained on (other content)", stacklevel=2)
+    recipe = Recipe.from_dict(config["recipe"])
+    study = Study((parse(config["variant"]),), (config["seed"],), data, source, recipe)
+    model = study.build(study.variants[0], config["seed"])
+    weights = directory / "checkpoint.safetensors"
+    try:
+        model.load_state_dict(load_weights(weights))
+    except RuntimeError as error:
+        raise CheckpointError(f"{weights} does not fit {run.variant}: {error}") from error
+    runtime.place(model, recipe, device)
+    loss, top1 = evaluate(model, study.loaders(config["seed"], device).test.epoch(0), recipe, device)
+    return top1, loss, run.test_top1

@@ -1,0 +1,240 @@
+"""Train one run under its lock and say how it ended; in a worker, with its output in a log of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from srblock.data import Loader
+from srblock.runs.log import add_to_log, output_to
+from srblock.runs.records import Run, RunConfig, finished, read_run
+from srblock.runs.study import Study
+from srblock.surgery import blocks
+from srblock.training import distributed, runtime
+from srblock.training.files import write_json
+from srblock.training.loop import Probe, Record, TrainingDiverged, train
+
+Inspect = Callable[[nn.Module, Loader, Path], dict[str, Any]]
+Ending = Literal["done", "busy", "diverged", "failed", "memory", "killed", "stop"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what would end every other run as well
+MEMORY_SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all runs of a study need besides their identity; `probe` and `inspect` as in `execute.run_study`."""
+
+    study: Study
+    out: Path
+    probe: Probe | None = None
+    inspect: Inspect | None = None
+
+    def folder(self, config: RunConfig) -> Path:
+        """Name a run's folder."""
+        return self.out / "runs" / config.name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+        ending: "done", found or made; "busy", another process is at it; "diverged"; "failed" by an exception; out of
+            "memory"; "killed" from outside; "stop" for what would end every other run as well.
+        text: for people, apart from "done" and "busy".
+        errno: of "stop".
+        warnings: what a worker warned of, for the process that people look at.
+    """
+
+    ending: Ending
+    text: str = ""
+    errno: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def train_one(
+    work: Work,
+    config: RunConfig,
+    device: torch.device,
+    *,
+    on_start: Callable[[], None] | None = None,
+    on_epoch: Callable[[Record], None] | None = None,
+    log: bool = False,
+) -> Outcome:
+    """Train one run, go on with it, or find it done. Exceptions become an outcome, with the traceback in the log.
+
+    Args:
+        on_start: called once the run is locked, unless it is found done.
+        on_epoch: called with each epoch's record, those of an earlier start included.
+        log: put what this process prints and warns of into `log.txt` of the run's folder meanwhile.
+    """
+    directory = work.folder(config)
+    lock = FileLock(directory / ".lock")
+    try:
+        if not distributed.from_first(lambda: _acquire(lock, directory)):
+            return Outcome("busy")
+    except OSError as error:
+        return _outcome_of(error, directory)
+    logged: contextlib.AbstractContextManager[list[str]]
+    logged = output_to(directory) if log else contextlib.nullcontext([])
+    try:
+        with logged as warned:
+            try:
+                _train(work, config, directory, device, on_start, on_epoch)
+                outcome = Outcome("done")
+            except Exception as error:
+                if distributed.world_size() > 1 and not isinstance(error, TrainingDiverged):
+                    raise  # the other processes may wait for this one in mid-step
+                outcome = _outcome_of(error, directory)
+        return replace(outcome, warnings=tuple(warned))
+    finally:
+        lock.release()
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and its parents.
+
+    Raises: OSError, saying what to do, if that is not allowed or a file is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot make the folder {path}: {error.strerror}; choose a writable one with --out"
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"cannot write into {path}; choose a writable folder with --out")
+    return path
+
+
+def reuse(directory: Path, config: RunConfig, here: dict[str, Any] | None) -> Run:
+    """Read a finished run; warn if it was made under other conditions than `here`, unless that is None.
+
+    Raises: ValueError if it is damaged.
+    """
+    run = read_run(directory)
+    if here is not None:
+        warn_if_elsewhere(config, "is reused but was made", run.result["environment"], here)
+    (directory / "trainer.safetensors").unlink(missing_ok=True)  # of a process killed just before
+    return run
+
+
+def warn_if_elsewhere(config: RunConfig, what: str, there: dict[str, Any], here: dict[str, Any]) -> bool:
+    """Warn if a found run was made under conditions that may change last bits; tell whether it was."""
+    differing = runtime.differences(there, here)
+    if differing:
+        text = f"{config.name} {what} with {', '.join(differing)}; use another --out to train it anew"
+        warnings.warn(text, stacklevel=2)
+    return bool(differing)
+
+
+def _acquire(lock: FileLock, directory: Path) -> bool:
+    make_folder(directory)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
+
+
+def _train(
+    work: Work,
+    config: RunConfig,
+    directory: Path,
+    device: torch.device,
+    on_start: Callable[[], None] | None,
+    on_epoch: Callable[[Record], None] | None,
+) -> None:
+    study, here = work.study, runtime.environment(device)
+    if distributed.from_first(lambda: _found(config, directory, here)):
+        return
+    if on_start is not None:
+        on_start()
+    model = study.build(config.variant, config.seed)
+    distributed.from_first(lambda: _prepare(study, config, directory, here))
+    parameters = sum(p.numel() for p in model.parameters())
+    added = sum(p.numel() for block in blocks(model).values() for p in block.parameters())
+    loaders = study.loaders(config.seed, device, distributed.rank(), distributed.world_size())
+    result = train(
+        model,
+        loaders,
+        config.recipe,
+        directory=directory,
+        run=config.name,
+        seed=config.seed,
+        device=device,
+        probe=work.probe,
+        on_epoch=on_epoch,
+    )
+    result |= {"parameters": parameters, "overhead_percent": 100 * added / (parameters - added)}
+
+    def finish() -> None:
+        whole = loaders if distributed.world_size() == 1 else study.loaders(config.seed, device)
+        found = {} if work.inspect is None else work.inspect(model, whole.test, directory)
+        environment = {"environment": here | {"peak_memory_mb": runtime.peak_memory_mb()}}
+        write_json(directory / "result.json", config.as_dict() | result | found | environment)
+        (directory / "trainer.safetensors").unlink(missing_ok=True)
+
+    distributed.from_first(finish)
+
+
+def _found(config: RunConfig, directory: Path, here: dict[str, Any]) -> bool:
+    if finished(directory):
+        reuse(directory, config, here)
+        return True
+    return False
+
+
+def _prepare(study: Study, config: RunConfig, directory: Path, here: dict[str, Any]) -> None:
+    """Write what the run is; note in `here` if it was started elsewhere."""
+    for scrap in directory.glob(".*.tmp"):  # of a process killed while writing; the lock is ours
+        scrap.unlink()
+    started = _started_on(directory)
+    if started is not None and warn_if_elsewhere(config, "goes on but was started", started, here):
+        here["started_on"] = {key: started.get(key) for key in runtime.DECISIVE}
+    where = {"source": study.source, "image_size": study.image_size, "environment": here}
+    write_json(directory / "config.json", config.as_dict() | where)
+
+
+def _outcome_of(error: Exception, directory: Path) -> Outcome:
+    """Say what an exception means for the run and for the others."""
+    if isinstance(error, TrainingDiverged):
+        return Outcome("diverged", str(error))
+    if isinstance(error, OSError) and error.errno in FULL:
+        return Outcome("stop", error.strerror or str(error), error.errno or 0)
+    log = add_to_log(directory, "".join(traceback.format_exception(error)))
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    if _out_of_memory(error):
+        return Outcome("memory", f"out of memory ({text}); use a smaller --batch-size or --image-size; see {log}")
+    ours = isinstance(error, ValueError)  # whose messages say what came and what to do
+    return Outcome("failed", f"{text if ours else f'{type(error).__name__}: {text}'}; see {log}")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS)
+
+
+def _started_on(directory: Path) -> dict[str, Any] | None:
+    """Read on what a half-finished run was started; None for a new one."""
+    if not (directory / "trainer.safetensors").exists():
+        return None
+    try:
+        environment = json.loads((directory / "config.json").read_text())["environment"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # the trainer's state itself is checked when it is loaded
+    return environment if isinstance(environment, dict) else None

@@ -1,0 +1,170 @@
+"""A study: variants times seeds on one data set, with one recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from srblock.data import ImageData, ImageFiles, Loader, normalization, split
+from srblock.runs.records import RunConfig
+from srblock.training import runtime
+from srblock.training.loop import Loaders, sgd, train_epoch
+from srblock.training.recipe import RECIPES, Recipe
+from srblock.training.step import Step
+from srblock.variants.build import build
+from srblock.variants.notation import Variant
+
+
+@dataclass(frozen=True)
+class Study:
+    """Variants times seeds on one data set with one recipe.
+
+    Args:
+        source, image_size: how the data was loaded, recorded so that runs can be evaluated later.
+        pretrained, weights: start from the library's download, or from a file of weights.
+    """
+
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+    data: ImageData
+    source: str
+    recipe: Recipe
+    image_size: int | None = None
+    pretrained: bool = False
+    weights: Path | None = None
+
+    def runs(self) -> list[RunConfig]:
+        """List the runs, seed by seed, so that an interrupted study has as many whole comparisons as possible."""
+        data, weights = describe_data(self.data), self._weights_identity
+        return [
+            RunConfig(variant, seed, self.recipe, data, weights) for seed in self.seeds for variant in self.variants
+        ]
+
+    def build(self, variant: Variant, seed: int) -> nn.Module:
+        """Build a variant's network for this data, on the CPU."""
+        return build(
+            variant,
+            classes=len(self.data.classes),
+            channels=self.data.channels,
+            image_size=self.data.size,
+            seed=seed,
+            pretrained=self.pretrained,
+            weights=self.weights,
+            report=_say_once,
+        )
+
+    def loaders(self, seed: int, device: torch.device, rank: int = 0, world_size: int = 1) -> Loaders:
+        """Split, and put the images on the device. The same for all variants of a seed.
+
+        Of several processes each gets its share of every batch.
+        """
+        data, recipe = self.data, self.recipe
+        kept, held = split(data.train_labels, fraction=recipe.validation_fraction, seed=seed)
+        mean, std = normalization(data.train_images, kept)
+        images, labels = data.train_images, data.train_labels.to(device)
+        if isinstance(images, torch.Tensor):
+            images = images.to(device)
+
+        def loader(
+            images: torch.Tensor | ImageFiles, labels: torch.Tensor, index: torch.Tensor | None, training: bool
+        ) -> Loader:
+            return Loader(
+                images,
+                labels,
+                index,
+                batch_size=recipe.batch_size if training or data.streamed else max(recipe.batch_size, 500),
+                mean=mean,
+                std=std,
+                device=device,
+                dtype=torch.float32,
+                memory_format=runtime.FORMATS[recipe.memory_format],
+                crop=recipe.crop if training else "padded",
+                padding=recipe.padding if training and recipe.crop == "padded" else 0,
+                resize=None if training else recipe.test_resize,
+                square=recipe.test_square and not training,
+                flip=recipe.flip and training,
+                shuffle=training,
+                seed=seed,
+                rank=rank,
+                world_size=world_size,
+            )
+
+        return Loaders(
+            train=loader(images, labels, kept, True),
+            validation=loader(images, labels, held, False),
+            test=loader(data.test_images, data.test_labels, None, False),
+        )
+
+    @cached_property
+    def _weights_identity(self) -> str | None:
+        if self.weights is not None:
+            return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        return "pretrained" if self.pretrained else None
+
+
+def _say_once(text: str) -> None:
+    """Warn of what was left out of the weights; Python shows a repeated warning once."""
+    warnings.warn(text, stacklevel=2)
+
+
+def describe_data(data: ImageData) -> dict[str, Any]:
+    """Return what a record says of a data set; of a streamed one by what constants it is normalized, too."""
+    constants: dict[str, Any] = {}
+    if data.streamed:
+        mean, std = normalization(data.train_images, torch.arange(0))
+        constants = {"streamed": True, "mean": list(mean), "std": list(std)}
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "classes": list(data.classes),
+        "train": len(data.train_labels),
+        "test": len(data.test_labels),
+        "size": [data.channels, *data.size],
+        **constants,
+    }
+
+
+def recipe_for(
+    data: ImageData, device: torch.device, name: str = "auto", epochs: int | None = None, **changes: Any
+) -> Recipe:
+    """Resolve a named recipe for a data set and a device; changes that are None are left out.
+
+    "auto" is the paper's recipe for CIFAR-10, CIFAR-100 and ImageNet, else "short". The random crop pads an eighth of
+    the side (4 at 32x32, as the paper), test images are resized to 8/7 of it if the recipe resizes them (256 at 224),
+    and only sets whose images may be mirrored are.
+
+    Raises: ValueError for a name or a value that no recipe has.
+    """
+    if name == "auto":
+        name = data.name if data.name in RECIPES else "short"
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; there are: auto, {', '.join(RECIPES)}")
+    precision = changes.pop("precision", None) or "auto"
+    given = {key: value for key, value in changes.items() if value is not None}
+    named = RECIPES[name]
+    fitting = {
+        "padding": min(data.size) // 8 if given.get("crop", named.crop) == "padded" else 0,
+        "test_resize": named.test_resize and round(named.test_resize / 224 * min(data.size)),
+        "flip": named.flip and data.flip,
+    }
+    recipe = replace(named, **(fitting | given))
+    recipe = recipe if epochs is None else recipe.with_epochs(epochs)
+    return runtime.resolve(recipe, device, precision)
+
+
+def measure_ms_per_image(study: Study, variant: Variant, device: torch.device) -> float:
+    """Measure the training time of one image: a step to warm up, then up to three timed ones."""
+    loader = study.loaders(study.seeds[0], device).train
+    model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
+    step = Step(model, sgd(model, study.recipe, device), study.recipe, device)
+    train_epoch(step, loader, 0, batches=1)
+    start = runtime.now(device)
+    images = train_epoch(step, loader, 0, batches=3).images
+    return 1e3 * (runtime.now(device) - start) / images

@@ -1,0 +1,1 @@
+"""What the numbers say: differences, tests, power, verdicts, the audit of the paper. Numbers only."""

@@ -1,0 +1,86 @@
+"""Whether runs of the same seed go together: tested, not assumed.
+
+Runs of one seed share split, data order and most initial weights. If that moved two variants' accuracies together, a
+paired test would see smaller differences; if it does not, pairing only loses degrees of freedom.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scipy.special import ndtri
+
+from srblock.statistics.differences import Estimate
+
+ROUNDING = 1e-9  # relative; what differs by less differs by the rounding of subtraction only
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Two variants over the seeds that both have.
+
+    Attributes:
+        n: how many seeds both have.
+        mean, std: of the differences, seed by seed; std with n - 1.
+        correlation: Pearson's, of the values; None with fewer than three seeds, or if one side has no spread.
+        low, high: its interval by Fisher's z; None with fewer than four seeds or a perfect correlation.
+    """
+
+    n: int
+    mean: float
+    std: float
+    correlation: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The paired t-test's; None if all seeds differ by the same."""
+        return Estimate(self.mean, self.std / math.sqrt(self.n), self.n - 1) if self.std else None
+
+    @property
+    def helps(self) -> bool:
+        """Whether the seeds show that the values go together: the interval of the correlation lies above 0."""
+        return self.low is not None and self.low > 0
+
+    def with_more(self, seeds: int) -> Estimate | None:
+        """Return the estimate from more seeds, with the same mean and spread of the differences."""
+        return Pairing(self.n + seeds, self.mean, self.std, self.correlation, self.low, self.high).estimate
+
+
+def pairing(baseline: Mapping[int, float], ours: Mapping[int, float], confidence: float = 0.95) -> Pairing | None:
+    """Compare two variants seed by seed; None if fewer than two seeds are shared.
+
+    Args:
+        baseline, ours: values by seed.
+        confidence: of the correlation's interval.
+
+    Raises: ValueError if a value is not finite, or the confidence is not between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
+    seeds = sorted(baseline.keys() & ours.keys())
+    pairs = [(baseline[seed], ours[seed]) for seed in seeds]
+    if not all(math.isfinite(value) for pair in pairs for value in pair):
+        raise ValueError(f"every value must be a finite number, got {pairs}")
+    if len(pairs) < 2:
+        return None
+    apart = [b - a for a, b in pairs]
+    correlation = _correlation([a for a, _ in pairs], [b for _, b in pairs])
+    low = high = None
+    if correlation is not None and len(pairs) > 3 and 1 - abs(correlation) > ROUNDING:
+        half = float(ndtri(0.5 + confidence / 2)) / math.sqrt(len(pairs) - 3)
+        low, high = (math.tanh(math.atanh(correlation) + end) for end in (-half, half))
+    spread = statistics.stdev(apart)
+    if spread <= ROUNDING * max(map(abs, apart)):
+        spread = 0.0
+    return Pairing(len(pairs), statistics.fmean(apart), spread, correlation, low, high)
+
+
+def _correlation(a: list[float], b: list[float]) -> float | None:
+    if len(a) < 3 or statistics.stdev(a) == 0 or statistics.stdev(b) == 0:
+        return None
+    return max(-1.0, min(1.0, statistics.correlation(a, b)))

@@ -1,0 +1,238 @@
+"""From a variant to its network: built under a seed, weights loaded, then the block inserted.
+
+Every part draws from a stream that its own name and the seed decide, so parameters that two variants share start
+equal, bit for bit, and the global random state is left as it was.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from srblock import surgery
+from srblock.block import as_size
+from srblock.models.regularizers import regularizer
+from srblock.models.resnet import SHAPES, ResNet
+from srblock.models.vgg import VGG
+from srblock.variants.notation import SR, Variant
+from srblock.variants.weights import load_weights, read_weights
+
+IMAGENET_SIDE = 96  # images of this side or more get the ImageNet form
+VGG_SIDE = 32
+DROPBLOCK_SIZE = {"cifar": 3, "imagenet": 7}  # 7 is the DropBlock paper's for ImageNet; its blocks fill a CIFAR map
+AUXILIARY = ("googlenet", "inception_v3")  # torchvision's networks with extra heads that train mode would return
+Report = Callable[[str], None]
+LOG = logging.getLogger(__name__)
+
+
+def build(
+    variant: Variant,
+    *,
+    classes: int,
+    channels: int = 3,
+    image_size: int | tuple[int, int],
+    seed: int,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    report: Report = LOG.warning,
+) -> nn.Module:
+    """Build a variant's network in float32 on the CPU, in training mode.
+
+    Args:
+        classes, channels, image_size: of the data; image_size is (H, W) or the side of a square.
+        seed: decides every initial weight.
+        pretrained: start from the weights that timm or torchvision offers for download.
+        weights: start from a file (see `weights.read_weights`).
+        report: gets a sentence on what was left out of the weights.
+
+    Raises: ValueError for what cannot be built, or weights that do not fit, saying what would.
+    """
+    size = as_size(image_size)
+    for name, value in (("classes", classes), ("channels", channels)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if pretrained and weights is not None:
+        raise ValueError("pretrained weights and a weights file both say where to start; give one of them")
+    with _stream(seed, "network"):
+        model = _plain(variant, classes, channels, size, pretrained, report)
+    if weights is not None:
+        left_out = load_weights(model, read_weights(weights), classes=classes, source=str(weights))
+        _say_left_out(left_out, str(weights), classes, report)
+    for block in variant.blocks:
+        after = _place(model, block)
+        with _stream(seed, f"sr {after}"):
+            surgery.insert(model, after=after, input_size=(channels, *size), **block.options)
+    return model.train()
+
+
+def outline(variant: Variant, *, classes: int, channels: int = 3, image_size: int | tuple[int, int]) -> nn.Module:
+    """Build a variant's network on the meta device: names and shapes without memory or time for its weights.
+
+    Raises: ValueError as `build`.
+    """
+    with torch.device("meta"):
+        return build(variant, classes=classes, channels=channels, image_size=image_size, seed=0)
+
+
+def _place(model: nn.Module, block: SR) -> str | int:
+    """Name the place in our networks; leave a library's stage number to surgery."""
+    if block.stage is None or not isinstance(model, (ResNet, VGG)):
+        return block.target
+    if isinstance(model, ResNet) and block.placement == "inner":
+        return model.inner(block.stage)
+    return model.stage(block.stage)
+
+
+def form(image_size: tuple[int, int]) -> str:
+    """Choose the form of our ResNets: "cifar" for images under 96 pixels, else "imagenet"."""
+    return "cifar" if min(image_size) < IMAGENET_SIDE else "imagenet"
+
+
+@contextmanager
+def _stream(seed: int, part: str) -> Iterator[None]:
+    """Draw from a stream that the seed and the part's name decide; afterwards the global state is what it was."""
+    digest = hashlib.sha256(f"{seed} {part}".encode()).digest()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        yield
+
+
+def _plain(
+    variant: Variant, classes: int, channels: int, size: tuple[int, int], pretrained: bool, report: Report
+) -> nn.Module:
+    library, _, name = variant.network.partition("/")
+    if variant.own:
+        return _own(variant, classes, channels, size, pretrained, report)
+    factory = _timm if library == "timm" else _torchvision
+    model = factory(name, classes, channels, pretrained, report)
+    _try_out(model, variant.network, classes, channels, size)
+    return model
+
+
+# --- our networks ----------------------------------------------------------------------------------------------------
+
+
+def _own(
+    variant: Variant, classes: int, channels: int, size: tuple[int, int], pretrained: bool, report: Report
+) -> nn.Module:
+    name, drop = variant.network, variant.regularizer
+    if name not in SHAPES:
+        if min(size) < VGG_SIDE:
+            raise ValueError(
+                f"{name} halves its maps five times and needs images of {VGG_SIDE}x{VGG_SIDE} or more, got "
+                f"{size[0]}x{size[1]}; enlarge the images (--image-size {VGG_SIDE}) or take a ResNet"
+            )
+        if pretrained:
+            raise ValueError(f"there are no pretrained weights of {name}; use torchvision/{name.lower()}_bn")
+        return VGG(name, classes=classes, channels=channels, dropout=drop.p if drop else 0.0)
+    shape = "cifar" if SHAPES[name].padded_shortcut else form(size)
+    if pretrained and (shape == "cifar" or variant.attention):
+        raise ValueError(
+            f"torchvision's weights fit R18, R34 and R50 in the ImageNet form without attention; {variant} for "
+            f"{size[0]}x{size[1]} images has none: use images of {IMAGENET_SIDE} pixels or more, or --weights FILE"
+        )
+    layer = partial(regularizer, drop.kind, drop.p, drop.size or DROPBLOCK_SIZE[shape], drop.schedule) if drop else None
+    model = ResNet(
+        name,
+        classes=classes,
+        channels=3 if pretrained else channels,
+        form=shape,
+        attention=variant.attention,
+        regularizer=layer,
+        regularized=drop.stages if drop else (),
+    )
+    if pretrained:
+        _load_torchvision(model, f"resnet{name.removeprefix('R')}", classes, report)
+        _adapt_stem(model, channels)
+    return model
+
+
+# --- networks of libraries -------------------------------------------------------------------------------------------
+
+
+def _timm(name: str, classes: int, channels: int, pretrained: bool, report: Report) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        _refuse_unknown("timm", name, timm.list_models())
+    model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels)
+    if pretrained and model.pretrained_cfg["num_classes"] != classes:  # type: ignore[index]
+        _say_left_out(["the classifier"], f"timm's {name}", classes, report)
+    return model
+
+
+def _torchvision(name: str, classes: int, channels: int, pretrained: bool, report: Report) -> nn.Module:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        _refuse_unknown("torchvision", name, known)
+    # Their trained weights expect transformed input; always on, so that a run's network is the same when built again.
+    options = {"aux_logits": False, "init_weights": True, "transform_input": channels == 3}
+    extra = options if name in AUXILIARY else {}
+    model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **extra)
+    if pretrained:
+        _load_torchvision(model, name, classes, report)
+    _adapt_stem(model, channels)
+    return model
+
+
+def _load_torchvision(model: nn.Module, name: str, classes: int, report: Report) -> None:
+    from torchvision import models
+
+    state = models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
+    state = {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2.", "AuxLogits."))}
+    left_out = load_weights(model, state, classes=classes, source=f"torchvision's {name}")
+    _say_left_out(left_out, f"torchvision's {name}", classes, report)
+
+
+def _adapt_stem(model: nn.Module, channels: int) -> None:
+    """Let the first convolution take another number of channels, its weights summed or repeated as timm does it."""
+    from timm.models import adapt_input_conv
+
+    if channels == 3:
+        return
+    name, stem = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    stem.weight = nn.Parameter(adapt_input_conv(channels, stem.weight.detach()))
+    stem.in_channels = channels
+    assert stem.groups == 1, f"the stem {name} is grouped"
+
+
+def _try_out(model: nn.Module, network: str, classes: int, channels: int, size: tuple[int, int]) -> None:
+    """Send one image through a library's network: only it knows which sizes it takes.
+
+    Raises: ValueError if it fails or does not return logits (1, classes).
+    """
+    device = next(model.parameters()).device
+    shape = (channels, *size)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = model.eval()(torch.zeros(1, *shape, device=device))
+    except Exception as error:
+        raise ValueError(
+            f"{network} does not run on images of shape {shape}: {error}; try larger images (--image-size 224)"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (1, classes):
+        came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(
+            f"{network} does not return logits of shape (1, {classes}) but {came}; use a classification network"
+        )
+
+
+def _refuse_unknown(library: str, name: str, known: list[str]) -> None:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(f'{library}/{word}' for word in near)}?" if near else "check its name there"
+    raise ValueError(f"{library} has no network {name!r}; {hint}")
+
+
+def _say_left_out(keys: list[str], source: str, classes: int, report: Report) -> None:
+    if keys:
+        report(f"left out of {source}, which has another number of classes than {classes}: {', '.join(keys)}")

@@ -1,0 +1,224 @@
+"""The paper's naming (Sec. IV): "R18 + D2D(p=0.2) + SR(M=4, P=12)".
+
+`parse` reads a variant and `str` prints it in one canonical way; the two are inverse to each other, and two spellings
+with the same meaning print the same. The words, options and defaults are listed in docs/notation.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from srblock.block.block import ACTIVATIONS, INITS, RESIZES
+from srblock.models.regularizers import SCHEDULES
+from srblock.variants.variant import (
+    ATTENTION,
+    LIBRARIES,
+    PLACEMENTS,
+    REGULARIZERS,
+    SR,
+    STAGES,
+    Regularizer,
+    Variant,
+    default_regularizer,
+)
+
+__all__ = ["SR", "Regularizer", "Variant", "parse"]
+
+WORDS = (*REGULARIZERS, *ATTENTION, "SR")
+
+
+def parse(text: str) -> Variant:
+    """Read a variant such as "R18 + D2D(p=0.1) + SR(M=4, P=12)"; upper and lower case and spaces are free.
+
+    Raises: ValueError for anything that is not a variant, saying what came, what was expected and what to write.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f'expected a variant as text, such as "R18 + SR(M=3)", got {text!r}')
+    (first, options), *rest = [_term(term, text) for term in _split(text)]
+    network = _network(first, text)
+    if options is not None:
+        _refuse(text, f"a network takes no options, got {first}(...)", f"write {network} alone")
+    regularizer: Regularizer | None = None
+    attention: str | None = None
+    blocks: list[SR] = []
+    for name, options in rest:
+        word = name.upper()
+        if word in REGULARIZERS:
+            if regularizer is not None:
+                _refuse(text, f"{regularizer.kind} and {word} are two regularizers", "keep one of D, D2D and DB")
+            regularizer = replace(default_regularizer(network, word), kind=word, **_options(word, options, text))
+        elif word in ATTENTION:
+            if attention is not None:
+                _refuse(text, f"{attention} and {word} are two attention modules", "keep one of SE and CBAM")
+            _options(word, options, text)
+            attention = word
+        elif word == "SR":
+            read = _options(word, options, text)
+            if "after" in read:
+                if "stage" in read:
+                    _refuse(text, "SR has both M and after", "name one place: M=3 or after=layer3.1")
+                read["stage"] = None
+            blocks.append(SR(**read))
+        else:
+            _refuse_word(name, text)
+    try:
+        return Variant(network, regularizer, attention, tuple(blocks))
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from None
+
+
+def _refuse(text: str, problem: str, remedy: str) -> NoReturn:
+    raise ValueError(f"{text!r}: {problem}; {remedy}")
+
+
+def _split(text: str) -> list[str]:
+    """Cut at every + outside parentheses."""
+    terms, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if depth not in (0, 1):
+            _refuse(
+                text, "a parenthesis is " + ("nested" if depth > 1 else "closed but not opened"), "write SR(M=3, P=10)"
+            )
+        if letter == "+" and depth == 0:
+            terms.append("")
+        else:
+            terms[-1] += letter
+    if depth:
+        _refuse(text, "a parenthesis is not closed", 'add ")" after the last option')
+    if not all(term.strip() for term in terms):
+        _refuse(text, "a word is missing", 'write a network and what it gets, joined by "+": R18 + D + SR(M=3)')
+    return terms
+
+
+def _term(term: str, text: str) -> tuple[str, str | None]:
+    """Read NAME or NAME(options)."""
+    match = re.fullmatch(r"\s*([^\s()]+)\s*(?:\(([^()]*)\)\s*)?", term)
+    if match is None:
+        _refuse(text, f"cannot read {term.strip()!r}", 'join words by "+": R18 + D + SR(M=3)')
+    return match[1], match[2]
+
+
+def _network(name: str, text: str) -> str:
+    library, slash, rest = name.partition("/")
+    if slash and library.lower() in LIBRARIES and rest:
+        return f"{library.lower()}/{rest}"
+    short = re.sub("[-_]", "", name.upper())
+    short = re.sub("^RESNET", "R", short)
+    if short.startswith("VGG"):
+        short = short.removesuffix("BN")
+    if short in STAGES:
+        return short
+    known = (*STAGES, "timm/NAME", "torchvision/NAME")
+    near = difflib.get_close_matches(short, STAGES, n=1, cutoff=0.5) or difflib.get_close_matches(
+        name, known, n=1, cutoff=0.3
+    )
+    hint = f"did you mean {near[0]}?" if near else "a variant starts with its network"
+    _refuse(text, f"unknown network {name!r}; known are {', '.join(known)}", hint)
+
+
+def _refuse_word(name: str, text: str) -> NoReturn:
+    if re.sub("[-_]", "", name.upper()).replace("RESNET", "R").removesuffix("BN") in STAGES or "/" in name:
+        _refuse(text, f"{name} is a second network", "write one network, at the start")
+    near = difflib.get_close_matches(name.upper(), WORDS, n=1, cutoff=0.4)
+    _refuse(
+        text,
+        f"unknown word {name!r}; known after the network are {', '.join(WORDS)}",
+        f"did you mean {near[0]}?" if near else "see docs/notation.md",
+    )
+
+
+def _whole(value: str) -> int:
+    if not re.fullmatch(r"[0-9]+", value) or int(value) < 1:
+        raise ValueError("a whole number of at least 1")
+    return int(value)
+
+
+def _odd(value: str) -> int:
+    if not re.fullmatch(r"[0-9]+", value) or int(value) % 2 == 0:
+        raise ValueError("an odd whole number")
+    return int(value)
+
+
+def _rate(value: str) -> float:
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+(e-?[0-9]+)?", value.lower()) or not 0 < float(value) < 1:
+        raise ValueError("a number above 0 and below 1")
+    return float(value)
+
+
+def _stages(value: str) -> tuple[int, ...]:
+    try:
+        numbers = [_whole(part.strip()) for part in value.split("+")]
+    except ValueError:
+        raise ValueError("a stage such as 4, or several such as 3+4") from None
+    if len(set(numbers)) < len(numbers):
+        raise ValueError("each stage once, such as 3+4")
+    return tuple(sorted(numbers))
+
+
+def _name(value: str) -> str:
+    if not value or re.search(r"[\s+=]", value):
+        raise ValueError("the name of a module, such as layer3.1")
+    return value
+
+
+def _choice(*known: str | None) -> Callable[[str], str | None]:
+    def read(value: str) -> str | None:
+        by_name = {str(choice).lower(): choice for choice in known}
+        if value.lower() not in by_name:
+            raise ValueError(f"one of {', '.join(by_name)}")
+        return by_name[value.lower()]
+
+    return read
+
+
+# What each word's options are called, the field that each sets, its reader and an example.
+READERS: Mapping[str, Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
+    "D": {"p": ("p", _rate, "0.1"), "M": ("stages", _stages, "4")},
+    "D2D": {"p": ("p", _rate, "0.1"), "M": ("stages", _stages, "4")},
+    "DB": {
+        "p": ("p", _rate, "0.1"),
+        "size": ("size", _odd, "3"),
+        "schedule": ("schedule", _choice(*SCHEDULES), "linear"),
+        "M": ("stages", _stages, "4"),
+    },
+    "SE": {},
+    "CBAM": {},
+    "SR": {
+        "M": ("stage", _whole, "3"),
+        "P": ("blocks", _whole, "10"),
+        "U": ("hidden", _whole, "8"),
+        "placement": ("placement", _choice(*PLACEMENTS), "inner"),
+        "after": ("after", _name, "layer3.1"),
+        "act": ("activation", _choice(*ACTIVATIONS), "relu"),
+        "init": ("init", _choice(*INITS), "channels"),
+        "resize": ("resize", _choice(*RESIZES), "bilinear"),
+    },
+}
+
+
+def _options(word: str, options: str | None, text: str) -> dict[str, Any]:
+    """Read "M=3, P=10" as the fields they set."""
+    readers = {name.lower(): (name, *reader) for name, reader in READERS[word].items()}
+    read: dict[str, Any] = {}
+    for option in (options or "").split(",") if (options or "").strip() else []:
+        key, equals, value = (part.strip() for part in option.partition("="))
+        if not readers:
+            _refuse(text, f"{word} takes no options, got {option.strip()!r}", f"write {word} alone")
+        if not equals or key.lower() not in readers:
+            known = ", ".join(READERS[word])
+            near = difflib.get_close_matches(key.lower(), readers, n=1, cutoff=0.4) if equals else []
+            name, _, _, example = readers[near[0] if near else next(iter(readers))]
+            _refuse(text, f"unknown option {option.strip()!r} of {word}, known are {known}", f"write {name}={example}")
+        name, field, reader, example = readers[key.lower()]
+        if field in read:
+            _refuse(text, f"{word} has {name} twice", "keep one")
+        try:
+            read[field] = reader(value)
+        except ValueError as expected:
+            _refuse(text, f"{name} of {word} must be {expected}, got {value!r}", f"write {name}={example}")
+    return read

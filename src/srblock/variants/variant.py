@@ -1,0 +1,235 @@
+"""What is compared: a network with a regularizer, attention and SR blocks, checked and printed in one canonical way.
+
+Read from text by `notation.parse`. An option at its default is not printed; where a block stands always is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from srblock.block.block import ACTIVATIONS, INITS, RESIZES
+from srblock.models.regularizers import SCHEDULES
+
+STAGES = {"R8": 3, "R18": 4, "R20": 3, "R34": 4, "R50": 4, "VGG16": 5, "VGG19": 5}
+LIBRARIES = ("timm", "torchvision")
+REGULARIZERS = ("D", "D2D", "DB")
+ATTENTION = ("SE", "CBAM")
+PLACEMENTS = ("stage", "inner")
+INNER = ("R50",)  # networks of bottlenecks, whose blocks have an inner width
+
+
+@dataclass(frozen=True)
+class Regularizer:
+    """Dropout (D), dropout2d (D2D) or dropblock (DB), with its rate and its place.
+
+    Attributes:
+        kind: "D", "D2D" or "DB".
+        p: the rate, above 0 and below 1.
+        stages: 1-based stages whose convolutions it follows; () stands for the linear layers of a VGG's head.
+        size: side of dropblock's blocks, odd; None for the default of the network's form (3 for CIFAR, 7 for ImageNet).
+        schedule: of dropblock's rate, "constant", or "linear" from 0 to p over the run.
+    """
+
+    kind: str
+    p: float
+    stages: tuple[int, ...]
+    size: int | None = None
+    schedule: str = "constant"
+
+
+@dataclass(frozen=True)
+class SR:
+    """One Squeeze-and-Remember block: its place and its settings (paper: M, P, U).
+
+    Attributes:
+        stage: M, the 1-based stage that the block follows, or None where `after` names a module.
+        blocks, hidden: P and U.
+        placement: "stage", or "inner" for the inner width of the stage's last bottleneck.
+        after: name of a module that the block follows.
+        activation, init, resize: as in `srblock.SqueezeRemember2d`.
+    """
+
+    stage: int | None = 3
+    blocks: int = 10
+    hidden: int = 8
+    placement: str = "stage"
+    after: str | None = None
+    activation: str | None = None
+    init: str = "fan_in"
+    resize: str | None = None
+
+    @property
+    def target(self) -> str | int:
+        """What the block follows, as `srblock.insert` takes it: a module's name or a stage."""
+        if self.after is not None:
+            return self.after
+        assert self.stage is not None  # a Variant has checked it
+        return self.stage
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of the block itself."""
+        return {
+            "blocks": self.blocks,
+            "hidden": self.hidden,
+            "activation": self.activation,
+            "init": self.init,
+            "resize": self.resize,
+        }
+
+    def __str__(self) -> str:
+        shown = [f"M={self.stage}" if self.after is None else f"after={self.after}"]
+        usual = SR()
+        for name, field in (
+            ("P", "blocks"),
+            ("U", "hidden"),
+            ("placement", "placement"),
+            ("act", "activation"),
+            ("init", "init"),
+            ("resize", "resize"),
+        ):
+            value = getattr(self, field)
+            if value != getattr(usual, field):
+                shown.append(f"{name}={value}")
+        return f"SR({', '.join(shown)})"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network with what is added to it; printing and `parse` are inverse to each other.
+
+    Attributes:
+        network: a key of `STAGES`, or "timm/NAME" or "torchvision/NAME".
+        regularizer: at most one.
+        attention: "SE", "CBAM" or None, in every residual block.
+        blocks: the SR blocks, sorted by place.
+
+    Raises: ValueError for a combination that cannot be built, saying what can.
+    """
+
+    network: str
+    regularizer: Regularizer | None = None
+    attention: str | None = None
+    blocks: tuple[SR, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_network(self)
+        if self.regularizer is not None:
+            _check_regularizer(self.network, self.regularizer)
+        blocks = tuple(_settle(self.network, block) for block in self.blocks)
+        places = [_place(block) for block in blocks]
+        for place in places:
+            if places.count(place) > 1:
+                raise ValueError(
+                    f"two SR blocks stand at the same place ({place[1] or f'M={place[0]}'}); give each its own M"
+                )
+        object.__setattr__(self, "blocks", tuple(sorted(blocks, key=_place)))
+
+    @property
+    def own(self) -> bool:
+        """Whether the network is one of ours, not timm's or torchvision's."""
+        return self.network in STAGES
+
+    def without_sr(self) -> Variant:
+        """Return the same network without any SR block: the one to compare with."""
+        return replace(self, blocks=())
+
+    def __str__(self) -> str:
+        words = [self.network]
+        if self.regularizer is not None:
+            usual = default_regularizer(self.network, self.regularizer.kind)
+            shown = []
+            if self.regularizer.p != usual.p:
+                shown.append(f"p={self.regularizer.p!r}")
+            if self.regularizer.size is not None:
+                shown.append(f"size={self.regularizer.size}")
+            if self.regularizer.schedule != usual.schedule:
+                shown.append(f"schedule={self.regularizer.schedule}")
+            if self.regularizer.stages != usual.stages:
+                shown.append(f"M={'+'.join(map(str, self.regularizer.stages))}")
+            words.append(self.regularizer.kind + (f"({', '.join(shown)})" if shown else ""))
+        if self.attention is not None:
+            words.append(self.attention)
+        return " + ".join([*words, *map(str, self.blocks)])
+
+
+def default_regularizer(network: str, kind: str) -> Regularizer:
+    """Return the regularizer with the rate and place it has unless told otherwise.
+
+    The paper gives neither. Its authors' other papers use 0.1 or 0.2 in stage 3 or 4 of a ResNet, and 0.5 in the
+    linear layers of a VGG; here 0.1 in the last stage.
+    """
+    return (
+        Regularizer(kind, 0.5, ()) if network.startswith("VGG") else Regularizer(kind, 0.1, (STAGES.get(network, 4),))
+    )
+
+
+def _check_network(variant: Variant) -> None:
+    network = variant.network
+    if network not in STAGES and not re.fullmatch(rf"({'|'.join(LIBRARIES)})/\S+", network):
+        raise ValueError(f"unknown network {network!r}; known are {', '.join(STAGES)}, timm/NAME and torchvision/NAME")
+    if variant.attention is None:
+        return
+    if variant.attention not in ATTENTION:
+        raise ValueError(f"attention must be one of {', '.join(ATTENTION)}, got {variant.attention!r}")
+    if not network.startswith("R"):
+        raise ValueError(
+            f"{variant.attention} goes into our own ResNets only (R8 to R50), not into {network}; leave it out"
+        )
+
+
+def _check_regularizer(network: str, regularizer: Regularizer) -> None:
+    kind, stages = regularizer.kind, regularizer.stages
+    if kind not in REGULARIZERS:
+        raise ValueError(f"a regularizer is one of {', '.join(REGULARIZERS)}, got {kind!r}")
+    if not 0 < regularizer.p < 1:
+        raise ValueError(f"p of {kind} must be above 0 and below 1, got {regularizer.p}")
+    if regularizer.size is not None and (kind != "DB" or regularizer.size < 1 or regularizer.size % 2 == 0):
+        raise ValueError(f"size is dropblock's (DB) and odd, got {kind} with size={regularizer.size}")
+    if regularizer.schedule not in SCHEDULES or (kind != "DB" and regularizer.schedule != "constant"):
+        raise ValueError(
+            f"schedule is dropblock's (DB), one of {', '.join(SCHEDULES)}, got {kind} with {regularizer.schedule!r}"
+        )
+    if network not in STAGES:
+        raise ValueError(
+            f"{kind} goes into our own networks only ({', '.join(STAGES)}), not into {network}; leave it out"
+        )
+    if network.startswith("VGG"):
+        if kind != "D" or stages:
+            raise ValueError(f"a VGG has dropout in its linear layers only (Sec. IV-A); write {network} + D, without M")
+        return
+    if not stages or not set(stages) <= set(range(1, STAGES[network] + 1)) or list(stages) != sorted(set(stages)):
+        came = "+".join(map(str, stages))
+        raise ValueError(f"{kind} stands in stages 1 to {STAGES[network]} of {network}, in order, got M={came}")
+
+
+def _settle(network: str, block: SR) -> SR:
+    """Check one block and name its place by stage where `after` says the same."""
+    if (block.stage is None) == (block.after is None):
+        raise ValueError(f"an SR block has one place, a stage (M) or a module's name (after), got {block!r}")
+    whole = re.fullmatch(r"(layer|stage)([1-9])", block.after or "")
+    if whole and network in STAGES and (whole[1] == "stage") == network.startswith("VGG"):
+        block = replace(block, after=None, stage=int(whole[2]))
+    if block.stage is not None and not 1 <= block.stage <= STAGES.get(network, block.stage):
+        raise ValueError(f"{network} has stages 1 to {STAGES[network]}, got M={block.stage}")
+    if min(block.blocks, block.hidden) < 1:
+        raise ValueError(f"P and U are at least 1, got {block}")
+    for name, choice, known in (
+        ("placement", block.placement, PLACEMENTS),
+        ("act", block.activation, tuple(ACTIVATIONS)),
+        ("init", block.init, INITS),
+        ("resize", block.resize, RESIZES),
+    ):
+        if choice not in known:
+            raise ValueError(f"{name} of SR must be one of {', '.join(map(str, known))}, got {choice!r}")
+    if block.placement == "inner" and (network not in INNER or block.stage is None):
+        raise ValueError(
+            f"placement=inner is a place in the bottlenecks of {', '.join(INNER)}, with M, got {block} in {network}"
+        )
+    return block
+
+
+def _place(block: SR) -> tuple[int, str, str]:
+    return block.stage or 99, block.after or "", block.placement
