@@ -115,14 +115,14 @@ def check(folder: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {"rank": distributed.rank(), "world": distributed.world_size()}
     for name, recipe in (("plain", RECIPE), ("clipped", CLIPPED)):
         weights, seen[name] = three_steps(recipe, network())
-        distributed.from_first(lambda name=name, weights=weights: checkpoint.save_weights(folder / name, weights))
+        distributed.on_rank0(lambda name=name, weights=weights: checkpoint.save_weights(folder / name, weights))
     for name in ("frozen", "bypassed"):
         model = network()
         for block in blocks(model).values():
             block.requires_grad_(name == "bypassed")
         with bypassed(model) if name == "bypassed" else nullcontext():
             weights, _ = three_steps(RECIPE, model)
-        distributed.from_first(lambda name=name, weights=weights: checkpoint.save_weights(folder / name, weights))
+        distributed.on_rank0(lambda name=name, weights=weights: checkpoint.save_weights(folder / name, weights))
 
     model = network(steady=False)
     three_steps(RECIPE, model)
@@ -145,7 +145,7 @@ def check(folder: Path) -> dict[str, Any]:
     seen["diverged"] = ends(lambda: run(folder / "nan", BreaksInOne()))
     seen["probe"] = ends(lambda: run(folder / "inf", network(), probe=lambda model: {"memory": math.inf}))
     (folder / "damaged").mkdir(exist_ok=True)
-    distributed.from_first(lambda: (folder / "damaged" / "trainer.safetensors").write_bytes(b"PK"))
+    distributed.on_rank0(lambda: (folder / "damaged" / "trainer.safetensors").write_bytes(b"PK"))
     seen["damaged"] = ends(lambda: run(folder / "damaged", network()))
     seen["sync"] = ends(lambda: run(folder / "sync", network(), replace(RECIPE, sync_batch_norm=True)))
     seen["engine"] = ends(lambda: run(folder / "engine", network(), replace(RECIPE, engine="compile")))
@@ -173,4 +173,4 @@ if __name__ == "__main__":
         if sys.argv[2:] == ["--fail"]:
             if distributed.rank() == 1:
                 raise ValueError("process 1 has had enough")
-            distributed.add_up(torch.zeros(1))
+            distributed.all_reduce(torch.zeros(1))

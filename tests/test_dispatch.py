@@ -50,17 +50,17 @@ class Scripted:
     def environment(self) -> dict[str, Any] | None:
         return runtime.environment(torch.device("cpu"))
 
-    def renew(self) -> None:
+    def restart(self) -> None:
         assert not self.at_work
         self.log.append("renew")
 
-    def give(self, config: RunConfig) -> None:
+    def submit(self, config: RunConfig) -> None:
         self.at_work.append(config)
         assert len(self.at_work) <= self.count
         self.together.append(tuple(each.name for each in self.at_work))
         self.on_give(config)
 
-    def ended(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
+    def wait(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
         config = self.at_work.pop(0)
         outcome = self.script.get(config.name, [DONE]).pop(0)
         if outcome.ending == "done":

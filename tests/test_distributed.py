@@ -207,8 +207,8 @@ def test_one_process_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert distributed.wrap(model, RECIPE, CPU) is model is distributed.unwrap(model)
         assert distributed.loss_scale(7, 7) == 1
     with pytest.raises(ZeroDivisionError), distributed.start():
-        distributed.from_first(lambda: 1 / 0)
-    assert distributed.from_first(lambda: 3) == distributed.hand_round(3) == 3
+        distributed.on_rank0(lambda: 1 / 0)
+    assert distributed.on_rank0(lambda: 3) == distributed.broadcast(3) == 3
     distributed.refuse("compare")
 
 

@@ -250,10 +250,10 @@ def test_an_idle_worker_that_ends_is_replaced(tmp_path: Path) -> None:
     config = four_runs().runs()[0]
     with local.LocalWorkers(Work(four_runs(), tmp_path), CPU, 1) as workers:
         for wanted in ("done", "done"):
-            workers.give(config)
+            workers.submit(config)
             found: list[Any] = []
             while not found:
-                found = workers.ended(1)
+                found = workers.wait(1)
             assert found[0][1].ending == wanted
             (child,) = multiprocessing.active_children()
             child.kill()

@@ -92,16 +92,16 @@ class RayWorkers:
     ) -> None:
         self._leaving.close()
 
-    def give(self, config: RunConfig) -> None:
+    def submit(self, config: RunConfig) -> None:
         """Start a run wherever there is room."""
         self._at_work[self._task.remote(config, *self._fixed)] = config
 
-    def ended(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
+    def wait(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
         """Wait for the end of a run, or of its worker."""
         ready, _ = ray.wait(list(self._at_work), timeout=timeout_s)
         return [self._end(task, self._at_work.pop(task)) for task in ready]
 
-    def renew(self) -> None:
+    def restart(self) -> None:
         """Do nothing: Ray ends a process that has used a GPU after each task."""
 
     def _cancel(self) -> None:

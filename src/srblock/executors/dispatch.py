@@ -51,13 +51,13 @@ class Workers(Protocol):
     def environment(self) -> dict[str, Any] | None:
         """Describe what the workers run on, outside the context too; None if only they know."""
 
-    def give(self, config: RunConfig) -> None:
+    def submit(self, config: RunConfig) -> None:
         """Start a run; at most `count` are given at once."""
 
-    def ended(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
-        """Wait until a given run ends, or the time is over, and return all that have."""
+    def wait(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
+        """Wait until a submitted run ends, or the time is over, and return all that have."""
 
-    def renew(self) -> None:
+    def restart(self) -> None:
         """Free the memory that idle workers hold."""
 
 
@@ -102,7 +102,7 @@ def conclude(work: Work, config: RunConfig, outcome: Outcome, progress: Progress
     if outcome.ending == "stop":
         raise OSError(outcome.errno, outcome.text)
     if outcome.ending == "done":
-        done[config.name] = distributed.from_first(lambda: _read_when_there(work.folder(config)))
+        done[config.name] = distributed.on_rank0(lambda: _read_when_there(work.folder(config)))
         progress.finished(config, done[config.name].result)
     else:
         progress.failed(config, RunFailed(outcome.text))
@@ -133,19 +133,19 @@ class _Dispatch:
 
     def loop(self) -> None:
         while self.todo or self.out_of_memory or self.at_work:
-            self.give()
+            self.submit()
             if not self.at_work and self.todo:  # all of them are locked
                 self.progress.waiting(self.todo[0])
                 time.sleep(1)
                 continue
-            for config, outcome in self.workers.ended(self.workers.poll_s):
+            for config, outcome in self.workers.wait(self.workers.poll_s):
                 self.tell_epochs(config)
                 del self.at_work[config.name]
                 self.end(config, outcome)
             for config in self.at_work.values():
                 self.tell_epochs(config)
 
-    def give(self) -> None:
+    def submit(self) -> None:
         """Start as many runs as there is room for, leaving out those that another process is at."""
         if self.alone & self.at_work.keys():
             return
@@ -162,13 +162,13 @@ class _Dispatch:
         if self.out_of_memory and not self.at_work:
             config = self.out_of_memory.popleft()
             self.alone.add(config.name)
-            self.workers.renew()
+            self.workers.restart()
             self.start(config)
 
     def start(self, config: RunConfig) -> None:
         self.at_work[config.name] = config
         self.progress.started(config)
-        self.workers.give(config)
+        self.workers.submit(config)
 
     def end(self, config: RunConfig, outcome: Outcome) -> None:
         if outcome.ending == "busy":  # locked since it was looked at

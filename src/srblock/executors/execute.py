@@ -85,7 +85,7 @@ def run_study(
     several = executor == "ray" or (workers is not None and workers > 1)
     if several and distributed.world_size() > 1:
         raise ValueError("torchrun spreads one run over processes; start several workers without it")
-    distributed.from_first(lambda: make_folder(out / "runs"))
+    distributed.on_rank0(lambda: make_folder(out / "runs"))
     work = Work(study, out, probe, inspect)
     if executor == "ray":
         from srblock.executors.cluster import RayWorkers  # an extra

@@ -74,21 +74,21 @@ class LocalWorkers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.renew(list(self._slots))
+        self.restart(list(self._slots))
 
-    def give(self, config: RunConfig) -> None:
+    def submit(self, config: RunConfig) -> None:
         """Hand a run to an idle worker, or to a new one."""
         for number, slot in list(self._slots.items()):
             if slot.config is None and not slot.process.is_alive():
-                self.renew([number])  # ended while it had nothing to do
+                self.restart([number])  # ended while it had nothing to do
         number = next(n for n in range(self.count) if n not in self._slots or self._slots[n].config is None)
         if number not in self._slots:
             self._slots[number] = self._start(number)
         self._slots[number].config = config
-        with contextlib.suppress(OSError):  # it has just ended; `ended` finds out how
+        with contextlib.suppress(OSError):  # it has just ended; `wait` finds out how
             self._slots[number].connection.send(config)
 
-    def ended(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
+    def wait(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
         """Wait for the end of a run, or of its worker."""
         busy = {slot.connection: number for number, slot in self._slots.items() if slot.config is not None}
         found = []
@@ -103,10 +103,10 @@ class LocalWorkers:
                 outcome = self._death(slot, config)
             found.append((config, outcome))
             if outcome.ending not in ("done", "busy", "diverged"):
-                self.renew([number])  # an error may leave a device unusable for its process
+                self.restart([number])  # an error may leave a device unusable for its process
         return found
 
-    def renew(self, numbers: list[int] | None = None) -> None:
+    def restart(self, numbers: list[int] | None = None) -> None:
         """End workers, those with nothing to do unless told which; new ones start when needed."""
         if numbers is None:
             numbers = [number for number, slot in self._slots.items() if slot.config is None]

@@ -84,7 +84,7 @@ def train_one(
     directory = work.folder(config)
     lock = FileLock(directory / ".lock")
     try:
-        if not distributed.from_first(lambda: _acquire(lock, directory)):
+        if not distributed.on_rank0(lambda: _acquire(lock, directory)):
             return Outcome("busy")
     except OSError as error:
         return _outcome_of(error, directory)
@@ -159,12 +159,12 @@ def _train(
     on_epoch: Callable[[Record], None] | None,
 ) -> None:
     study, here = work.study, runtime.environment(device)
-    if distributed.from_first(lambda: _found(config, directory, here)):
+    if distributed.on_rank0(lambda: _found(config, directory, here)):
         return
     if on_start is not None:
         on_start()
     model = study.build(config.variant, config.seed)
-    distributed.from_first(lambda: _prepare(study, config, directory, here))
+    distributed.on_rank0(lambda: _prepare(study, config, directory, here))
     parameters = sum(p.numel() for p in model.parameters())
     added = sum(p.numel() for block in blocks(model).values() for p in block.parameters())
     loaders = study.loaders(config.seed, device, distributed.rank(), distributed.world_size())
@@ -188,7 +188,7 @@ def _train(
         write_json(directory / "result.json", config.as_dict() | result | found | environment)
         (directory / "trainer.safetensors").unlink(missing_ok=True)
 
-    distributed.from_first(finish)
+    distributed.on_rank0(finish)
 
 
 def _found(config: RunConfig, directory: Path, here: dict[str, Any]) -> bool:

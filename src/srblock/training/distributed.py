@@ -1,7 +1,7 @@
 """One run over several processes that torchrun started: DistributedDataParallel, one device for each process.
 
 Every process computes its share of each batch. Process 0 alone writes, prints and is asked for what is recorded; what
-the run depends on is added up or handed round, so that all processes decide alike. In a single process each function
+the run depends on is reduced or broadcast, so that all processes decide alike. In a single process each function
 here does what its name says for one, that is mostly nothing.
 """
 
@@ -155,7 +155,7 @@ def loss_scale(images: int, batch: int) -> float:
     return images * world_size() / batch
 
 
-def add_up(values: Tensor) -> Tensor:
+def all_reduce(values: Tensor) -> Tensor:
     """Return the sum of a tensor over the processes."""
     if world_size() > 1:
         values = values.clone()
@@ -173,7 +173,7 @@ def share_buffers(model: nn.Module) -> None:
         buffer.copy_(received)
 
 
-def hand_round(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Return process 0's value in all processes; what the others pass does not matter."""
     if world_size() == 1:
         return value
@@ -182,7 +182,7 @@ def hand_round(value: Any) -> Any:
     return values[0]
 
 
-def from_first(action: Callable[[], Value]) -> Value:
+def on_rank0(action: Callable[[], Value]) -> Value:
     """Do something in process 0 only and return its result in all; the others wait.
 
     Raises: in process 0 what the action raised; Ended in the others.
@@ -195,9 +195,9 @@ def from_first(action: Callable[[], Value]) -> Value:
             outcome = (action(),)
         except BaseException:
             with contextlib.suppress(RuntimeError):  # of a process that is gone
-                hand_round(None)
+                broadcast(None)
             raise
-    outcome = hand_round(outcome)
+    outcome = broadcast(outcome)
     if outcome is None:
         raise Ended("process 0 of this run stopped; see its message")
     return outcome[0]

@@ -88,17 +88,17 @@ def train(
             saver.save(state)
             raise
 
-    distributed.from_first(lambda: tell(state.metrics))
+    distributed.on_rank0(lambda: tell(state.metrics))
     for epoch in range(state.epoch, recipe.epochs):
         distributed.reseed(seed, epoch)
         record = _epoch(step, loaders, epoch)
         if probe is not None:
-            record["probe"] = distributed.from_first(partial(_ask, probe, model))
+            record["probe"] = distributed.on_rank0(partial(_ask, probe, model))
             _check_finite(record["probe"], epoch, recipe)
         if epoch == 0 or record["validation_top1"] > max(past["validation_top1"] for past in state.metrics):
             state.best = checkpoint.copy_weights(model)
         state.metrics.append(record)
-        distributed.from_first(record_epoch)
+        distributed.on_rank0(record_epoch)
     return _finish(model, loaders, recipe, state, directory, device)
 
 
@@ -106,7 +106,7 @@ def _resume(
     model: nn.Module, optimizer: torch.optim.Optimizer, file: Path, run: str, device: torch.device
 ) -> tuple[checkpoint.TrainerState, checkpoint.Saver]:
     """Put model, optimizer and random state where an earlier start left them, if there was one."""
-    saved = distributed.from_first(lambda: checkpoint.read_trainer(file, run) if file.exists() else None)
+    saved = distributed.on_rank0(lambda: checkpoint.read_trainer(file, run) if file.exists() else None)
     if saved is not None:
         checkpoint.restore(saved, model, optimizer, device)
     state = checkpoint.TrainerState([], {}) if saved is None else saved.state
@@ -195,7 +195,7 @@ def _finish(
     model.load_state_dict(state.best)
     loss, top1 = evaluate(model, loaders.test.epoch(0), recipe, device)
     _check_finite({"test loss": loss}, recipe.epochs - 1, recipe)
-    distributed.from_first(lambda: checkpoint.save_weights(directory / "checkpoint.safetensors", state.best))
+    distributed.on_rank0(lambda: checkpoint.save_weights(directory / "checkpoint.safetensors", state.best))
     best = max(state.metrics, key=lambda record: float(record["validation_top1"]))  # the first of equals
     train_s = median(record["train_seconds"] for record in state.metrics)
     validation_s = median(record["seconds"] - record["train_seconds"] for record in state.metrics)

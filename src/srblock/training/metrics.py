@@ -33,7 +33,7 @@ class Meter:
     def read(self) -> tuple[float, float]:
         """Return mean loss and top-1 in percent, over all processes of the run; each of them must ask."""
         images = torch.tensor([self.images], dtype=torch.float64, device=self.sums.device)
-        loss, hits, count = distributed.add_up(torch.cat([self.sums, images])).tolist()
+        loss, hits, count = distributed.all_reduce(torch.cat([self.sums, images])).tolist()
         return loss / count, 100 * (hits / count)
 
 
