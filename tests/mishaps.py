@@ -95,7 +95,7 @@ class Diary(Silent):
     def epoch(self, run: records.RunConfig, record: dict[str, Any]) -> None:
         self.entries.append(("epoch", run.name, record["epoch"]))
 
-    def finished(self, run: records.RunConfig, result: dict[str, Any]) -> None:
+    def finished(self, run: records.RunConfig, result: records.Run) -> None:
         self.entries.append(("finished", run.name, ""))
 
     def failed(self, run: records.RunConfig, error: Exception) -> None:

@@ -240,7 +240,7 @@ def test_reproduce_sets_the_paper_beside_ours(tmp_path: Path) -> None:
     for part in ("76.74 ± 0.33 51.50 1", "+0.27 -0.14 to +0.68 +1.50 -", "one seed: nothing can be said",
                  "table is of cifar100; these runs are of digits"):  # fmt: skip
         assert part in text, text
-    assert "| R18 + SR (M=4, P=2) |" in next(tmp_path.glob("reproduce-table1-digits-*/table.md")).read_text()
+    assert "| R18 + SR (M=4, P=2, U=8) |" in next(tmp_path.glob("reproduce-table1-digits-*/table.md")).read_text()
 
 
 def leave_finished(out: Path, variant: str, top1: float) -> None:

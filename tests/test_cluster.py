@@ -91,7 +91,7 @@ def test_a_node_that_lacks_what_is_needed(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_failing_run_ends_alone(tmp_path: Path) -> None:
     runs, diary = run(tmp_path / "out", probe=Mishap(tmp_path, "raise"))
-    assert [each.result["seed"] for each in runs] == [0, 1]
+    assert [each.seed for each in runs] == [0, 1]
     assert len(diary.of("failed")) == 2
     for name, text in diary.of("failed"):
         log = tmp_path / "out" / "runs" / name / "log.txt"

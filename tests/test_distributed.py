@@ -190,8 +190,8 @@ def test_the_command_line_trains_in_two_processes(tmp_path: Path) -> None:
     assert done.stdout.count("test top-1") == 1
     (folder,) = (tmp_path / "runs").iterdir()
     found = read_run(folder)
-    assert found.result["environment"]["processes"] == 2
-    assert 0 < found.test_top1 <= 100
+    assert found.environment["processes"] == 2
+    assert 0 < found.score <= 100
     assert set(found.recall), "the block was looked at, over the whole test set"
     assert len(found.metrics) == 1
 

@@ -22,6 +22,7 @@ from srblock.data.loading import orphans
 from srblock.executors import local
 from srblock.executors.execute import run_study
 from srblock.runs import records
+from srblock.runs.records import read_result
 from srblock.runs.run_one import Work
 from srblock.surgery import blocks
 
@@ -74,7 +75,7 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path, undisturbed: d
     found = whole(tmp_path / "out")
     names = [config.name for config in four_runs().runs()]
     assert [each.directory.name for each in runs] == names, "the study's order, whoever was first"
-    assert [each.result.pop("inspected") for each in runs] == [0, 1, 0, 1]
+    assert [read_result(each.directory)["inspected"] for each in runs] == [0, 1, 0, 1]
     for name, (result, *rest) in found.items():
         result.pop("inspected")
         for record in rest[0]:
@@ -84,7 +85,7 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path, undisturbed: d
     assert len(set(processes)) == 2, "a process per slot, kept from run to run"
     assert os.getpid() not in (*processes, *parents)
     assert set(threads) == {1}
-    assert all(each.result["environment"]["threads"] == 1 for each in runs)
+    assert all(each.environment["threads"] == 1 for each in runs)
     assert diary.of("workers") == [("", "2 workers on cpu, 1 CPU thread each")]
     for name in names:
         assert [text for run, text in diary.of("epoch") if run == name] == [1, 2, 3]
@@ -240,7 +241,7 @@ def test_two_studies_at_once_train_each_run_once(tmp_path: Path, undisturbed: di
     for thread in both:
         thread.join(60)
     (first, _), (second, _) = found
-    assert [each.result for each in first] == [each.result for each in second]
+    assert [read_result(each.directory) for each in first] == [read_result(each.directory) for each in second]
     assert len(probe.epochs()) == 4 * 3
     assert len({worker for worker, _, _ in probe.epochs()}) > 2
     assert whole(tmp_path / "out").keys() == undisturbed.keys()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,7 @@ def test_other_recipes_data_weights_make_other_studies(tmp_path: Path, cifar: No
     studies = published(read_records(tmp_path / "results"))
     assert [study.recipe.epochs for study in studies] == [2, 3]
     (run,) = studies[0].runs
-    run.result["weights"] = "pretrained"
-    (other,) = published([run])
+    (other,) = published([replace(run, config=replace(run.config, weights="pretrained"))])
     assert other.name != studies[0].name
     assert other.name.startswith("cifar100-2-epochs-")
 

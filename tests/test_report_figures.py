@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from run_fixture import BASELINE, DIGITS, WITH_SR, recall_figures, write_run, write_runs
 
-from srblock.report import figures, tables
+from srblock.report import figures
 from srblock.report.svg import VARIABLES
+from srblock.statistics.comparison import comparison
 
 
 def recall_figure(blocks: int = 8, classes: tuple[str, ...] = DIGITS, width: int = 900) -> str:
@@ -27,7 +28,7 @@ def texts(svg: str) -> list[str]:
 
 def test_figures_are_the_same_on_every_run(tmp_path: Path) -> None:
     runs = write_runs(tmp_path)
-    rows = tables.comparison(runs)
+    rows = comparison(runs)
 
     def all_figures() -> list[str]:
         groups = [(row.variant, [run for run in runs if str(run.variant) == row.variant]) for row in rows]
@@ -52,7 +53,7 @@ def test_figures_are_the_same_on_every_run(tmp_path: Path) -> None:
 
 
 def test_every_seed_is_a_dot(tmp_path: Path) -> None:
-    rows = tables.comparison(write_runs(tmp_path, seeds=range(7)))
+    rows = comparison(write_runs(tmp_path, seeds=range(7)))
     svg = figures.seeds(rows, "a", 900)
     for index in (0, 1):
         assert len(re.findall(rf"<use [^>]*fill: var\(--series-{index}\)", svg)) == 7
@@ -60,19 +61,19 @@ def test_every_seed_is_a_dot(tmp_path: Path) -> None:
 
 
 def test_frame_holds_all_dots_and_never_magnifies_chance(tmp_path: Path) -> None:
-    rows = tables.comparison([*write_runs(tmp_path, seeds=[0, 1], test_top1=98.0)])
+    rows = comparison([*write_runs(tmp_path, seeds=[0, 1], test_top1=98.0)])
     assert figures.frame(rows) == pytest.approx((97.5, 98.5))
     runs = write_runs(tmp_path / "apart", seeds=[0, 1])
-    low, high = figures.frame(tables.comparison(runs))
-    assert low < min(run.test_top1 for run in runs)
-    assert max(run.test_top1 for run in runs) < high
-    spread = np.ptp([run.test_top1 for run in runs])
+    low, high = figures.frame(comparison(runs))
+    assert low < min(run.score for run in runs)
+    assert max(run.score for run in runs) < high
+    spread = np.ptp([run.score for run in runs])
     assert high - low <= max(1.0, 3 * spread * 1.13)
 
 
 def test_frame_ends_at_a_hundred_percent(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, BASELINE, seed, test_top1=98.0 + seed) for seed in range(3)]
-    low, high = figures.frame(tables.comparison(runs))
+    low, high = figures.frame(comparison(runs))
     assert low < 98
     assert 100 < high < 100.2, "the dot at 100 is whole, and the axis ends there"
 

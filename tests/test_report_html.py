@@ -13,10 +13,11 @@ import pytest
 from markupsafe import Markup
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
-from srblock.report import html, tables
+from srblock.report import html
 from srblock.report.blocks import Drawing, greatest_change
-from srblock.report.comparison import probability
+from srblock.report.units import probability
 from srblock.runs.records import Run
+from srblock.statistics.comparison import comparison
 
 COMMAND = "srblock compare R8 'R8 + SR(M=3, P=8)' --seeds 3"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -65,7 +66,7 @@ class Page(HTMLParser):
 
 def render(folder: Path, runs: list[Run], command: str = COMMAND) -> tuple[str, Page]:
     path = folder / "report.html"
-    html.write_report(path, runs, tables.comparison(runs), command)
+    html.write_report(path, runs, comparison(runs), command)
     text = path.read_text(encoding="utf-8")
     return text, Page(text)
 
@@ -131,7 +132,7 @@ def test_answer_without_any_spread(tmp_path: Path) -> None:
 def test_answer_has_figures_and_cost(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, BASELINE, seed, test_top1=90.0 + seed) for seed in range(3)]
     runs += [write_run(tmp_path, WITH_SR, seed, test_top1=92.0 + seed) for seed in range(3)]
-    rows = tables.comparison(runs)
+    rows = comparison(runs)
     found = html.answer(rows[1], rows[0])
     assert found.evidence.startswith(
         "93.00% of the test images right against 91.00%: +2.00 percentage points, "
@@ -147,7 +148,7 @@ def test_answer_has_figures_and_cost(tmp_path: Path) -> None:
 def test_page_has_the_corrected_p_and_the_pairing(tmp_path: Path) -> None:
     runs = write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR], seeds=range(5))
     _, page = render(tmp_path, runs)
-    _, *others = tables.comparison(runs)
+    _, *others = comparison(runs)
     for row in others:
         assert f"{probability(row.p)} {probability(row.holm_p)}" in page.text
         assert f"{probability(row.holm_p)}, after Holm's correction (5 seeds each)" in page.text
@@ -165,9 +166,9 @@ def test_page_has_the_corrected_p_and_the_pairing(tmp_path: Path) -> None:
 
 def test_unequal_seeds_are_counted(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, BASELINE, seed) for seed in range(3)] + [write_run(tmp_path, WITH_SR, 0)]
-    rows = tables.comparison(runs)
+    rows = comparison(runs)
     assert "(1 seed against 3). Another seed may turn it around" in html.answer(rows[1], rows[0]).evidence
-    rows = tables.comparison([*runs, write_run(tmp_path, WITH_SR, 1)])
+    rows = comparison([*runs, write_run(tmp_path, WITH_SR, 1)])
     assert "(2 seeds against 3)." in html.answer(rows[1], rows[0]).evidence
 
 
@@ -176,7 +177,7 @@ def test_page_has_every_figure(tmp_path: Path) -> None:
     runs = write_runs(tmp_path)
     _, page = render(tmp_path, runs)
     for run in runs:
-        assert f"{run.test_top1:.2f}" in page.text
+        assert f"{run.score:.2f}" in page.text
         assert run.directory.name in page.text
     for words in (COMMAND, "CPU Example 9000", "0123456789ab", "learning rate", "abababababababab", "0.278 percentage"):
         assert words in page.text
@@ -266,8 +267,8 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     nasty = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b")
     runs = write_runs(tmp_path, classes=nasty, seeds=[0])
     for run in runs:
-        run.result["data"]["name"] = "<i>pictures</i>"
-        run.result["environment"]["device"] = "<b>machine</b>"
+        run.config.data["name"] = "<i>pictures</i>"
+        run.environment["device"] = "<b>machine</b>"
     _, page = render(tmp_path, runs, command="srblock compare '<u>' && true")
     assert not page.tags.keys() & {"script", "img", "i", "b", "u"}
     assert "<script>alert(1)</script>, " in page.text
@@ -278,7 +279,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unpainted")
 def test_runs_of_several_machines_are_said(tmp_path: Path) -> None:
     runs = write_runs(tmp_path, seeds=[0, 1])
-    runs[0].result["environment"]["device"] = "GPU Example"
+    runs[0].environment["device"] = "GPU Example"
     _, page = render(tmp_path, runs)
     assert "The runs were not all made under the same conditions" in page.text
     assert "3 of 4 runs" in page.text
@@ -317,5 +318,5 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match=r"cannot write .*report\.html"):
-        html.write_report(tmp_path / "report.html", runs, tables.comparison(runs), "another command")
+        html.write_report(tmp_path / "report.html", runs, comparison(runs), "another command")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == before

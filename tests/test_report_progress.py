@@ -15,9 +15,10 @@ from run_fixture import BASELINE, WITH_SR, describe
 from srblock.report.progress import LoadProgress, RunProgress
 from srblock.runs.records import RunConfig
 from srblock.training.recipe import Recipe
+from srblock.training.task import TASKS
 from srblock.variants.notation import parse
 
-RESULT = {"test_top1": 97.5, "validation_top1": 98.611, "best_epoch": 18, "wall_s": 12.2}
+RESULT: Any = SimpleNamespace(score=97.5, validation_score=98.611, best_epoch=18, wall_s=12.2)
 
 
 def a_study(epochs: int = 20) -> tuple[Any, list[RunConfig]]:
@@ -26,7 +27,7 @@ def a_study(epochs: int = 20) -> tuple[Any, list[RunConfig]]:
         for seed in (0, 1)
         for variant in (BASELINE, WITH_SR)
     ]
-    return SimpleNamespace(runs=lambda: runs, recipe=SimpleNamespace(epochs=epochs)), runs
+    return SimpleNamespace(runs=lambda: runs, recipe=SimpleNamespace(epochs=epochs), task=TASKS["classification"]), runs
 
 
 def record(epoch: int) -> dict[str, Any]:

@@ -7,15 +7,12 @@ import pytest
 from rich.console import Console
 from run_fixture import write_run
 
-from srblock.paper.select import select
-from srblock.report.reproduction import (
-    print_reproduction,
-    remarks,
-    reproduction,
-    size_control,
-    write_markdown,
-)
+from srblock.paper.select import select, variant_of
+from srblock.paper.tables import PaperRow
+from srblock.report.reproduction import print_reproduction, remarks, size_control, write_markdown
 from srblock.runs.records import Run
+from srblock.statistics import reproduction as beside
+from srblock.statistics.reproduction import Line
 from srblock.training.recipe import RECIPES
 
 FULL = RECIPES["cifar100"]
@@ -27,17 +24,22 @@ def runs(out: Path, figures: dict[str, list[float]]) -> list[Run]:
             for seed, top1 in enumerate(values)]  # fmt: skip
 
 
+def reproduction(rows: list[PaperRow], runs: list[Run], hidden: int | None = None) -> list[Line]:
+    return beside.reproduction({row: variant_of(row, hidden) for row in rows}, runs)
+
+
 def test_figures_and_verdict(tmp_path: Path) -> None:
     base, block = reproduction(select("table1", "R18 + SR"), runs(tmp_path, FIGURES))
-    assert base.printed is base.difference is base.verdict is None
     assert base.ours is not None
+    assert base.printed is base.ours.difference is base.ours.verdict is None
     assert (base.ours.n, round(base.ours.mean, 3), round(base.ours.std or 0, 4)) == (5, 76.4, 0.1581)
     assert block.printed is not None
-    assert block.difference is not None
-    assert block.verdict is not None
+    assert block.ours is not None
+    assert block.ours.difference is not None
+    assert block.ours.verdict is not None
     assert round(block.printed.mean, 2) == 0.27
-    assert round(block.difference.mean, 3) == 0.9
-    assert block.verdict.finding == "better"
+    assert round(block.ours.difference.mean, 3) == 0.9
+    assert block.ours.verdict.finding == "better"
 
 
 def test_the_paper_s_interval_is_that_of_the_audit() -> None:
@@ -53,7 +55,7 @@ def test_the_paper_s_interval_is_that_of_the_audit() -> None:
 def test_holm_s_correction_counts_all_rows_of_the_table(tmp_path: Path) -> None:
     dropped = {"R18 + D": [76.2, 76.5, 76.4, 76.6, 76.3], "R18 + D + SR(M=3, P=10)": [76.3, 76.4, 76.5, 76.6, 76.2]}
     lines = reproduction(select("table1", "R18*"), runs(tmp_path, FIGURES | dropped))
-    judged = [line.verdict for line in lines if line.verdict is not None]
+    judged = [line.ours.verdict for line in lines if line.ours and line.ours.verdict]
     assert [verdict.comparisons for verdict in judged] == [2, 2]
     assert judged[0].holm_p != judged[1].holm_p
 
@@ -76,8 +78,8 @@ def test_prints_both_columns_at_any_width(tmp_path: Path, width: int) -> None:
 def test_says_in_what_the_runs_are_not_the_paper_s(tmp_path: Path) -> None:
     lines = reproduction(select("table1", "R18 + SR"), runs(tmp_path, {"R18": [76.0, 77.0]}))
     said = " ".join(remarks(lines, FULL.with_epochs(30), "digits"))
-    for part in ("table is of cifar100; these runs are of digits", "Epochs: 30 here, 200 in the paper's recipe",
-                 "5 seeds a row, these runs have 2", "No run finished of: R18 + SR (M=4, P=2)"):  # fmt: skip
+    for part in ("table is of cifar100; these runs are of digits", "epochs 30 (paper: 200), milestones 9 18 24",
+                 "5 seeds a row, these runs have 2", "No run finished of: R18 + SR (M=4, P=2, U=8)"):  # fmt: skip
         assert part in said
     whole = reproduction(select("table1", "R18 + SR"), runs(tmp_path / "b", FIGURES))
     assert remarks(whole, FULL, "cifar100") == []
@@ -98,7 +100,7 @@ def test_markdown_holds_every_row(tmp_path: Path) -> None:
     rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
     assert len(rows) == 4
     assert len({line.count("|") for line in rows}) == 1
-    assert "| R18 + SR (M=4, P=2) | 76.74 ± 0.33 | 77.30 ± 0.16 | 5 | +0.27 |" in rows[-1]
+    assert "| R18 + SR (M=4, P=2, U=8) | 76.74 ± 0.33 | 77.30 ± 0.16 | 5 | +0.27 |" in rows[-1]
     assert rows[-1].endswith("| better |")
 
 

@@ -1,14 +1,16 @@
 """A sweep's report: the choice sees validation only, and what choosing gained is worked out right."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from run_fixture import write_run
 
-from srblock.report.sweep import print_selection, selection, verdict_sentences
+from srblock.report.sweep import print_selection, verdict_sentences
 from srblock.runs.records import Run
+from srblock.statistics.selection import collect
 from srblock.variants.grid import expand
 from srblock.variants.notation import parse
 
@@ -28,21 +30,26 @@ def made(out: Path, figures: dict[str, list[tuple[float, float]]], first: int = 
     for name, pairs in figures.items():
         for seed, (validation, test) in enumerate(pairs, start=first):
             run = write_run(out, name, seed, test_top1=test, recall=False)
-            run.result["validation_top1"] = validation
-            runs.append(run)
+            runs.append(replace(run, validation={"top1": validation}))
     return runs
 
 
 def test_all_settings_are_collected_in_the_order_written(tmp_path: Path) -> None:
-    found = selection(SETTINGS, (0, 1), made(tmp_path, FIGURES))
+    found = collect(SETTINGS, (0, 1), made(tmp_path, FIGURES))
     assert [setting.variant for setting in found.settings] == list(SETTINGS)
     assert (found.base.variant, found.seeds, found.dropped) == (BASE, 2, ())
     assert [round(setting.summary.mean, 2) for setting in found.settings] == [90.9, 92.1, 90.6]
+    assert found.best.variant == SETTINGS[1]
+
+
+def test_of_equals_the_first_written_is_chosen(tmp_path: Path) -> None:
+    even = {"R8": FIGURES["R8"]} | {str(setting): [(90.0, 90.0)] * 2 for setting in SETTINGS}
+    assert collect(SETTINGS, (0, 1), made(tmp_path, even)).best.variant == SETTINGS[0]
 
 
 def test_a_setting_that_lacks_a_seed_is_left_out_and_said(tmp_path: Path) -> None:
     runs = [run for run in made(tmp_path, FIGURES) if (str(run.variant), run.seed) != ("R8 + SR(M=3, P=4)", 1)]
-    found = selection(SETTINGS, (0, 1), runs)
+    found = collect(SETTINGS, (0, 1), runs)
     assert found.dropped == (SETTINGS[1],)
     assert "not every seed finished: R8 + SR(M=3, P=4)" in shown(found)
 
@@ -50,9 +57,9 @@ def test_a_setting_that_lacks_a_seed_is_left_out_and_said(tmp_path: Path) -> Non
 def test_without_the_plain_network_there_is_nothing_to_choose(tmp_path: Path) -> None:
     runs = [run for run in made(tmp_path, FIGURES) if (run.variant, run.seed) != (BASE, 1)]
     with pytest.raises(ValueError, match="not every seed of R8 finished"):
-        selection(SETTINGS, (0, 1), runs)
+        collect(SETTINGS, (0, 1), runs)
     with pytest.raises(ValueError, match="not every seed of any setting finished"):
-        selection(SETTINGS, (0, 1), made(tmp_path / "b", {"R8": FIGURES["R8"]}))
+        collect(SETTINGS, (0, 1), made(tmp_path / "b", {"R8": FIGURES["R8"]}))
 
 
 def shown(found, chosen=SETTINGS[1]) -> str:  # type: ignore[no-untyped-def]
@@ -62,14 +69,14 @@ def shown(found, chosen=SETTINGS[1]) -> str:  # type: ignore[no-untyped-def]
 
 
 def test_the_table_marks_the_choice(tmp_path: Path) -> None:
-    text = shown(selection(SETTINGS, (0, 1), made(tmp_path, FIGURES)))
+    text = shown(collect(SETTINGS, (0, 1), made(tmp_path, FIGURES)))
     assert "R8 + SR(M=3, P=4) 92.10 ± 0.99 yes" in text
     assert text.count(" yes") == 1
     assert "best mean validation accuracy of 3 settings on 2 seeds; the test set had no part in it" in text
 
 
 def test_what_choosing_gained(tmp_path: Path) -> None:
-    found = selection(SETTINGS, (0, 1), made(tmp_path, FIGURES))
+    found = collect(SETTINGS, (0, 1), made(tmp_path, FIGURES))
     fresh = made(tmp_path, {"R8": [(90.2, 89.0), (90.4, 89.4)], "R8 + SR(P=4)": [(90.8, 89.3), (91.0, 89.7)]}, first=2)
     said = verdict_sentences(found, SETTINGS[1], fresh[:2], fresh[2:])
     # 3 settings x 2 seeds: residuals of the two-way table by hand give a noise of 0.3055 / sqrt(2)
@@ -80,7 +87,7 @@ def test_what_choosing_gained(tmp_path: Path) -> None:
 
 
 def test_with_one_seed_the_noise_comes_from_the_fresh_seeds(tmp_path: Path) -> None:
-    found = selection(SETTINGS, (0,), made(tmp_path, {name: pairs[:1] for name, pairs in FIGURES.items()}))
+    found = collect(SETTINGS, (0,), made(tmp_path, {name: pairs[:1] for name, pairs in FIGURES.items()}))
     fresh = made(tmp_path, {"R8": [(90.2, 89.0)], "R8 + SR(P=4)": [(90.8, 89.3), (91.2, 89.7)]}, first=2)
     said = verdict_sentences(found, SETTINGS[1], fresh[:1], fresh[1:])
     assert "noise of 0.28 a run (the spread of the fresh seeds, as one seed a setting shows none)" in said[0]

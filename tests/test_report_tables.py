@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +13,16 @@ from rich.console import Console
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
 from srblock.report import tables, units
-from srblock.report.comparison import findings, pairings, probability, remarks
-from srblock.runs.records import Run
+from srblock.report.comparison import findings, pairings, remarks
+from srblock.report.units import probability
+from srblock.report.verdicts import words
+from srblock.runs.records import Run, read_result, read_run
+from srblock.statistics.comparison import Row, comparison
 from srblock.statistics.power import detection_power
 from srblock.training.recipe import LATER
 
 
-def printed(rows: list[tables.Row], width: int = 80) -> str:
+def printed(rows: list[Row], width: int = 80) -> str:
     console = Console(width=width, file=None, record=True, quiet=False, force_terminal=False)
     with console.capture() as captured:
         tables.print_table(rows, console)
@@ -31,11 +36,11 @@ def worked_example(out: Path) -> list[Run]:
 
 def test_rows_by_hand(tmp_path: Path) -> None:
     runs = worked_example(tmp_path)
-    baseline, with_sr = tables.comparison(runs)
+    baseline, with_sr = comparison(runs)
     assert (baseline.variant, with_sr.variant) == (BASELINE, WITH_SR)
     assert (with_sr.n, with_sr.mean, with_sr.std) == (3, 93.0, 1.0)
     assert (with_sr.seeds, with_sr.values) == ((0, 1, 2), (92.0, 93.0, 94.0))
-    assert with_sr.last_test_top1.mean == 92.75
+    assert with_sr.last_test.mean == 92.75
     assert baseline.difference is None
     assert with_sr.difference is not None
     assert with_sr.difference.mean == 2.0
@@ -43,12 +48,12 @@ def test_rows_by_hand(tmp_path: Path) -> None:
     assert with_sr.difference.p_greater == 8.5 / 9
     assert (with_sr.parameters, with_sr.flops_per_image) == (77_514, 1_605_000)
     assert with_sr.overhead_percent == pytest.approx(2.9539, abs=1e-4)
-    times = sorted(run.result["train_ms_per_image"] for run in runs if str(run.variant) == WITH_SR)
+    times = sorted(run.train_ms_per_image for run in runs if str(run.variant) == WITH_SR)
     assert with_sr.train_ms_per_image == times[1]
 
 
 def test_the_first_variant_named_is_the_baseline(tmp_path: Path) -> None:
-    rows = tables.comparison(worked_example(tmp_path), [WITH_SR, BASELINE])
+    rows = comparison(worked_example(tmp_path), [WITH_SR, BASELINE])
     assert [row.variant for row in rows] == [WITH_SR, BASELINE]
     assert rows[1].difference is not None
     assert rows[1].difference.mean == -2.0
@@ -56,13 +61,13 @@ def test_the_first_variant_named_is_the_baseline(tmp_path: Path) -> None:
 
 def test_a_baseline_that_never_finished_is_not_replaced_by_another(tmp_path: Path) -> None:
     runs = [run for run in worked_example(tmp_path) if str(run.variant) == WITH_SR]
-    (row,) = rows = tables.comparison(runs, [BASELINE, WITH_SR])
+    (row,) = rows = comparison(runs, [BASELINE, WITH_SR])
     assert row.difference is None
     assert remarks(rows) == [f"No seed of {BASELINE} finished: there is nothing to compare with."]
 
 
 def test_printed_table_has_the_figures(tmp_path: Path) -> None:
-    rows = tables.comparison(worked_example(tmp_path))
+    rows = comparison(worked_example(tmp_path))
     for width in (80, 200):
         text = printed(rows, width)
         assert all(len(line) <= width for line in text.splitlines())
@@ -77,7 +82,7 @@ def test_printed_table_has_the_figures(tmp_path: Path) -> None:
 
 
 def test_one_seed_prints_no_interval_and_says_so(tmp_path: Path) -> None:
-    rows = tables.comparison(write_runs(tmp_path, seeds=[0]))
+    rows = comparison(write_runs(tmp_path, seeds=[0]))
     text = printed(rows)
     assert " to " not in "".join(line for line in text.splitlines() if line.strip().startswith("R8"))
     assert "one seed: nothing can be said about chance" in text
@@ -86,7 +91,7 @@ def test_one_seed_prints_no_interval_and_says_so(tmp_path: Path) -> None:
 
 
 def test_several_comparisons_are_corrected(tmp_path: Path) -> None:
-    rows = tables.comparison(write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR]))
+    rows = comparison(write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR]))
     assert len(findings(rows)) == 2
     assert any("Each interval stands for itself" in line for line in remarks(rows))
     ordered = sorted((row.p, row.holm_p) for row in rows if row.p is not None and row.holm_p is not None)
@@ -105,7 +110,7 @@ def test_several_comparisons_are_corrected(tmp_path: Path) -> None:
 
 
 def test_one_comparison_needs_no_correction(tmp_path: Path) -> None:
-    rows = tables.comparison(worked_example(tmp_path))
+    rows = comparison(worked_example(tmp_path))
     assert rows[1].p == rows[1].holm_p
     for width in (80, 250):
         assert "Holm" not in printed(rows, width)
@@ -114,38 +119,38 @@ def test_one_comparison_needs_no_correction(tmp_path: Path) -> None:
 
 def test_what_is_detectable_counts_the_comparisons(tmp_path: Path) -> None:
     runs = write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR], seeds=range(5))
-    _, row, _ = tables.comparison(runs)
+    _, row, _ = comparison(runs)
     assert row.difference is not None
     assert row.difference.estimate is not None
     error, freedom = row.difference.estimate.standard_error, row.difference.estimate.freedom
     assert row.detectable is not None
     assert detection_power(row.detectable, error, freedom, 0.05 / 2) == pytest.approx(0.8)
-    _, alone = tables.comparison([run for run in runs if str(run.variant) != WITH_SR])
+    _, alone = comparison([run for run in runs if str(run.variant) != WITH_SR])
     assert alone.detectable is not None
     assert detection_power(alone.detectable, error, freedom) == pytest.approx(0.8)
 
 
 def test_the_margin_is_the_callers(tmp_path: Path) -> None:
-    rows = tables.comparison(worked_example(tmp_path), margin=10)
+    rows = comparison(worked_example(tmp_path), margin=10)
     assert rows[1].verdict is not None
-    assert rows[1].verdict.words == "no difference larger than 10"
+    assert words(rows[1].verdict) == "no difference larger than 10"
 
 
 def test_pairing_by_seed_is_printed_beside_welchs(tmp_path: Path) -> None:
     tops = {BASELINE: (90.0, 91.0, 92.0, 93.0), WITH_SR: (90.4, 91.6, 92.5, 93.5)}
     runs = [write_run(tmp_path, name, seed, test_top1=tops[name][seed]) for name in tops for seed in range(4)]
-    (line,) = pairings(tables.comparison(runs))
+    (line,) = pairings(comparison(runs))
     # Differences 0.4, 0.6, 0.5, 0.5: mean 0.5, deviation 0.0816, t(0.975, 3) = 3.182.
     assert line.startswith(f"{WITH_SR} and {BASELINE}, 4 shared seeds: correlation +1.00 (+0.")
     assert "paired interval of the difference +0.37 to +0.63, p = 0.0012." in line
     assert line.endswith("Seeds go together: the paired test is the sharper one.")
     tops[WITH_SR] = tops[WITH_SR][::-1]
     runs = [write_run(tmp_path / "b", name, seed, test_top1=tops[name][seed]) for name in tops for seed in range(4)]
-    line, remark = pairings(tables.comparison(runs))
+    line, remark = pairings(comparison(runs))
     assert "correlation -1.00" in line
     assert remark == "That runs of the same seed go together is not shown, so pairing gains nothing."
     apart = [write_run(tmp_path / "c", name, seed + 10 * (name == WITH_SR)) for name in tops for seed in range(4)]
-    assert pairings(tables.comparison(apart)) == []
+    assert pairings(comparison(apart)) == []
 
 
 @pytest.mark.parametrize(
@@ -157,47 +162,50 @@ def test_p_values(p: float | None, text: str) -> None:
 
 
 def test_unequal_seeds_are_said(tmp_path: Path) -> None:
-    rows = tables.comparison(worked_example(tmp_path)[:-1])
+    rows = comparison(worked_example(tmp_path)[:-1])
     assert remarks(rows) == [f"Not all have the same number of finished seeds: {BASELINE} 3, {WITH_SR} 2."]
 
 
 def test_no_run_at_all(tmp_path: Path) -> None:
-    assert tables.comparison([], [BASELINE]) == []
+    assert comparison([], [BASELINE]) == []
     assert "No run finished" in printed([])
 
 
 def test_runs_made_before_a_recipe_had_a_field_compare_with_those_made_after(tmp_path: Path) -> None:
-    runs = write_runs(tmp_path)
+    old = write_runs(tmp_path)[0].directory
+    result = read_result(old)
     for field in LATER:
-        del runs[0].result["recipe"][field]
-    assert [row.n for row in tables.comparison(runs)] == [3, 3]
+        del result["recipe"][field]
+    (old / "result.json").write_text(json.dumps(result))
+    runs = [read_run(folder) for folder in sorted(old.parent.iterdir())]
+    assert [row.n for row in comparison(runs)] == [3, 3]
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     first = write_run(tmp_path, BASELINE, 0)
     with pytest.raises(ValueError, match="R8 with seed 0 is there twice"):
-        tables.comparison([first, first])
+        comparison([first, first])
     with pytest.raises(ValueError, match="differ in their recipe"):
-        tables.comparison([first, write_run(tmp_path, BASELINE, 1, epochs=2)])
+        comparison([first, write_run(tmp_path, BASELINE, 1, epochs=2)])
     other = write_run(tmp_path / "other", BASELINE, 1)
-    other.result["data"]["fingerprint"] = "cd" * 32
+    other.config.data["fingerprint"] = "cd" * 32
     with pytest.raises(ValueError, match="differ in their data"):
-        tables.comparison([first, other])
+        comparison([first, other])
 
 
 def test_csv_round_trip(tmp_path: Path) -> None:
     runs = write_runs(tmp_path)
     (tmp_path / "study").mkdir()
     path = tmp_path / "study" / "results.csv"
-    del runs[0].result["flops_per_image"]
+    runs[0] = replace(runs[0], flops_per_image=None)
     tables.write_csv(path, runs)
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 6
     for line, run in zip(lines, runs, strict=True):
         assert (line["variant"], int(line["seed"])) == (str(run.variant), run.seed)
-        assert float(line["test_top1"]) == run.test_top1
-        assert float(line["train_ms_per_image"]) == run.result["train_ms_per_image"]
+        assert float(line["test_top1"]) == run.score
+        assert float(line["train_ms_per_image"]) == run.train_ms_per_image
         assert (path.parent / line["run"] / "result.json").exists()
         assert (line["device"], line["torch"]) == ("CPU Example 9000", "2.15.0")
     assert lines[0]["flops_per_image"] == ""
@@ -205,7 +213,7 @@ def test_csv_round_trip(tmp_path: Path) -> None:
 
 
 def test_csv_of_the_comparison(tmp_path: Path) -> None:
-    rows = tables.comparison(write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR], seeds=range(5)))
+    rows = comparison(write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR], seeds=range(5)))
     tables.write_comparison(tmp_path / "comparison.csv", rows)
     with (tmp_path / "comparison.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))

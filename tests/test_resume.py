@@ -20,6 +20,7 @@ from torch import nn
 from srblock.data import ImageData
 from srblock.executors.execute import run_study
 from srblock.runs import records
+from srblock.runs.records import read_result
 from srblock.runs.study import Study
 from srblock.training.recipe import Recipe
 from srblock.variants.notation import parse
@@ -33,7 +34,7 @@ class Silent:
 
     def started(self, run: records.RunConfig) -> None: ...
     def epoch(self, run: records.RunConfig, record: dict[str, Any]) -> None: ...
-    def finished(self, run: records.RunConfig, result: dict[str, Any]) -> None: ...
+    def finished(self, run: records.RunConfig, result: records.Run) -> None: ...
     def failed(self, run: records.RunConfig, error: Exception) -> None: ...
     def waiting(self, run: records.RunConfig) -> None: ...
     def workers(self, count: int, description: str) -> None: ...
@@ -86,7 +87,7 @@ def contents(out: Path) -> dict[str, Any]:
     for folder in sorted((out / "runs").iterdir()):
         run = records.read_run(folder)
         found[folder.name] = (
-            timeless(run.result),
+            timeless(read_result(run.directory)),
             [timeless(record) for record in run.metrics],
             (folder / "checkpoint.safetensors").read_bytes(),
             sorted(path.name for path in folder.iterdir()),

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import permutation_test, ttest_1samp, ttest_ind
 
+from srblock.report.units import signed
 from srblock.statistics.differences import (
     Estimate,
     Summary,
     difference,
     difference_of_summaries,
     mean_interval,
-    signed,
     summarize,
     welch,
 )

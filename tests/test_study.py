@@ -16,6 +16,7 @@ from srblock.data import ImageData
 from srblock.executors.execute import make_folder, run_study
 from srblock.runs import records
 from srblock.runs.evaluate import evaluate_run
+from srblock.runs.records import read_result
 from srblock.runs.study import Study, measure_ms_per_image, recipe_for
 from srblock.surgery import blocks
 from srblock.training import checkpoint
@@ -101,13 +102,13 @@ def test_runs_come_seed_by_seed() -> None:
 
 def test_results_say_what_was_done(finished: tuple[Study, Path, list[records.Run]]) -> None:
     study, _, (plain, with_block) = finished
-    assert plain.result["overhead_percent"] == 0
-    added = with_block.result["parameters"] - plain.result["parameters"]
+    assert plain.overhead_percent == 0
+    added = with_block.parameters - plain.parameters
     assert added == 64 + 4 * 8 + 8 * 3 + 3 * 64 * 4  # Eq. (1) with C = 64, 2x2, U = 8, P = 3
-    assert with_block.result["overhead_percent"] == pytest.approx(100 * added / plain.result["parameters"])
-    assert plain.result["inspected"] == len(study.loaders(0, CPU).test)
-    assert plain.result["environment"]["torch"] == torch.__version__.split("+")[0]
-    assert plain.result["recipe"] == study.recipe.as_dict()
+    assert with_block.overhead_percent == pytest.approx(100 * added / plain.parameters)
+    assert read_result(plain.directory)["inspected"] == len(study.loaders(0, CPU).test)
+    assert plain.environment["torch"] == torch.__version__.split("+")[0]
+    assert plain.config.recipe == study.recipe
     assert len(plain.metrics) == 2
     assert not (plain.directory / "trainer.safetensors").exists(), "a finished run needs no trainer state"
 
@@ -124,7 +125,7 @@ def test_finished_runs_are_reused(finished: tuple[Study, Path, list[records.Run]
         warnings.simplefilter("error")
         again = run(study, out, progress=Watch())
     assert epochs == []
-    assert [r.result for r in again] == [r.result for r in runs]
+    assert again == runs
 
 
 def test_reuse_from_another_machine_warns(
@@ -147,8 +148,8 @@ def test_going_on_elsewhere_warns_and_is_recorded(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(torch, "get_num_threads", lambda: 999)
     with pytest.warns(UserWarning, match=rf"goes on but was started with threads {threads} \(now 999\)"):
         first, second = run(study, tmp_path)
-    assert first.result["environment"]["started_on"]["threads"] == threads
-    assert "started_on" not in second.result["environment"]
+    assert first.environment["started_on"]["threads"] == threads
+    assert "started_on" not in second.environment
 
 
 def test_a_trainer_state_left_by_a_late_kill_is_removed(finished: tuple[Study, Path, list[records.Run]]) -> None:
@@ -172,7 +173,7 @@ def test_a_diverging_variant_does_not_end_the_others(tmp_path: Path) -> None:
     assert run(breaking, tmp_path, progress=Watch()) == []
     assert len(failed) == 2
     assert "epoch 1 of 1" in failed[0]
-    assert [r.result for r in run(study, tmp_path)] == [r.result for r in good]
+    assert run(study, tmp_path) == good
 
 
 def test_a_failing_run_does_not_end_the_others(tmp_path: Path) -> None:
@@ -238,8 +239,8 @@ def test_evaluating_again_gives_the_recorded_figure(
     monkeypatch.setattr("srblock.runs.evaluate.load", lambda source, image_size: study.data)
     for each in runs:
         top1, loss, recorded = evaluate_run(each.directory, device=CPU)
-        assert top1 == recorded == each.test_top1
-        assert loss == each.result["test_loss"]
+        assert top1 == recorded == each.score
+        assert loss == each.test_loss
 
 
 def test_evaluating_on_other_data_warns_or_refuses(
@@ -267,7 +268,7 @@ def test_damaged_runs_are_named(finished: tuple[Study, Path, list[records.Run]],
         (copy / "result.json").write_bytes(damaged)
         with pytest.raises(ValueError, match=r"is damaged .*; delete the folder to train it anew"):
             records.read_run(copy)
-    (copy / "result.json").write_text(json.dumps(runs[0].result))
+    (copy / "result.json").write_text(json.dumps(read_result(runs[0].directory)))
     whole = (copy / "checkpoint.safetensors").read_bytes()
     (copy / "checkpoint.safetensors").write_bytes(whole[:-10])
     with pytest.raises(checkpoint.CheckpointError, match="damaged"):

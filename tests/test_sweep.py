@@ -2,7 +2,7 @@
 
 import pytest
 
-from srblock.variants.grid import choose, expand
+from srblock.variants.grid import expand
 from srblock.variants.notation import parse
 
 
@@ -51,9 +51,3 @@ def test_words_can_be_chosen_among() -> None:
 def test_refuses(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         expand(text)
-
-
-def test_the_best_is_chosen_and_of_equals_the_first() -> None:
-    a, b, c = expand("R8 + SR(P={2,4,6})")
-    assert choose([(a, 70.0), (b, 72.0), (c, 71.0)]) == b
-    assert choose([(a, 70.0), (b, 72.0), (c, 72.0)]) == b

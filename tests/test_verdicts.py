@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srblock.report.verdicts import advice, headline, words
 from srblock.statistics.differences import Difference, Summary, difference, difference_of_summaries
 from srblock.statistics.equivalence import tost_p
 from srblock.statistics.pairing import pairing
@@ -22,7 +23,7 @@ def judge(gain: float, std: float = 0.25, n: int = 5) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("gain", "std", "n", "words", "headline"),
+    ("gain", "std", "n", "phrase", "title"),
     [
         (1.0, 0.25, 5, "better", "B does better than A"),
         (-1.0, 0.25, 5, "worse", "B does worse than A"),
@@ -32,15 +33,15 @@ def judge(gain: float, std: float = 0.25, n: int = 5) -> Verdict:
         (0.1, 0.25, 5, "undecided: 23 more seeds per variant would settle ±0.2", "Undecided between B and A"),
     ],
 )
-def test_words(gain: float, std: float, n: int, words: str, headline: str) -> None:
+def test_words(gain: float, std: float, n: int, phrase: str, title: str) -> None:
     found = judge(gain, std, n)
-    assert found.words == words
-    assert found.headline("B", "A") == headline
+    assert words(found) == phrase
+    assert headline(found, "B", "A") == title
     assert (found.more_seeds is None) == (found.finding != "undecided")
 
 
 def test_a_finding_may_be_large_though_its_interval_reaches_below_the_margin() -> None:
-    assert judge(0.5).words == "better"
+    assert words(judge(0.5)) == "better"
     assert not judge(0.5).small
 
 
@@ -49,24 +50,24 @@ def test_without_a_test_it_says_why() -> None:
         [difference([90.0], [95.0]), difference([90.0], [95.0, 96.0]), difference([90.0, 90.0], [95.0, 95.0])]
     )
     for found in (one, other):
-        assert found.words == "one seed: nothing can be said about chance"
-        assert found.headline("B", "A") == "Nothing can be said yet about B against A"
-        assert "run with --seeds 5 or more" in found.advice
-    assert flat.words.startswith("every seed of either gave the same value: there is no spread")
-    assert flat.headline("B", "A") == "No test is possible of B against A"
-    assert flat.advice.startswith("Every seed of either gave the same value")
+        assert words(found) == "one seed: nothing can be said about chance"
+        assert headline(found, "B", "A") == "Nothing can be said yet about B against A"
+        assert "run with --seeds 5 or more" in advice(found)
+    assert words(flat).startswith("there is no spread between the seeds")
+    assert headline(flat, "B", "A") == "No test is possible of B against A"
+    assert advice(flat).startswith("There is no spread between the seeds")
     assert {found.p for found in (one, other, flat)} == {None}
 
 
 def test_the_table_is_corrected_and_the_words_say_so() -> None:
     alone = judge(0.4)
-    assert alone.words == "better"
+    assert words(alone) == "better"
     assert alone.p == alone.holm_p == pytest.approx(0.0353, abs=1e-4)
     first, second, untested = verdicts([compare(0.4), compare(0.1), difference([1.0], [2.0])])
     assert first.finding == "undecided"
     assert first.holm_p == pytest.approx(2 * alone.p)  # what has no test does not count
-    assert first.words.endswith("±0.2 (p = 0.0353 counts alone, 0.0705 after Holm's correction does not)")
-    assert "counts alone" not in second.words
+    assert words(first).endswith("±0.2 (p = 0.0353 counts alone, 0.0705 after Holm's correction does not)")
+    assert "counts alone" not in words(second)
     assert untested.finding == "one seed"
     # A table of two needs more seeds than a comparison alone, the same for both: they have the same spread.
     assert first.more_seeds == second.more_seeds
@@ -85,19 +86,19 @@ def test_equivalence_is_corrected_too() -> None:
 def test_enough_seeds_and_yet_undecided() -> None:
     found = judge(0.11, 0.25, 40)
     assert found.more_seeds == 0
-    assert found.words == "undecided: enough seeds to settle ±0.2 four times in five, but not here"
-    assert found.advice == "Enough seeds to settle ±0.2 four times in five, but not here."
+    assert words(found) == "undecided: enough seeds to settle ±0.2 four times in five, but not here"
+    assert advice(found) == "Enough seeds to settle ±0.2 four times in five, but not here."
 
 
 def test_one_more_seed_is_singular() -> None:
     found = Verdict("undecided", 0.1, 0.1, False, 0.2, 1, 1, 0.05)
-    assert found.words == "undecided: 1 more seed per variant would settle ±0.2"
-    assert found.advice == "1 more seed per variant would settle ±0.2."
+    assert words(found) == "undecided: 1 more seed per variant would settle ±0.2"
+    assert advice(found) == "1 more seed per variant would settle ±0.2."
 
 
 def test_margin_and_alpha_are_named() -> None:
     (found,) = verdicts([compare(0.1)], margin=1.0)
-    assert found.words == "no difference larger than 1"
+    assert words(found) == "no difference larger than 1"
     assert verdicts([compare(0.4)], alpha=0.01)[0].finding == "undecided"
     with pytest.raises(ValueError, match="the margin must be above 0"):
         verdicts([compare(0.1)], margin=0)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import torch
 
     from srblock.cli.options import StudyOptions
-    from srblock.report.comparison import Row
     from srblock.runs.records import Run
     from srblock.runs.study import Study
+    from srblock.statistics.comparison import Row
     from srblock.variants.notation import Variant
 
 MEASURED = 4  # variants; of more, one of each network is measured and the others' times follow their operations

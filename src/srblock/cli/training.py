@@ -38,8 +38,9 @@ def compare(
     study, device = running.make_study(_parsed(variants), range(seeds), options, refuse="compare")
     runs = running.plan_and_run(study, out, device, work, dry_run=dry_run)
     from srblock.report import tables
+    from srblock.statistics.comparison import comparison
 
-    rows = tables.comparison(runs, [str(variant) for variant in study.variants], margin=margin)
+    rows = comparison(runs, [str(variant) for variant in study.variants], margin=margin)
     tables.print_table(rows, console())
     folder = out / running.folder_name("compare", study)
     running.say_where(running.write_reports(folder, runs, rows))
@@ -68,10 +69,10 @@ def train(
         runs = running.run(study, out, device)
         if not runs:
             raise typer.Exit(1)
-        result = runs[0].result
+        (found,) = runs
         typer.echo(
-            f"{result['variant']}, seed {result['seed']}: test top-1 {result['test_top1']:.2f}% "
-            f"(epoch {result['best_epoch']}, validation {result['validation_top1']:.2f}%)\n{runs[0].directory}"
+            f"{found.variant}, seed {seed}: test {found.figure.label} {found.score:.2f}% "
+            f"(epoch {found.best_epoch}, validation {found.validation_score:.2f}%)\n{found.directory}"
         )
 
 
@@ -118,8 +119,9 @@ def reproduce(
     study, device = running.make_study(variants, range(seeds), options, chosen[0].data, refuse="reproduce")
     runs = running.plan_and_run(study, out, device, work, dry_run=dry_run)
     from srblock.report import reproduction, tables
+    from srblock.statistics.reproduction import reproduction as beside
 
-    lines = reproduction.reproduction(chosen, runs, hidden=hidden, margin=margin)
+    lines = beside({row: paper.variant_of(row, hidden) for row in chosen}, runs, margin=margin)
     reproduction.print_reproduction(lines, study.recipe, study.data.name, console())
     folder = out / running.folder_name(f"reproduce-{table.lower()}", study)
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,15 +164,17 @@ def sweep(
     first = running.plan_and_run(study, out, device, work, dry_run=dry_run, then=then)
     from srblock.report import sweep as report
     from srblock.report import tables
+    from srblock.statistics.comparison import comparison
+    from srblock.statistics.selection import collect
 
-    found = report.selection(candidates, study.seeds, first)
-    chosen = sweeping.choose([(setting.variant, setting.summary.mean) for setting in found.settings])
+    found = collect(candidates, study.seeds, first)
+    chosen = found.best.variant
     report.print_selection(found, chosen, console())
     final = replace(study, variants=(base, chosen), seeds=tuple(range(seeds, seeds + fresh)))
     runs = running.run(final, out, device, work)
     if not runs:
         raise typer.Exit(1)
-    rows = tables.comparison(runs, [str(base), str(chosen)], margin=margin)
+    rows = comparison(runs, [str(base), str(chosen)], margin=margin)
     tables.print_table(rows, console())
     by_variant = {variant: [run for run in runs if run.variant == variant] for variant in final.variants}
     for text in report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]):

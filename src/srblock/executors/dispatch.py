@@ -87,8 +87,8 @@ def dispatch(work: Work, workers: Workers, progress: Progress) -> dict[str, Run]
     if here is None and made:
         for config in work.study.runs():
             if config.name in found:
-                there = done[config.name].result["environment"]
-                warn_if_elsewhere(config, "is reused but was made", there, made[0].result["environment"])
+                there = done[config.name].environment
+                warn_if_elsewhere(config, "is reused but was made", there, made[0].environment)
     return done
 
 
@@ -103,7 +103,7 @@ def conclude(work: Work, config: RunConfig, outcome: Outcome, progress: Progress
         raise OSError(outcome.errno, outcome.text)
     if outcome.ending == "done":
         done[config.name] = distributed.on_rank0(lambda: _read_when_there(work.folder(config)))
-        progress.finished(config, done[config.name].result)
+        progress.finished(config, done[config.name])
     else:
         progress.failed(config, RunFailed(outcome.text))
 
@@ -117,7 +117,7 @@ def take_found(
     except ValueError as error:
         progress.failed(config, RunFailed(str(error)))
     else:
-        progress.finished(config, done[config.name].result)
+        progress.finished(config, done[config.name])
 
 
 class _Dispatch:

@@ -30,7 +30,7 @@ class Progress(Protocol):
     def epoch(self, run: RunConfig, record: dict[str, Any]) -> None:
         """An epoch is done, in this session or an earlier one."""
 
-    def finished(self, run: RunConfig, result: dict[str, Any]) -> None:
+    def finished(self, run: RunConfig, result: Run) -> None:
         """A run has its result, found or made."""
 
     def failed(self, run: RunConfig, error: Exception) -> None:

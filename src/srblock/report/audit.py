@@ -8,10 +8,9 @@ from statistics import median
 from rich.console import Console
 from rich.text import Text
 
-from srblock.report.comparison import p_equals, points, probability
 from srblock.report.tables import empty_table
+from srblock.report.units import p_equals, points, probability, reach, signed
 from srblock.statistics.audit import CIFAR, AuditRow, against_best, audit, pool, selection
-from srblock.statistics.differences import signed
 from srblock.statistics.power import ALPHA
 
 TITLES = {
@@ -25,7 +24,7 @@ Column = tuple[str, Callable[[AuditRow], str]]
 HOLM_ALL: Column = ("Holm\nall", lambda row: probability(row.holm_p))  # left out where the screen is narrow
 COLUMNS: tuple[Column, ...] = (
     ("gain", lambda row: signed(row.gain.mean)),
-    ("95% interval", lambda row: f"{signed(row.gain.low or 0)} to {signed(row.gain.high or 0)}"),
+    ("95% interval", lambda row: reach((row.gain.low, row.gain.high))),
     ("p", lambda row: probability(row.p)),
     ("Holm\ntable", lambda row: probability(row.holm_table_p)),
     HOLM_ALL,

@@ -119,7 +119,7 @@ def _view(variant: str, name: str, runs: Sequence[Run], classes: Sequence[str], 
 
 def _spread(run: Run, name: str) -> float | None:
     """Look up what `inspection.recall.memory_probe` recorded at the selected epoch."""
-    probe = run.metrics[run.result["best_epoch"] - 1].get("probe", {})
+    probe = run.metrics[run.best_epoch - 1].get("probe", {})
     found = probe.get(f"{name}/memory_spread")
     return None if found is None else float(found)
 

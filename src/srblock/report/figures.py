@@ -19,9 +19,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from srblock.report.comparison import Row
 from srblock.report.svg import FAINT, INK, SERIES, draw
 from srblock.runs.records import Run
+from srblock.statistics.comparison import Row
 from srblock.statistics.differences import mean_interval
 
 Array = np.ndarray[Any, Any]
@@ -46,7 +46,7 @@ def dashes(index: int) -> str:
 
 
 def seeds(rows: Sequence[Row], name: str, width: int) -> str:
-    """Draw every seed's test top-1 as a dot, with the mean and its 95% interval."""
+    """Draw every seed's figure on the test set as a dot, with the mean and its 95% interval."""
     labels = [textwrap.fill(row.variant, width // 8) for row in rows]
     band, foot = 50 + 15 * max(label.count("\n") + 1 for label in labels), 46
     height = band * len(rows) + foot
@@ -64,13 +64,13 @@ def seeds(rows: Sequence[Row], name: str, width: int) -> str:
             axes.scatter(row.values, bottom + 24 + apart, s=36, color=tint, edgecolors=INK, linewidths=0.7, zorder=3)
             place = axes.get_yaxis_transform()
             axes.text(0, bottom + band - 4, labels[index], transform=place, va="top", weight="bold")
-        axes.set(xlim=frame(rows), ylim=(0, band * len(rows)), yticks=[], xlabel="test top-1, %")
+        axes.set(xlim=frame(rows), ylim=(0, band * len(rows)), yticks=[], xlabel=f"test {rows[0].figure.label}, %")
         axes.spines.left.set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(6 if width > 500 else 4))
         axes.grid(axis="x", color=FAINT, alpha=0.25)
 
     means = "; ".join(f"{row.variant} {row.mean:.2f} from {row.n}" for row in rows)
-    return draw(width, height, name, f"Test top-1 of every seed. Means: {means}.", paint)
+    return draw(width, height, name, f"Test {rows[0].figure.label} of every seed. Means: {means}.", paint)
 
 
 def frame(rows: Sequence[Row]) -> tuple[float, float]:
@@ -88,24 +88,26 @@ def frame(rows: Sequence[Row]) -> tuple[float, float]:
 
 
 def learning_curves(groups: Sequence[tuple[str, Sequence[Run]]], name: str, width: int) -> str:
-    """Draw validation top-1 and training loss by epoch, seeds thin and their mean bold; side by side where wide."""
+    """Draw validation figure and training loss by epoch, seeds thin and their mean bold; side by side where wide."""
     side = width > 500
     height = 290 if side else 520
+    figure = next(run.figure for _, runs in groups for run in runs)
+    panels = (f"validation_{figure.key}", f"validation {figure.label}, %", True), ("train_loss", "training loss", False)
 
-    def paint(figure: Figure) -> None:
-        panels = figure.subplots(1, 2) if side else figure.subplots(2, 1)
-        for axes, key in zip(panels, ("validation_top1", "train_loss"), strict=True):
+    def paint(sheet: Figure) -> None:
+        places = sheet.subplots(1, 2) if side else sheet.subplots(2, 1)
+        for axes, (key, title, rising) in zip(places, panels, strict=True):
             curves = [[_curve(run, key) for run in runs] for _, runs in groups]
             for index, of_variant in enumerate(curves):
                 _plot_curves(axes, of_variant, index)
-            axes.set_title("validation top-1, %" if key == "validation_top1" else "training loss", size=12, loc="left")
+            axes.set_title(title, size=12, loc="left")
             axes.set_xlabel("epoch")
             if axes.dataLim.width == 0:  # one epoch
                 axes.set_xlim(0, 2)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axes.grid(color=FAINT, alpha=0.25)
-            _zoom(axes, [curve for of_variant in curves for curve in of_variant], rising=key == "validation_top1")
-        figure.tight_layout(pad=0.5, w_pad=2, h_pad=1.5)
+            _zoom(axes, [curve for of_variant in curves for curve in of_variant], rising=rising)
+        sheet.tight_layout(pad=0.5, w_pad=2, h_pad=1.5)
 
     names = ", ".join(variant for variant, _ in groups)
     return draw(width, height, name, f"Validation accuracy and training loss by epoch of {names}.", paint)

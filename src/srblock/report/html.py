@@ -14,11 +14,14 @@ from jinja2 import Environment, StrictUndefined
 
 from srblock.report import figures, units
 from srblock.report.blocks import block_views, draw_both
-from srblock.report.comparison import Row, interval, legend, p_equals, pairings, points, remarks
+from srblock.report.comparison import interval, legend, pairings, remarks
 from srblock.report.svg import SERIES
 from srblock.report.tables import COST, Column, accuracy
+from srblock.report.units import p_equals, points, signed
+from srblock.report.verdicts import advice, headline
 from srblock.runs.records import Run
-from srblock.statistics.differences import Difference, mean_interval, signed
+from srblock.statistics.comparison import Row
+from srblock.statistics.differences import Difference, mean_interval
 from srblock.training.files import write_bytes
 
 LINES = {"-": "solid", "--": "dashed", ":": "dotted"}
@@ -77,11 +80,11 @@ def answer(row: Row, baseline: Row) -> Answer:
         holm = ", after Holm's correction" if verdict.comparisons > 1 else ""
         assert verdict.holm_p is not None
         evidence += f", 95% interval {interval(row)}, {p_equals(verdict.holm_p)}{holm} ({_seeds(found)})."
-    evidence = f"{evidence} {verdict.advice}".rstrip()
+    evidence = f"{evidence} {advice(verdict)}".rstrip()
     if row.detectable is not None:
         evidence += f" These seeds find a true difference of {points(row.detectable)} four times in five."
     short = f"{signed(found.mean)}, {interval(row)}" if found.estimate is not None else signed(found.mean)
-    return Answer(verdict.headline(row.variant, baseline.variant), short, evidence, _cost(row, baseline))
+    return Answer(headline(verdict, row.variant, baseline.variant), short, evidence, _cost(row, baseline))
 
 
 def _cost(row: Row, baseline: Row) -> str:
@@ -105,16 +108,16 @@ def _seeds(found: Difference) -> str:
 
 def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str, Any]:
     """Collect everything that the template shows."""
-    first = runs[0].result
+    config = runs[0].config
     by_variant: dict[str, list[Run]] = {row.variant: [] for row in rows}
     for run in runs:
         by_variant[str(run.variant)].append(run)
     groups = list(by_variant.items())
     return {
         "title": _title(rows),
-        "data": first["data"],
-        "recipe": {name.replace("_", " "): _plain(value) for name, value in first["recipe"].items()},
-        "start": _start(first.get("weights")),
+        "data": config.data,
+        "recipe": {name.replace("_", " "): _plain(value) for name, value in config.recipe.as_dict().items()},
+        "start": _start(config.weights),
         "seeds_each": sorted({row.n for row in rows}),
         "answers": [answer(row, rows[0]) for row in rows if row.difference is not None],
         "rows": rows,
@@ -128,10 +131,10 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "bars_cut": _bars_cut(rows),
         "banded": any(row.n > figures.SEEDS_AS_LINES for row in rows),
         "zoomed": any(len(run.metrics) >= figures.ZOOMED_FROM for run in runs),
-        "blocks": block_views(groups, first["data"]["classes"]),
+        "blocks": block_views(groups, config.data["classes"]),
         "with_sr": any(run.variant.blocks for run in runs),
         "memories_shown": figures.MEMORIES_SHOWN,
-        "runs": [(str(run.variant), run.seed, run.result, run.directory.name) for run in runs],
+        "runs": runs,
         "environments": _environments(runs),
         "command": command,
     }
@@ -176,7 +179,7 @@ def _environments(runs: Sequence[Run]) -> list[tuple[int, dict[str, str]]]:
     found: dict[str, int] = {}
     for run in runs:
         # Peak memory is a measurement, not a condition.
-        conditions = {k: v for k, v in run.result.get("environment", {}).items() if k != "peak_memory_mb"}
+        conditions = {k: v for k, v in run.environment.items() if k != "peak_memory_mb"}
         text = json.dumps(conditions)
         found[text] = found.get(text, 0) + 1
     return [

@@ -16,7 +16,7 @@ from rich.text import Text
 from srblock.report import units
 
 if TYPE_CHECKING:
-    from srblock.runs.records import RunConfig
+    from srblock.runs.records import Run, RunConfig
     from srblock.runs.study import Study
 
 PLAIN_LINES = 4  # epochs told of per run where there is no terminal
@@ -33,6 +33,7 @@ class RunProgress:
     def __init__(self, study: Study, console: Console) -> None:
         runs = study.runs()
         self._console, self._epochs = console, study.recipe.epochs
+        self._figure = study.task.figures[0].key
         self._done = {run.name: 0 for run in runs}  # epochs; all of them for a run that ended
         self._ended: set[str] = set()
         self._at_work: set[str] = set()
@@ -78,7 +79,7 @@ class RunProgress:
         self._done[run.name] = record["epoch"]
         self._seconds.setdefault(self._variants[run.name], []).append(record["seconds"])
         left = self._seconds_left(run.name)
-        status = f"validation {record['validation_top1']:.2f}%"
+        status = f"validation {record[f'validation_{self._figure}']:.2f}%"
         self._show(run, status=status, due=time.monotonic() + left, completed=record["epoch"])
         self._update_total()
         every = -(-self._epochs // PLAIN_LINES)
@@ -86,18 +87,15 @@ class RunProgress:
         if self._live is None and record["epoch"] < self._epochs and (record["epoch"] % every == 0 or late):
             self._line(run, f"epoch {record['epoch']}/{self._epochs}", f"{status}, about {units.duration(left)} left")
 
-    def finished(self, run: RunConfig, result: dict[str, Any]) -> None:
+    def finished(self, run: RunConfig, result: Run) -> None:
         """Leave a line with a run's result: trained in this session, or found."""
         found = self._done[run.name] == 0
-        text = (
-            f"test {result['test_top1']:6.2f}%  validation {result['validation_top1']:6.2f}%, epoch "
-            f"{result['best_epoch']}"
-        )
+        text = f"test {result.score:6.2f}%  validation {result.validation_score:6.2f}%, epoch {result.best_epoch}"
         self._end(run)
         if found:
             self._line(run, "found", text, "dim")
         else:
-            self._line(run, "done", f"{text}, {units.duration(result['wall_s'])}")
+            self._line(run, "done", f"{text}, {units.duration(result.wall_s or 0)}")
 
     def failed(self, run: RunConfig, error: Exception) -> None:
         """Leave a line with the reason why a run has no result."""

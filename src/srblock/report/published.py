@@ -9,23 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from srblock.paper.tables import CLASSES, IMAGE_SIZES, ROWS, PaperRow
 from srblock.report import units
-from srblock.report.comparison import Row, comparison, interval, p_greater, pairings, points, probability
+from srblock.report.comparison import interval, p_greater, pairings
+from srblock.report.recipes import departures, describe
 from srblock.report.tables import write_csv
+from srblock.report.units import points, probability, signed
+from srblock.report.verdicts import words
 from srblock.runs.archive import read_records
 from srblock.runs.records import Run
-from srblock.statistics.differences import signed
-from srblock.statistics.verdicts import verdicts
+from srblock.statistics.comparison import Row, comparisons
 from srblock.training.files import write_bytes
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.variants.notation import Variant, parse
 
-OF_THE_DEVICE = ("precision", "memory_format", "engine")  # recipe fields that the paper says nothing about
 COLUMNS = (
     "variant",
     "n",
@@ -60,7 +61,7 @@ class PublishedStudy:
     @property
     def recipe(self) -> Recipe:
         """The recipe of all runs."""
-        return Recipe.from_dict(self.runs[0].result["recipe"])
+        return self.runs[0].config.recipe
 
     @property
     def paper(self) -> dict[str, PaperRow]:
@@ -116,19 +117,20 @@ def index(studies: Sequence[PublishedStudy]) -> str:
 
 def markdown(study: PublishedStudy) -> str:
     """Print a study: what was run on what, the table, what the columns mean, and what a reader must know."""
-    first, paper = study.runs[0].result, study.paper
+    first, paper = study.runs[0].config, study.paper
     compared = any(row.variant in paper for row in study.rows)
-    channels, height, width = first["data"]["size"]
+    channels, height, width = first.data["size"]
     lines = [_cells(row) + (_paper_cells(row, paper) if compared else ()) for row in study.rows]
-    judged = [(row.variant, row.verdict.words) for row in study.rows if row.verdict is not None]
-    heading = f"{_data_name(study)}, {study.recipe.epochs} epoch{'s' * (study.recipe.epochs > 1)}"
+    judged = [(row.variant, words(row.verdict)) for row in study.rows if row.verdict is not None]
+    heading = f"{_data_name(study)}, {study.recipe.epochs} {'epoch' if study.recipe.epochs == 1 else 'epochs'}"
+    weights = f" Weights to start from: {first.weights}." if first.weights else ""
     parts = [
         f"# {heading}",
         MADE,
-        f"{units.count(first['data']['train'])} training and {units.count(first['data']['test'])} test images of "
-        f"{channels}x{height}x{width} in {len(first['data']['classes'])} classes, fingerprint "
-        f"{first['data']['fingerprint'][:12]}. {_where(study.runs)} Every seed: [{study.name}.csv]({study.name}.csv).",
-        f"Recipe: {_recipe(study.recipe)}." + (f" Weights to start from: {first['weights']}." * bool(first["weights"])),
+        f"{units.count(first.data['train'])} training and {units.count(first.data['test'])} test images of "
+        f"{channels}x{height}x{width} in {len(first.data['classes'])} classes, fingerprint "
+        f"{first.data['fingerprint'][:12]}. {_where(study.runs)} Every seed: [{study.name}.csv]({study.name}.csv).",
+        f"Recipe: {describe(study.recipe)}.{weights}",
         _table((*COLUMNS, *(PAPER if compared else ())), lines),
         *([_table(("variant", "verdict"), judged)] if judged else []),
         _legend(compared),
@@ -140,14 +142,12 @@ def markdown(study: PublishedStudy) -> str:
 
 def _study(name: str, runs: Sequence[Run]) -> PublishedStudy:
     order = list(_paper(runs[0]))
-    bases = {str(run.variant.without_sr()) for run in runs}
-    rows = []
-    for base in sorted(bases, key=lambda base: _key(parse(base), order)):
-        family = [run for run in runs if str(run.variant.without_sr()) == base]
-        members = sorted({run.variant for run in family} | {parse(base)}, key=lambda variant: _key(variant, order))
-        rows += comparison(sorted(family, key=lambda run: run.seed), [str(variant) for variant in members])
-    judged = iter(verdicts([row.difference for row in rows if row.difference is not None]))
-    rows = [row if row.difference is None else replace(row, verdict=next(judged)) for row in rows]
+    variants = {run.variant for run in runs} | {run.variant.without_sr() for run in runs}
+    pairs = sorted(
+        ((variant, variant.without_sr()) for variant in variants),
+        key=lambda pair: (_key(pair[1], order), _key(pair[0], order)),
+    )
+    rows = comparisons(sorted(runs, key=lambda run: run.seed), [(str(variant), str(base)) for variant, base in pairs])
     positions = {row.variant: position for position, row in enumerate(rows)}
     return PublishedStudy(name, sorted(runs, key=lambda run: (positions[str(run.variant)], run.seed)), rows)
 
@@ -160,21 +160,16 @@ def _key(variant: Variant, order: Sequence[str]) -> tuple[object, ...]:
 
 
 def _name(run: Run) -> str:
-    result = run.result
-    identity = (
-        result["data"]["fingerprint"],
-        Recipe.from_dict(result["recipe"]).identity,
-        result.get("weights"),
-        result.get("numerics"),
-    )
+    config = run.config
+    identity = config.data["fingerprint"], config.recipe.identity, config.weights, config.numerics
     digits = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
-    name = "".join(letter if letter.isalnum() else "-" for letter in result["data"]["name"].lower())
-    return f"{name}-{result['recipe']['epochs']}-epochs-{digits}"
+    name = "".join(letter if letter.isalnum() else "-" for letter in config.data["name"].lower())
+    return f"{name}-{config.recipe.epochs}-epochs-{digits}"
 
 
 def _paper(run: Run) -> dict[str, PaperRow]:
     """Find the paper's rows on a run's data; a folder that is only called like it has other classes or sizes."""
-    data = run.result["data"]
+    data = run.config.data
     name, (_, height, width) = data["name"], data["size"]
     if (len(data["classes"]), height, width) != (CLASSES.get(name), IMAGE_SIZES.get(name), IMAGE_SIZES.get(name)):
         return {}
@@ -186,7 +181,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.variant,
         str(row.n),
         units.mean_and_std(row.mean, row.std),
-        "-" if row.difference is None else signed(row.difference.mean),
+        "-" if row.analysis is None else signed(row.analysis.mean),
         interval(row),
         probability(row.p),
         probability(row.holm_p),
@@ -225,43 +220,26 @@ def _remarks(study: PublishedStudy, compared: bool) -> list[str]:
             f"**Not the paper's full recipe**: {', '.join(departures)}. Whether the block helps at this recipe says "
             "little about the full one."
         )
-        lines.append(text + " The paper's figures are of another training and stand here for orientation." * compared)
+        if compared:
+            text += " The paper's figures are of another training and stand here for orientation."
+        lines.append(text)
     return lines
 
 
 def _departures(study: PublishedStudy) -> list[str]:
-    """List the recipe's fields that are not those of the full recipe of the paper's data: "epochs 6 (full: 200)"."""
-    if not study.paper:
-        return []
-    full = RECIPES[study.runs[0].result["data"]["name"]]
-    return [
-        f"{name} {_value(getattr(study.recipe, name))} (full: {_value(getattr(full, name))})"
-        for name in (field.name for field in fields(Recipe))
-        if name not in OF_THE_DEVICE and getattr(study.recipe, name) != getattr(full, name)
-    ]
-
-
-def _recipe(recipe: Recipe) -> str:
-    return ", ".join(f"{name} {_value(getattr(recipe, name))}" for name in recipe.identity)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(str, value)) or "none"
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    return str(value)
+    """List in what the recipe is not the full one of the paper's data: "epochs 6 (full: 200)"."""
+    return departures(study.recipe, RECIPES[_data_name(study)], "full") if study.paper else []
 
 
 def _where(runs: Sequence[Run]) -> str:
     """Say on what the runs were made, and how long they took."""
-    environments = [run.result["environment"] for run in runs]
+    environments = [run.environment for run in runs]
     devices = _distinct(f"{found['device']} ({_threads(found)})" for found in environments)
     torch = _distinct(str(found.get("torch")) for found in environments)
     commits = _distinct(str(found.get("commit")) for found in environments)
-    seconds = sum(float(run.result.get("wall_s") or 0) for run in runs)
+    seconds = sum(run.wall_s or 0.0 for run in runs)
     return (
-        f"{len(runs)} run{'s' * (len(runs) > 1)} on {devices}, torch {torch}, commit {commits}; "
+        f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} on {devices}, torch {torch}, commit {commits}; "
         f"{units.duration(seconds)} of training in all."
     )
 
@@ -276,7 +254,7 @@ def _distinct(values: Iterable[str]) -> str:
 
 
 def _data_name(study: PublishedStudy) -> str:
-    return str(study.runs[0].result["data"]["name"])
+    return str(study.runs[0].config.data["name"])
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

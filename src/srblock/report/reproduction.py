@@ -3,86 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from srblock.paper.select import variant_of
-from srblock.paper.tables import PaperRow, base_of
 from srblock.report import units
+from srblock.report.comparison import analyses, interval, p_greater, pairings
+from srblock.report.recipes import departures
 from srblock.report.tables import empty_table
-from srblock.runs.records import Run
-from srblock.statistics.audit import printed
-from srblock.statistics.differences import (
-    Difference,
-    Summary,
-    difference,
-    difference_of_summaries,
-    signed,
-    summarize,
-)
-from srblock.statistics.equivalence import MARGIN
-from srblock.statistics.verdicts import Verdict, verdicts
+from srblock.report.units import points, probability, reach, signed
+from srblock.report.verdicts import words
+from srblock.statistics.comparison import Row
+from srblock.statistics.differences import difference_of_summaries
+from srblock.statistics.reproduction import Line
 from srblock.training.files import write_bytes
 from srblock.training.recipe import RECIPES, Recipe
 
 
-@dataclass(frozen=True)
-class Line:
-    """One row of the paper and what became of it here; accuracies are percent, differences percentage points.
-
-    Attributes:
-        paper: the row.
-        printed: the gain that the paper's figures show over their own baseline; None for a baseline.
-        ours: over our finished seeds, None without any.
-        difference, verdict: ours to our own baseline; None for a baseline and where either has no run.
-    """
-
-    paper: PaperRow
-    printed: Difference | None
-    ours: Summary | None
-    difference: Difference | None
-    verdict: Verdict | None
-
-
-def reproduction(
-    rows: Sequence[PaperRow], runs: Sequence[Run], *, hidden: int | None = None, margin: float = MARGIN
-) -> list[Line]:
-    """Set the paper's rows beside runs; all differences are judged together.
-
-    Args:
-        rows: of one table, baselines among them (`reproduce.select`).
-        runs: of one study.
-        hidden: U, if the runs were asked to have another (`reproduce.variant_of`).
-        margin: percentage points that count as no difference.
-    """
-    found = {row: _values(row, runs, hidden) for row in rows}
-    bases = {row: base_of(row) for row in rows}
-    differences = {
-        row: difference(found[base], found[row])
-        for row, base in bases.items()
-        if base is not None and found.get(base) and found[row]
-    }
-    judged = dict(zip(differences, verdicts(list(differences.values()), margin), strict=True))
-    return [
-        Line(
-            paper=row,
-            printed=None if base is None else difference_of_summaries(printed(base), printed(row)),
-            ours=summarize(found[row]) if found[row] else None,
-            difference=differences.get(row),
-            verdict=judged.get(row),
-        )
-        for row, base in bases.items()
-    ]
+def label(line: Line) -> str:
+    """Name a line: the paper's row with its M and P, and the U that was trained, which the paper does not give."""
+    (block,) = line.variant.blocks or (None,)
+    if block is None:
+        return line.paper.model
+    return f"{line.paper.model} (M={line.paper.stage}, P={line.paper.blocks}, U={block.hidden})"
 
 
 def findings(lines: Sequence[Line]) -> list[str]:
     """Say of each row with the block what our runs amount to, and how the paper's gain lies to them."""
     return [
-        f"{line.paper.label}: {line.verdict.words}.{_agreement(line)}" for line in lines if line.verdict is not None
+        f"{label(line)}: {words(line.ours.verdict)}.{_agreement(line)}"
+        for line in lines
+        if line.ours is not None and line.ours.verdict is not None
     ]
 
 
@@ -98,9 +51,9 @@ def size_control(lines: Sequence[Line]) -> str | None:
     text = f"Size control, R50 against R34 without block: paper {signed(large.paper.mean - small.paper.mean)}"
     if small.ours is None or large.ours is None:
         return f"{text}; ours not run."
-    ours = difference_of_summaries(small.ours, large.ours)
-    reach = "" if ours.low is None or ours.high is None else f" ({signed(ours.low)} to {signed(ours.high)})"
-    return f"{text}, ours {signed(ours.mean)}{reach}."
+    ours = difference_of_summaries(small.ours.test, large.ours.test)
+    known = "" if ours.estimate is None else f" ({reach(ours.estimate.interval())})"
+    return f"{text}, ours {signed(ours.mean)}{known}."
 
 
 def remarks(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
@@ -110,12 +63,12 @@ def remarks(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
     if data != row.data:
         said.append(f"The paper's table is of {row.data}; these runs are of {data}: only the kind of answer compares.")
     full = RECIPES.get(row.data)
-    if full is not None and recipe.epochs != full.epochs:
-        said.append(f"Epochs: {recipe.epochs} here, {full.epochs} in the paper's recipe.")
+    if full is not None and (other := departures(recipe, full, "paper")):
+        said.append(f"Not the paper's recipe: {', '.join(other)}.")
     few = [line.ours.n for line in lines if line.ours is not None]
     if few and min(few) < row.seeds:
         said.append(f"The paper has {row.seeds} seeds a row, these runs have {min(few)} or more.")
-    missing = [line.paper.label for line in lines if line.ours is None]
+    missing = [label(line) for line in lines if line.ours is None]
     if missing:
         said.append(f"No run finished of: {', '.join(missing)}.")
     return said
@@ -123,9 +76,9 @@ def remarks(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
 
 def print_reproduction(lines: Sequence[Line], recipe: Recipe, data: str, console: Console) -> None:
     """Print the table, in two on narrow screens, then what it amounts to."""
-    one = _table(lines, (*FIGURES, *GAINS))
+    one = _table(lines, (*FIGURES, *GAINS, *TESTS))
     wide = console.measure(one, options=console.options.update(max_width=1000)).maximum <= console.width
-    for table in [one] if wide else [_table(lines, FIGURES), _table(lines, GAINS)]:
+    for table in [one] if wide else [_table(lines, columns) for columns in (FIGURES, GAINS, TESTS)]:
         console.print(table)
     for text in _sentences(lines, recipe, data):
         console.print(text, markup=False, highlight=False)
@@ -136,11 +89,11 @@ def write_markdown(path: Path, lines: Sequence[Line], recipe: Recipe, data: str)
 
     Raises: OSError if the file cannot be written; an older one stays whole.
     """
-    columns = (*FIGURES, *GAINS, *VERDICT)
+    columns = (*FIGURES, *GAINS, *TESTS, *VERDICT)
     text = [
         "| row | " + " | ".join(name.replace("\n", " ") for name, _ in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
-        *(f"| {line.paper.label} | " + " | ".join(cell(line) for _, cell in columns) + " |" for line in lines),
+        *(f"| {label(line)} | " + " | ".join(cell(line) for _, cell in columns) + " |" for line in lines),
         "",
         *(f"- {sentence}" for sentence in _sentences(lines, recipe, data)),
     ]
@@ -148,64 +101,67 @@ def write_markdown(path: Path, lines: Sequence[Line], recipe: Recipe, data: str)
 
 
 def _sentences(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
-    control = size_control(lines)
+    rows = _rows(lines)
+    figure = rows[0].figure.label if rows else "accuracy"
     legend = (
-        "Test top-1 in percent, mean ± standard deviation over seeds (the paper's: over "
-        f"{lines[0].paper.seeds}); gain and difference to the row without the block, in percentage points, "
-        "intervals by Welch; verdicts with Holm's correction over the rows here."
+        f"Test {figure} in percent, mean ± standard deviation over seeds (the paper's: over {lines[0].paper.seeds}); "
+        "gain and difference to the row without the block, in percentage points; intervals of the paper's gains by "
+        f"Welch's t, {analyses(rows)}; verdicts with Holm's correction over the rows here."
     )
-    return [legend, *findings(lines), *([control] if control else []), *remarks(lines, recipe, data)]
+    control = size_control(lines)
+    said = [*findings(lines), *pairings(rows), *([control] if control else []), *remarks(lines, recipe, data)]
+    return [legend, *said]
+
+
+def _rows(lines: Sequence[Line]) -> list[Row]:
+    return [line.ours for line in lines if line.ours is not None]
 
 
 def _agreement(line: Line) -> str:
     """Say whether the paper's gain is one of those that our interval allows."""
-    ours, printed = line.difference, line.printed
-    if ours is None or printed is None or ours.low is None or ours.high is None:
+    ours = None if line.ours is None else line.ours.estimate
+    if ours is None or line.printed is None:
         return ""
-    within = ours.low <= printed.mean <= ours.high
-    where = "within" if within else "outside of"
-    return f" The paper's {signed(printed.mean)} lies {where} our interval, {signed(ours.low)} to {signed(ours.high)}."
-
-
-def _values(row: PaperRow, runs: Sequence[Run], hidden: int | None) -> list[float]:
-    variant = variant_of(row, hidden)
-    return [run.test_top1 for run in runs if run.variant == variant]
-
-
-def _ours(line: Line) -> str:
-    return "-" if line.ours is None else units.mean_and_std(line.ours.mean, line.ours.std)
-
-
-def _reach(found: Difference | None) -> str:
-    if found is None or found.low is None or found.high is None:
-        return "-"
-    return f"{signed(found.low)} to {signed(found.high)}"
-
-
-def _holm_p(line: Line) -> str:
-    return "-" if line.verdict is None or line.verdict.holm_p is None else f"{line.verdict.holm_p:.3f}"
+    low, high = ours.interval()
+    where = "within" if low <= line.printed.mean <= high else "outside of"
+    return f" The paper's {signed(line.printed.mean)} lies {where} our interval, {reach((low, high))}."
 
 
 Column = tuple[str, Callable[[Line], str]]
+
+
+def _ours(name: str, cell: Callable[[Row], str]) -> Column:
+    return name, lambda line: "-" if line.ours is None else cell(line.ours)
+
+
 FIGURES: tuple[Column, ...] = (
     ("paper", lambda line: units.mean_and_std(line.paper.mean, line.paper.std)),
-    ("ours", _ours),
-    ("n", lambda line: "-" if line.ours is None else str(line.ours.n)),
+    _ours("ours", lambda row: units.mean_and_std(row.mean, row.std)),
+    _ours("n", lambda row: str(row.n)),
 )
 GAINS: tuple[Column, ...] = (
     ("paper's\ngain", lambda line: "-" if line.printed is None else signed(line.printed.mean)),
-    ("its 95%\ninterval", lambda line: _reach(line.printed)),
-    ("our\ndifference", lambda line: "-" if line.difference is None else signed(line.difference.mean)),
-    ("our 95%\ninterval", lambda line: _reach(line.difference)),
+    ("its 95%\ninterval", lambda line: "-" if line.printed is None else reach((line.printed.low, line.printed.high))),
+    _ours("our\ndifference", lambda row: "-" if row.analysis is None else signed(row.analysis.mean)),
+    _ours("our 95%\ninterval", interval),
 )
-VERDICT: tuple[Column, ...] = (
-    ("Holm p", _holm_p),
-    ("verdict", lambda line: "-" if line.verdict is None else line.verdict.words),
+TESTS: tuple[Column, ...] = (
+    _ours("p", lambda row: probability(row.p)),
+    _ours("Holm p", lambda row: probability(row.holm_p)),
+    _ours("P(A > B)", p_greater),
+    _ours("detectable", lambda row: points(row.detectable)),
+    _ours("correlation\nby seed", lambda row: "-" if row.pairing is None else signed_or_dash(row.pairing.correlation)),
 )
+VERDICT: tuple[Column, ...] = (_ours("verdict", lambda row: "-" if row.verdict is None else words(row.verdict)),)
+
+
+def signed_or_dash(value: float | None) -> str:
+    """Print a number with its sign; a dash where there is none."""
+    return "-" if value is None else signed(value)
 
 
 def _table(lines: Sequence[Line], columns: Sequence[Column]) -> Table:
     table = empty_table("row", *(name for name, _ in columns))
     for line in lines:
-        table.add_row(Text(line.paper.label), *(cell(line) for _, cell in columns))
+        table.add_row(Text(label(line)), *(cell(line) for _, cell in columns))
     return table

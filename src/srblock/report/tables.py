@@ -17,21 +17,12 @@ from rich.text import Text
 
 from srblock.block import parameter_count
 from srblock.report import units
-from srblock.report.comparison import (
-    Row,
-    comparison,
-    corrected,
-    findings,
-    interval,
-    legend,
-    p_greater,
-    pairings,
-    points,
-    probability,
-    remarks,
-)
+from srblock.report.comparison import corrected, findings, interval, legend, p_greater, pairings, remarks
+from srblock.report.units import points, probability, signed
+from srblock.report.verdicts import words
 from srblock.runs.records import Run
-from srblock.statistics.differences import signed
+from srblock.statistics.comparison import Row
+from srblock.statistics.differences import Estimate
 from srblock.training.files import write_bytes
 
 if TYPE_CHECKING:
@@ -41,26 +32,7 @@ if TYPE_CHECKING:
     from srblock.runs.study import Study
     from srblock.surgery import Stage
 
-__all__ = [
-    "PlanRow",
-    "Row",
-    "comparison",
-    "empty_table",
-    "print_overhead",
-    "print_plan",
-    "print_stages",
-    "print_table",
-    "write_comparison",
-    "write_csv",
-]
-
 CSV_FIGURES = (
-    "test_top1",
-    "test_loss",
-    "best_epoch",
-    "validation_top1",
-    "last_test_top1",
-    "last_validation_top1",
     "parameters",
     "overhead_percent",
     "flops_per_image",
@@ -68,10 +40,6 @@ CSV_FIGURES = (
     "eval_ms_per_image",
     "wall_s",
 )
-COMPARISON_FIGURES = (
-    "variant", "baseline", "n", "n_baseline", "mean", "std", "difference", "low", "high", "p", "holm_p", "p_greater",
-    "detectable", "correlation", "paired_low", "paired_high", "paired_p", "verdict",
-)  # fmt: skip
 CSV_ENVIRONMENT = ("device", "threads", "torch", "commit")
 
 
@@ -98,11 +66,11 @@ class PlanRow:
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
     """Print a comparison: as one table where it fits, as two (accuracy, cost) with fewer columns on narrow screens."""
-    one = _table(rows, (*accuracy(rows), *COST))
-    wide = console.measure(one, options=console.options.update(max_width=1000)).maximum <= console.width
-    narrow = [_table(rows, accuracy(rows, narrow=True)), _table(rows, COST)] if rows else []
-    for table in [one] if wide else narrow:
-        console.print(table)
+    if rows:
+        one = _table(rows, (*accuracy(rows), *COST))
+        wide = console.measure(one, options=console.options.update(max_width=1000)).maximum <= console.width
+        for table in [one] if wide else [_table(rows, accuracy(rows, narrow=True)), _table(rows, COST)]:
+            console.print(table)
     for line in (*legend(rows), *findings(rows), *pairings(rows), *remarks(rows)):
         console.print(line, markup=False, highlight=False)
 
@@ -112,21 +80,30 @@ def write_csv(path: Path, runs: Sequence[Run]) -> None:
 
     Raises: OSError if the file cannot be written; an older one stays whole.
     """
+    _write(path, [_line(run, path.parent) for run in runs])
+
+
+def _line(run: Run, folder: Path) -> dict[str, object]:
+    parts = ("validation", run.validation), ("last_test", run.last_test), ("last_validation", run.last_validation)
+    return {
+        "variant": str(run.variant),
+        "seed": run.seed,
+        **{f"test_{key}": value for key, value in run.test.items()},
+        "test_loss": run.test_loss,
+        "best_epoch": run.best_epoch,
+        **{f"{part}_{key}": value for part, figures in parts for key, value in figures.items()},
+        **{name: getattr(run, name) for name in CSV_FIGURES},
+        "data": run.config.data["name"],
+        "run": Path(os.path.relpath(run.directory, folder)).as_posix(),
+        **{name: run.environment.get(name) for name in CSV_ENVIRONMENT},
+    }
+
+
+def _write(path: Path, lines: Sequence[dict[str, object]]) -> None:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("variant", "seed", *CSV_FIGURES, "data", "run", *CSV_ENVIRONMENT))
-    for run in runs:
-        environment = run.result.get("environment", {})
-        writer.writerow(
-            (
-                str(run.variant),
-                run.seed,
-                *(run.result.get(name) for name in CSV_FIGURES),
-                run.result["data"]["name"],
-                Path(os.path.relpath(run.directory, path.parent)).as_posix(),
-                *(environment.get(name) for name in CSV_ENVIRONMENT),
-            )
-        )
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     write_bytes(path, text.getvalue().encode())
 
 
@@ -135,29 +112,40 @@ def write_comparison(path: Path, rows: Sequence[Row]) -> None:
 
     Raises: OSError if the file cannot be written; an older one stays whole.
     """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COMPARISON_FIGURES, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        line: dict[str, object] = {"variant": row.variant, "baseline": row.baseline, "n": row.n}
-        line |= {"mean": row.mean, "std": row.std, "p": row.p, "holm_p": row.holm_p, "detectable": row.detectable}
-        if row.difference is not None:
-            line |= {name: getattr(row.difference, name) for name in ("n_baseline", "low", "high", "p_greater")}
-            line["difference"] = row.difference.mean
-        if row.pairing is not None:
-            line["correlation"] = row.pairing.correlation
-            if row.pairing.estimate is not None:
-                line["paired_low"], line["paired_high"] = row.pairing.estimate.interval()
-                line["paired_p"] = row.pairing.estimate.p
-        line["verdict"] = None if row.verdict is None else row.verdict.words
-        writer.writerow(line)
-    write_bytes(path, text.getvalue().encode())
+    _write(path, [_tests(row) for row in rows])
+
+
+def _tests(row: Row) -> dict[str, object]:
+    welch, paired = row.difference, row.pairing
+    return {
+        "variant": row.variant,
+        "baseline": row.baseline,
+        "n": row.n,
+        "n_baseline": None if welch is None else welch.n_baseline,
+        "mean": row.mean,
+        "std": row.std,
+        "analysis": None if row.analysis is None else "paired t" if row.paired else "Welch's t",
+        "difference": None if row.analysis is None else row.analysis.mean,
+        **_interval("", row.estimate),
+        "holm_p": row.holm_p,
+        "p_greater": None if welch is None else welch.p_greater,
+        "detectable": row.detectable,
+        **_interval("welch_", None if welch is None else welch.estimate),
+        "shared_seeds": None if paired is None else paired.n,
+        "correlation": None if paired is None else paired.correlation,
+        **_interval("paired_", None if paired is None else paired.estimate),
+        "verdict": None if row.verdict is None else words(row.verdict),
+    }
+
+
+def _interval(prefix: str, estimate: Estimate | None) -> dict[str, object]:
+    low, high = (None, None) if estimate is None else estimate.interval()
+    return {f"{prefix}low": low, f"{prefix}high": high, f"{prefix}p": None if estimate is None else estimate.p}
 
 
 Column = tuple[str, Callable[[Row], str]]
 N: Column = ("n", lambda row: str(row.n))
-TOP1: Column = ("test top-1", lambda row: units.mean_and_std(row.mean, row.std))
-DIFFERENCE: Column = ("difference", lambda row: "-" if row.difference is None else signed(row.difference.mean))
+DIFFERENCE: Column = ("difference", lambda row: "-" if row.analysis is None else signed(row.analysis.mean))
 INTERVAL: Column = ("95% interval", interval)
 P: Column = ("p", lambda row: probability(row.p))
 HOLM_P: Column = ("Holm p", lambda row: probability(row.holm_p))
@@ -174,10 +162,11 @@ COST: tuple[Column, ...] = (
 
 def accuracy(rows: Sequence[Row], *, narrow: bool = False) -> tuple[Column, ...]:
     """Choose the columns of accuracy; p is corrected where there are several comparisons, shown both ways if wide."""
+    mean: Column = (f"test {rows[0].figure.label}", lambda row: units.mean_and_std(row.mean, row.std))
     if narrow:
-        return N, TOP1, ("diff.", DIFFERENCE[1]), INTERVAL, HOLM_P if corrected(rows) else P, P_GREATER
+        return N, mean, ("diff.", DIFFERENCE[1]), INTERVAL, HOLM_P if corrected(rows) else P, P_GREATER
     both = (P, HOLM_P) if corrected(rows) else (P,)
-    return N, TOP1, DIFFERENCE, INTERVAL, *both, P_GREATER, DETECTABLE
+    return N, mean, DIFFERENCE, INTERVAL, *both, P_GREATER, DETECTABLE
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:

@@ -43,3 +43,33 @@ def duration(seconds: float) -> str:
 def mean_and_std(mean: float, std: float | None) -> str:
     """Print accuracies as 98.06 ± 0.31, or the single value there is."""
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Print a number with its sign; what rounds to zero has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def points(value: float | None) -> str:
+    """Print percentage points without a sign; a dash where there are none."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def probability(p: float | None) -> str:
+    """Print a p-value with the digits that count; a dash where there is none."""
+    if p is None:
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.4f}" if p < 0.1 else f"{p:.3f}"
+
+
+def p_equals(p: float) -> str:
+    """Print a p-value with its letter: p = 0.0123, p < 0.001."""
+    return f"p = {probability(p)}".replace("= <", "< ")
+
+
+def reach(interval: tuple[float | None, float | None] | None) -> str:
+    """Print an interval: -0.14 to +0.43; a dash where there is none."""
+    if interval is None or interval[0] is None or interval[1] is None:
+        return "-"
+    return f"{signed(interval[0])} to {signed(interval[1])}"

@@ -19,10 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from srblock.runs.records import Run, RunConfig, finished, read_run
+from srblock.runs.records import Run, RunConfig, finished, read_result, read_run
 from srblock.training.files import write_bytes
-from srblock.training.recipe import Recipe
-from srblock.variants.notation import parse
 
 FORMAT = "srblock-record-1"
 FIELDS = ("format", "name", "date", "config", "result", "environment", "columns", "epochs", "sha256")
@@ -55,7 +53,7 @@ def pack_run(directory: Path) -> Record:
     place on this machine.
     """
     run = read_run(directory)
-    config = {key: run.result.get(key) for key in CONFIG}
+    result = read_result(directory)
     written = datetime.fromtimestamp((directory / "result.json").stat().st_mtime, UTC)
     rows = [_flat(metrics) for metrics in run.metrics]
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -63,9 +61,9 @@ def pack_run(directory: Path) -> Record:
         "format": FORMAT,
         "name": directory.name,
         "date": written.date().isoformat(),
-        "config": config,
-        "result": {key: value for key, value in run.result.items() if key not in (*CONFIG, "environment")},
-        "environment": run.result["environment"],
+        "config": {key: result.get(key) for key in CONFIG},
+        "result": {key: value for key, value in result.items() if key not in (*CONFIG, "environment")},
+        "environment": run.environment,
         "columns": columns,
         "epochs": [[row.get(column) for column in columns] for row in rows],
     }
@@ -146,11 +144,7 @@ def check(record: Any, where: str) -> None:
         raise ValueError(f"{where} is no record of a run that this version knows ({FORMAT})")
     if set(record) != set(FIELDS) or set(record["config"]) != set(CONFIG):
         raise ValueError(f"{where}: a record has the fields {', '.join(FIELDS)}, and config {', '.join(CONFIG)}")
-    config = record["config"]
-    recipe = Recipe.from_dict(config["recipe"])
-    run = RunConfig(
-        parse(config["variant"]), config["seed"], recipe, config["data"], config["weights"], config["numerics"]
-    )
+    run = RunConfig.from_dict(record["config"])
     if record["name"] != run.name:
         raise ValueError(
             f"{where}: the name {record['name']} does not belong to its content, which is {run.name}; the record was "
@@ -158,10 +152,10 @@ def check(record: Any, where: str) -> None:
         )
     if record["sha256"] != _digest(record):
         raise ValueError(f"{where} was changed after it was made (its sha256 differs); take it from the run again")
-    if len(record["epochs"]) != recipe.epochs:
-        raise ValueError(f"{where} has {len(record['epochs'])} epochs, its recipe {recipe.epochs}: not a whole run")
-    data = config["data"] | {"classes": []}  # names of the data's own, free to look like anything
-    for text in _texts(record | {"config": config | {"data": data}}):
+    if len(record["epochs"]) != run.recipe.epochs:
+        raise ValueError(f"{where} has {len(record['epochs'])} epochs, its recipe {run.recipe.epochs}: not a whole run")
+    data = run.data | {"classes": []}  # names of the data's own, free to look like anything
+    for text in _texts(record | {"config": record["config"] | {"data": data}}):
         if PLACE.search(text):
             raise ValueError(f"{where} names a place on a machine ({text!r}); a published record must not")
 
@@ -221,7 +215,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
 def _as_run(record: Record, path: Path) -> Run:
     result = record["config"] | record["result"] | {"environment": record["environment"]}
     metrics = [_nested(dict(zip(record["columns"], epoch, strict=True))) for epoch in record["epochs"]]
-    return Run(path, result, metrics, {})
+    return Run.from_result(path, result, metrics, {})
 
 
 def _flat(metrics: dict[str, Any]) -> dict[str, Any]:

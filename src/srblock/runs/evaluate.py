@@ -60,4 +60,4 @@ def evaluate_run(directory: Path, *, source: str | None = None, device: torch.de
         raise CheckpointError(f"{weights} does not fit {run.variant}: {error}") from error
     runtime.place(model, recipe, device)
     loss, top1 = evaluate(model, study.loaders(config["seed"], device).test.epoch(0), recipe, device)
-    return top1, loss, run.test_top1
+    return top1, loss, run.score

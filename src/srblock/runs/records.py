@@ -17,6 +17,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from srblock.training.recipe import Recipe
+from srblock.training.task import TASKS, Figure
 from srblock.variants.notation import Variant, parse
 
 NUMERICS = 1
 """Raised when a change to the code changes the numbers of a run: older runs are then not reused."""
 
-NEEDED = ("variant", "seed", "recipe", "data", "test_top1", "best_epoch", "parameters", "environment")
+NEEDED = ("variant", "seed", "recipe", "data", "best_epoch", "parameters", "environment")
+LOSS = "loss"
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,22 @@ class RunConfig:
             "numerics": self.numerics,
         }
 
-    @property
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> RunConfig:
+        """Read an identity from a record, a config.json or a result.json; other entries are left alone.
+
+        Raises: ValueError for a variant or a recipe that this version does not know; KeyError for a missing entry.
+        """
+        return RunConfig(
+            parse(values["variant"]),
+            int(values["seed"]),
+            Recipe.from_dict(values["recipe"]),
+            values["data"],
+            values.get("weights"),
+            values.get("numerics", NUMERICS),
+        )
+
+    @cached_property
     def name(self) -> str:
         """The folder's name: variant and seed to read, a hash of the whole identity to tell runs apart.
 
@@ -75,27 +93,108 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read from its folder."""
+    """A finished run, read from its folder or from its record.
+
+    Attributes:
+        config: what it is.
+        test, validation: the figures of the epoch selected on validation by their keys, such as "top1"; percent.
+        last_test, last_validation: the same of the last epoch.
+        test_loss: of the selected epoch.
+        best_epoch: the one selected, from 1.
+        parameters, overhead_percent: of the whole network, and of the SR blocks over the network without them.
+        flops_per_image, train_ms_per_image, eval_ms_per_image, wall_s: None where they were not recorded.
+        environment: device, threads, versions, commit.
+        metrics: what every epoch recorded.
+        recall: what the report shows of each block; {} without.
+    """
 
     directory: Path
-    result: dict[str, Any]
+    config: RunConfig
+    test: dict[str, float]
+    validation: dict[str, float]
+    last_test: dict[str, float]
+    last_validation: dict[str, float]
+    test_loss: float | None
+    best_epoch: int
+    parameters: int
+    overhead_percent: float
+    flops_per_image: int | None
+    train_ms_per_image: float | None
+    eval_ms_per_image: float | None
+    wall_s: float | None
+    environment: dict[str, Any]
     metrics: list[dict[str, Any]]
     recall: dict[str, np.ndarray[Any, Any]]
 
+    @staticmethod
+    def from_result(
+        directory: Path,
+        result: dict[str, Any],
+        metrics: list[dict[str, Any]],
+        recall: dict[str, np.ndarray[Any, Any]],
+    ) -> Run:
+        """Read what result.json holds.
+
+        Raises: ValueError or KeyError if something is missing.
+        """
+        missing = [key for key in NEEDED if key not in result]
+        if missing or not (test := _figures(result, "test_")):
+            raise ValueError(f"result.json lacks {', '.join(missing) or 'the figures of the test'}")
+        return Run(
+            directory,
+            RunConfig.from_dict(result),
+            test=test,
+            validation=_figures(result, "validation_"),
+            last_test=_figures(result, "last_test_"),
+            last_validation=_figures(result, "last_validation_"),
+            test_loss=result.get("test_loss"),
+            best_epoch=int(result["best_epoch"]),
+            parameters=int(result["parameters"]),
+            overhead_percent=float(result["overhead_percent"]),
+            flops_per_image=result.get("flops_per_image"),
+            train_ms_per_image=result.get("train_ms_per_image"),
+            eval_ms_per_image=result.get("eval_ms_per_image"),
+            wall_s=result.get("wall_s"),
+            environment=result["environment"],
+            metrics=metrics,
+            recall=recall,
+        )
+
     @property
     def variant(self) -> Variant:
-        """The variant, parsed."""
-        return parse(self.result["variant"])
+        """The variant."""
+        return self.config.variant
 
     @property
     def seed(self) -> int:
         """The seed."""
-        return int(self.result["seed"])
+        return self.config.seed
 
     @property
-    def test_top1(self) -> float:
-        """Top-1 on the test set, in percent, of the epoch selected on validation."""
-        return float(self.result["test_top1"])
+    def figure(self) -> Figure:
+        """The figure that selects and is compared, the first of the task's."""
+        return TASKS[self.config.data.get("task", "classification")].figures[0]
+
+    @property
+    def score(self) -> float:
+        """That figure on the test set, in percent, of the epoch selected on validation."""
+        return self.test[self.figure.key]
+
+    @property
+    def validation_score(self) -> float:
+        """The figure that selected the epoch."""
+        return self.validation[self.figure.key]
+
+    @property
+    def last_score(self) -> float:
+        """The same figure on the test set, of the last epoch."""
+        return self.last_test[self.figure.key]
+
+
+def _figures(result: dict[str, Any], part: str) -> dict[str, float]:
+    """Collect the figures of one part of a result, in its order."""
+    named = {key.removeprefix(part): value for key, value in result.items() if key.startswith(part)}
+    return {key: float(value) for key, value in named.items() if key != LOSS}
 
 
 def finished(directory: Path) -> bool:
@@ -117,13 +216,18 @@ def read_run(directory: Path) -> Run:
     if not finished(directory):
         raise FileNotFoundError(f"{directory} holds no finished run (no result.json); train it first")
     try:
-        result = json.loads((directory / "result.json").read_text())
         metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
         recall_file = directory / "recall.safetensors"
         recall = load_file(recall_file) if recall_file.exists() else {}
-        missing = [key for key in NEEDED if key not in result]
-        if missing:
-            raise ValueError(f"result.json lacks {', '.join(missing)}")
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        return Run.from_result(directory, read_result(directory), metrics, recall)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ValueError(f"the run in {directory} is damaged ({error}); delete the folder to train it anew") from error
-    return Run(directory, result, metrics, recall)
+
+
+def read_result(directory: Path) -> dict[str, Any]:
+    """Read a finished run's result.json as it is.
+
+    Raises: OSError or ValueError if that is not possible.
+    """
+    result: dict[str, Any] = json.loads((directory / "result.json").read_text())
+    return result

@@ -127,7 +127,7 @@ def reuse(directory: Path, config: RunConfig, here: dict[str, Any] | None) -> Ru
     """
     run = read_run(directory)
     if here is not None:
-        warn_if_elsewhere(config, "is reused but was made", run.result["environment"], here)
+        warn_if_elsewhere(config, "is reused but was made", run.environment, here)
     (directory / "trainer.safetensors").unlink(missing_ok=True)  # of a process killed just before
     return run
 

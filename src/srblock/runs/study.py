@@ -18,6 +18,7 @@ from srblock.training import runtime
 from srblock.training.loop import Loaders, sgd, train_epoch
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.training.step import Step
+from srblock.training.task import TASKS, Classification
 from srblock.variants.build import build
 from srblock.variants.notation import Variant
 
@@ -101,6 +102,11 @@ class Study:
             validation=loader(images, labels, held, False),
             test=loader(data.test_images, data.test_labels, None, False),
         )
+
+    @property
+    def task(self) -> Classification:
+        """What is predicted."""
+        return TASKS["classification"]
 
     @cached_property
     def _weights_identity(self) -> str | None:

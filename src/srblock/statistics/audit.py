@@ -2,8 +2,9 @@
 
 Every SR row of Tables I to V stands against the row of its table that lacks only the block. n is 5, on ImageNet 4. The
 paper does not say whether its deviations were computed with n - 1 or n: both readings are an option (`ddof`), and n - 1
-is the kinder one. How M and P of each row were chosen is not said either, so `selection` works out what choosing the
-best of several settings on the test set would have given a block that does nothing.
+is the kinder one. Printed figures have no seeds, so the test is Welch's (see `pairing`). How M and P of each row were
+chosen is not said either, so `selection` works out what choosing the best of several settings on the test set would
+have given a block that does nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from scipy.special import chdtrc, ndtri
 
 from srblock.paper.tables import ROWS, PaperRow, base_of
-from srblock.statistics.differences import Difference, Summary, difference_of_summaries
+from srblock.statistics.differences import Difference, Summary, difference_of_summaries, welch
 from srblock.statistics.multiple import holm
 from srblock.statistics.power import seeds_needed, smallest_detectable
 
@@ -105,7 +106,7 @@ def audit(ddof: int = 1) -> list[AuditRow]:
         assert std_baseline is not None
         assert std is not None
         seeds = seeds_needed(round(gain.mean, 2), std_baseline, std)
-        detectable = smallest_detectable(std_baseline, std, gain.n_baseline, gain.n)
+        detectable = smallest_detectable(*welch(std_baseline, gain.n_baseline, std, gain.n))
         found.append(AuditRow(row, base, gain, float(p), float(table_p), float(all_p), seeds, detectable))
     return found
 

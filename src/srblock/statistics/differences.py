@@ -207,12 +207,6 @@ def welch(std_baseline: float, n_baseline: int, std: float, n: int) -> tuple[flo
     return error * scale, 1 / (shares[0] ** 2 / (n_baseline - 1) + shares[1] ** 2 / (n - 1))
 
 
-def signed(value: float, digits: int = 2) -> str:
-    """Print a number with its sign; what rounds to zero has none."""
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text
-
-
 def _quantile(confidence: float, freedom: float) -> float:
     """Return how many standard errors Student's two-sided interval reaches."""
     if not 0 < confidence < 1:

@@ -1,7 +1,9 @@
-"""Whether runs of the same seed go together: tested, not assumed.
+"""Runs of the same seed side by side: the paired test, and which of the two tests counts.
 
-Runs of one seed share split, data order and most initial weights. If that moved two variants' accuracies together, a
-paired test would see smaller differences; if it does not, pairing only loses degrees of freedom.
+Runs of one seed share split, data order, augmentation and most initial weights, so comparisons of our own runs are
+paired by design: from `PAIRED_FROM` shared seeds on the paired t is the primary analysis, chosen by their number alone,
+before anyone looks. With fewer seeds its few degrees of freedom cost more than pairing can gain, and figures printed by
+others have no seeds: there it is Welch's. Both are always reported.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.special import ndtri
 
-from srblock.statistics.differences import Estimate
+from srblock.statistics.differences import Difference, Estimate
 
+PAIRED_FROM = 8
 ROUNDING = 1e-9  # relative; what differs by less differs by the rounding of subtraction only
 
 
@@ -26,29 +29,23 @@ class Pairing:
         n: how many seeds both have.
         mean, std: of the differences, seed by seed; std with n - 1.
         correlation: Pearson's, of the values; None with fewer than three seeds, or if one side has no spread.
-        low, high: its interval by Fisher's z; None with fewer than four seeds or a perfect correlation.
+        correlation_interval: by Fisher's z; None with fewer than four seeds or a perfect correlation.
     """
 
     n: int
     mean: float
     std: float
     correlation: float | None
-    low: float | None
-    high: float | None
+    correlation_interval: tuple[float, float] | None
 
     @property
     def estimate(self) -> Estimate | None:
         """The paired t-test's; None if all seeds differ by the same."""
         return Estimate(self.mean, self.std / math.sqrt(self.n), self.n - 1) if self.std else None
 
-    @property
-    def helps(self) -> bool:
-        """Whether the seeds show that the values go together: the interval of the correlation lies above 0."""
-        return self.low is not None and self.low > 0
-
     def with_more(self, seeds: int) -> Estimate | None:
         """Return the estimate from more seeds, with the same mean and spread of the differences."""
-        return Pairing(self.n + seeds, self.mean, self.std, self.correlation, self.low, self.high).estimate
+        return replace(self, n=self.n + seeds).estimate
 
 
 def pairing(baseline: Mapping[int, float], ours: Mapping[int, float], confidence: float = 0.95) -> Pairing | None:
@@ -69,15 +66,19 @@ def pairing(baseline: Mapping[int, float], ours: Mapping[int, float], confidence
     if len(pairs) < 2:
         return None
     apart = [b - a for a, b in pairs]
-    correlation = _correlation([a for a, _ in pairs], [b for _, b in pairs])
-    low = high = None
+    correlation, interval = _correlation([a for a, _ in pairs], [b for _, b in pairs]), None
     if correlation is not None and len(pairs) > 3 and 1 - abs(correlation) > ROUNDING:
         half = float(ndtri(0.5 + confidence / 2)) / math.sqrt(len(pairs) - 3)
-        low, high = (math.tanh(math.atanh(correlation) + end) for end in (-half, half))
+        interval = math.tanh(math.atanh(correlation) - half), math.tanh(math.atanh(correlation) + half)
     spread = statistics.stdev(apart)
     if spread <= ROUNDING * max(map(abs, apart)):
         spread = 0.0
-    return Pairing(len(pairs), statistics.fmean(apart), spread, correlation, low, high)
+    return Pairing(len(pairs), statistics.fmean(apart), spread, correlation, interval)
+
+
+def primary(difference: Difference, paired: Pairing | None) -> Difference | Pairing:
+    """Return the analysis that counts: the paired one from `PAIRED_FROM` shared seeds on, else Welch's."""
+    return paired if paired is not None and paired.n >= PAIRED_FROM else difference
 
 
 def _correlation(a: list[float], b: list[float]) -> float | None:

@@ -41,7 +41,9 @@ def seeds_needed(difference: float, std_baseline: float, std: float, power: floa
 
     Raises: ValueError if there is no difference, no spread, or power or alpha are not between 0 and 1.
     """
-    _check(std_baseline, std, power)
+    _check_power(power)
+    if min(std_baseline, std) < 0 or std_baseline == std == 0:
+        raise ValueError(f"standard deviations must be 0 or more and not both 0, got {std_baseline} and {std}")
     if difference == 0:
         raise ValueError("no number of seeds finds a difference of 0; give the smallest one that matters")
     return smallest(
@@ -50,24 +52,21 @@ def seeds_needed(difference: float, std_baseline: float, std: float, power: floa
     )
 
 
-def smallest_detectable(
-    std_baseline: float, std: float, n_baseline: int, n: int, power: float = POWER, alpha: float = ALPHA
-) -> float:
-    """Return the smallest true difference that Welch's test finds with this power.
+def smallest_detectable(standard_error: float, freedom: float, power: float = POWER, alpha: float = ALPHA) -> float:
+    """Return the smallest true difference that a two-sided t-test finds with this power.
 
-    Raises: ValueError if a side has fewer than two seeds, there is no spread, or power or alpha are not between 0 and
-        1.
+    Raises: ValueError if there is no spread, or power or alpha are not between 0 and 1.
     """
-    _check(std_baseline, std, power)
-    if min(n_baseline, n) < 2:
-        raise ValueError(f"two seeds or more are needed on both sides, got {n_baseline} and {n}")
-    error, freedom = welch(std_baseline, n_baseline, std, n)
-    low, high = 0.0, error
-    while detection_power(high, error, freedom, alpha) < power:
+    if not standard_error > 0:
+        raise ValueError(f"the standard error must be above 0, got {standard_error}; add seeds first")
+    _check_power(power)
+    low, high = 0.0, standard_error
+    while detection_power(high, standard_error, freedom, alpha) < power:
         low, high = high, 2 * high
     while high - low > 1e-9 * high:
         middle = (low + high) / 2
-        low, high = (low, middle) if detection_power(middle, error, freedom, alpha) >= power else (middle, high)
+        found = detection_power(middle, standard_error, freedom, alpha) >= power
+        low, high = (low, middle) if found else (middle, high)
     return high
 
 
@@ -95,8 +94,6 @@ def _below(t: float, shift: float, freedom: float) -> float:
     return 0.0 if found != found else found
 
 
-def _check(std_baseline: float, std: float, power: float) -> None:
-    if min(std_baseline, std) < 0 or std_baseline == std == 0:
-        raise ValueError(f"standard deviations must be 0 or more and not both 0, got {std_baseline} and {std}")
+def _check_power(power: float) -> None:
     if not 0 < power < 1:
         raise ValueError(f"power must be between 0 and 1, got {power}; 0.8 is usual")

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from scipy.integrate import quad
 from scipy.special import ndtr
 from scipy.stats import norm
+
+from srblock.runs.records import Run
+from srblock.statistics.differences import Summary, summarize
+from srblock.variants.variant import Variant
 
 
 @cache
@@ -62,3 +67,66 @@ def gain_of_selection(settings: int, seeds: int, std: float) -> float:
         std: of one run, seeds' common effects taken out (`noise_std`).
     """
     return expected_largest(settings) * std / math.sqrt(seeds)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a sweep: its figures on the seeds of the selection, percent."""
+
+    variant: Variant
+    validation: tuple[float, ...]
+    test: tuple[float, ...]
+
+    @property
+    def summary(self) -> Summary:
+        """Of the validation figures."""
+        return summarize(self.validation)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The first half of a sweep: all settings on the same seeds, and the plain network beside them.
+
+    Attributes:
+        settings: those of which every seed finished, in the order written.
+        base: the network without the block.
+        dropped: settings left out of the choice, because not every seed of them finished.
+    """
+
+    settings: tuple[Setting, ...]
+    base: Setting
+    dropped: tuple[Variant, ...]
+
+    @property
+    def best(self) -> Setting:
+        """The setting with the highest mean on validation; of equals the first written."""
+        return max(self.settings, key=lambda setting: setting.summary.mean)  # max keeps the first of equals
+
+    @property
+    def seeds(self) -> int:
+        """On how many seeds was chosen."""
+        return len(self.base.validation)
+
+
+def collect(settings: Sequence[Variant], seeds: Sequence[int], runs: Sequence[Run]) -> Selection:
+    """Collect a sweep's first runs.
+
+    Raises: ValueError if a seed of the plain network is missing, or no setting is complete: there is nothing to
+        choose.
+    """
+    by_key = {(run.variant, run.seed): run for run in runs}
+
+    def setting(variant: Variant) -> Setting | None:
+        found = [by_key.get((variant, seed)) for seed in seeds]
+        if any(run is None for run in found):
+            return None
+        finished = [run for run in found if run is not None]
+        return Setting(variant, tuple(run.validation_score for run in finished), tuple(run.score for run in finished))
+
+    base = setting(settings[0].without_sr())
+    whole = tuple(found for variant in settings if (found := setting(variant)) is not None)
+    if base is None or not whole:
+        what = settings[0].without_sr() if base is None else "any setting"
+        raise ValueError(f"not every seed of {what} finished, so there is nothing to choose; give the command again")
+    kept = {setting.variant for setting in whole}
+    return Selection(whole, base, tuple(variant for variant in settings if variant not in kept))

@@ -1,15 +1,16 @@
-"""What differences amount to, in words: the one place where they come from, for terminal, page and tables.
+"""What differences amount to: the one place where verdicts come from, for terminal, page and tables.
 
-    better, worse             the two-sided t-test finds a difference, after Holm's correction over the table
-    no difference larger than the difference is shown to lie within the margin (TOST, after Holm's correction too)
-    undecided                 neither; with how many more seeds would settle it
+    better, worse     the two-sided t-test finds a difference, after Holm's correction over the table
+    no difference     the difference is shown to lie within the margin (TOST, after Holm's correction too)
+    undecided         neither; with how many more seeds would settle it
 
-The first two and the third can both hold: "better, but by less than 0.2". Accuracies are percent, differences and
-margins percentage points.
+The first two and the third can both hold: "better, but by less than 0.2". Percentages throughout: differences, margins
+and resolutions are percentage points. The words are `report.verdicts`'.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,21 @@ Finding = Literal["better", "worse", "no difference", "undecided", "one seed", "
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a plan for more seeds depends on besides their spread.
+
+    Attributes:
+        test_images: how many the test set has.
+        resolution: the smallest difference that these can show, `resolution()`; 0 where the figure is no share of them.
+        seconds_per_seed: of training one more seed of both variants; None where unknown.
+    """
+
+    test_images: int
+    resolution: float
+    seconds_per_seed: float | None = None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What one difference amounts to.
 
@@ -32,10 +48,11 @@ class Verdict:
         p, holm_p: of the two-sided t-test, alone and corrected for all that were judged with it; None without a test.
         small: whether the difference is shown to lie within the margin.
         margin: percentage points that count as no difference.
-        more_seeds: per variant, that would settle a difference of the margin; None unless undecided, 0 if these were
-            as many as that takes.
+        more_seeds: per variant, that would settle a difference of `target`; None unless undecided, 0 if these were as
+            many as that takes.
         comparisons: how many were judged together.
         alpha: the level that corrected p-values were held against.
+        limits: of the plan; None where nothing is known of them.
     """
 
     finding: Finding
@@ -46,86 +63,72 @@ class Verdict:
     more_seeds: int | None
     comparisons: int
     alpha: float
+    limits: Limits | None = None
 
     @property
-    def words(self) -> str:
-        """The verdict as a phrase: "better", "undecided: 12 more seeds per variant would settle ±0.2"."""
-        if self.finding == "one seed":
-            return "one seed: nothing can be said about chance"
-        if self.finding == "no spread":
-            return "every seed of either gave the same value: there is no spread to measure the difference against"
-        if self.finding == "no difference":
-            return f"no difference larger than {self.margin:g}"
-        if self.finding == "undecided":
-            return f"undecided: {self._plan}{self._alone}"
-        return f"{self.finding}, but by less than {self.margin:g}" if self.small else self.finding
-
-    def headline(self, variant: str, baseline: str) -> str:
-        """Say the verdict as a title that names both sides."""
-        if self.finding == "one seed":
-            return f"Nothing can be said yet about {variant} against {baseline}"
-        if self.finding == "no spread":
-            return f"No test is possible of {variant} against {baseline}"
-        if self.finding == "no difference":
-            return f"No difference larger than {self.margin:g} between {variant} and {baseline}"
-        if self.finding == "undecided":
-            return f"Undecided between {variant} and {baseline}"
-        less = f", but by less than {self.margin:g}" if self.small else ""
-        return f"{variant} does {self.finding} than {baseline}{less}"
+    def beyond(self) -> bool:
+        """Whether the margin asks for more than the test images can show."""
+        return self.limits is not None and self.margin < self.limits.resolution
 
     @property
-    def advice(self) -> str:
-        """What follows from the verdict, as a sentence; empty if it speaks for itself."""
-        if self.finding == "one seed":
-            return "Another seed may turn it around; run with --seeds 5 or more to learn how far seeds differ."
-        if self.finding == "no spread":
-            return "Every seed of either gave the same value, so there is no spread to measure the difference against."
-        if self.finding == "undecided":
-            text = f"{self._plan}{self._alone}."
-            return text[0].upper() + text[1:]
-        return ""
+    def target(self) -> float:
+        """What `more_seeds` would settle: the margin, or what the test images can show if that is more."""
+        return self.margin if self.limits is None else max(self.margin, self.limits.resolution)
 
     @property
-    def _plan(self) -> str:
-        if self.more_seeds == 0:
-            return f"enough seeds to settle ±{self.margin:g} four times in five, but not here"
-        seeds = "1 more seed" if self.more_seeds == 1 else f"{self.more_seeds} more seeds"
-        return f"{seeds} per variant would settle ±{self.margin:g}"
+    def seconds(self) -> float | None:
+        """Training time of the seeds that would settle it, both variants; None where there is no such plan."""
+        if not self.more_seeds or self.limits is None or self.limits.seconds_per_seed is None:
+            return None
+        return self.more_seeds * self.limits.seconds_per_seed
 
-    @property
-    def _alone(self) -> str:
-        """Explain an interval without 0 beside the word "undecided"."""
-        if self.p is None or self.holm_p is None or self.p >= self.alpha:
-            return ""
-        return f" (p = {self.p:.3g} counts alone, {self.holm_p:.3g} after Holm's correction does not)"
+
+def resolution(accuracy: float, test_images: int) -> float:
+    """Return sqrt(a (1 - a) / T): how far T test images leave one accuracy open, in percentage points.
+
+    A difference below it is one that another draw of as many test images could turn around.
+
+    Args: accuracy in percent.
+
+    Raises: ValueError for an accuracy outside 0 to 100, or no images.
+    """
+    if not 0 <= accuracy <= 100 or test_images < 1:
+        raise ValueError(f"need an accuracy of 0 to 100 and at least 1 image, got {accuracy} and {test_images}")
+    return math.sqrt(accuracy * (100 - accuracy) / test_images)
 
 
 def verdicts(
-    comparisons: Sequence[Difference | Pairing], margin: float = MARGIN, alpha: float = ALPHA
+    comparisons: Sequence[Difference | Pairing],
+    margin: float = MARGIN,
+    alpha: float = ALPHA,
+    limits: Sequence[Limits | None] | None = None,
 ) -> list[Verdict]:
     """Judge the comparisons of one table together.
 
     Both families of p-values, of the differences and of their equivalence, are corrected by Holm over the comparisons
     that have a test. Seeds that would settle a difference are planned at alpha over their number: enough, at the
-    spreads seen, to find a true difference as large as the margin with a power of 0.8, and to show none as such.
+    spreads seen, to find a true difference as large as the margin with a power of 0.8, and to show none as such. Below
+    what the test images can show nothing is planned: the plan is then for that.
 
     Args:
-        comparisons: Welch's differences, or pairings to be judged by the paired test.
+        comparisons: Welch's differences or pairings, whichever test counts (`pairing.primary`).
         margin: percentage points that count as no difference.
+        limits: of each comparison.
 
     Raises: ValueError if the margin is not above 0, or alpha not between 0 and 1.
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be between 0 and 1, got {alpha}; 0.05 is usual")
+    limits = [None] * len(comparisons) if limits is None else limits
     estimates = [comparison.estimate for comparison in comparisons]
     tested = [estimate for estimate in estimates if estimate is not None]
     corrected = iter(zip(holm([e.p for e in tested]), holm([tost_p(e, margin) for e in tested]), strict=True))
     found = []
-    for comparison, estimate in zip(comparisons, estimates, strict=True):
+    for comparison, estimate, limit in zip(comparisons, estimates, limits, strict=True):
         if estimate is None:
             single = isinstance(comparison, Difference) and min(comparison.n, comparison.n_baseline) == 1
             kind: Finding = "one seed" if single else "no spread"
-            found.append(Verdict(kind, None, None, False, margin, None, len(tested), alpha))
+            found.append(Verdict(kind, None, None, False, margin, None, len(tested), alpha, limit))
             continue
         holm_p, equivalence_p = (float(value) for value in next(corrected))
         small = equivalence_p < alpha
@@ -133,8 +136,9 @@ def verdicts(
             kind = "better" if estimate.mean > 0 else "worse"
         else:
             kind = "no difference" if small else "undecided"
-        more = more_seeds(comparison, margin, alpha / len(tested)) if kind == "undecided" else None
-        found.append(Verdict(kind, float(estimate.p), holm_p, small, margin, more, len(tested), alpha))
+        target = margin if limit is None else max(margin, limit.resolution)
+        more = more_seeds(comparison, target, alpha / len(tested)) if kind == "undecided" else None
+        found.append(Verdict(kind, float(estimate.p), holm_p, small, margin, more, len(tested), alpha, limit))
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
 
 from srblock.variants.notation import Variant, parse
 
@@ -54,9 +53,3 @@ def _choices(braces: str, text: str) -> list[str]:
             raise ValueError(f"{text!r}: {word} counts nothing; write first..last:step, such as 2..12:2")
         found += map(str, range(first, last + 1, step))
     return found
-
-
-def choose(validation: Sequence[tuple[Variant, float]]) -> Variant:
-    """Return the setting with the highest figure on validation; of equals the first, which is the smaller written."""
-    best, _ = max(validation, key=lambda entry: entry[1])  # max keeps the first of equals
-    return best

@@ -1,0 +1,38 @@
+"""A recipe in words: its fields, and in what it is not the paper's."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from srblock.training.recipe import Recipe
+
+OF_THE_DEVICE = ("precision", "memory_format", "engine")  # fields that the paper says nothing about
+
+
+def describe(recipe: Recipe) -> str:
+    """List the fields that make a recipe what it is: "epochs 6, batch_size 128, ..."."""
+    return ", ".join(f"{name} {value(getattr(recipe, name))}" for name in recipe.identity)
+
+
+def departures(recipe: Recipe, full: Recipe, name: str) -> list[str]:
+    """List the fields in which a recipe is not another: "epochs 6 (full: 200)".
+
+    Args: name of the other one.
+    """
+    return [
+        f"{field.name} {value(getattr(recipe, field.name))} ({name}: {value(getattr(full, field.name))})"
+        for field in fields(Recipe)
+        if field.name not in OF_THE_DEVICE and getattr(recipe, field.name) != getattr(full, field.name)
+    ]
+
+
+def value(of_field: object) -> str:
+    """Print the value of a field."""
+    match of_field:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if of_field else "no"
+        case tuple() | list():
+            return " ".join(map(str, of_field)) or "none"
+    return str(of_field)

@@ -1,0 +1,78 @@
+"""Verdicts in words, the same on terminal, page and tables."""
+
+from __future__ import annotations
+
+from srblock.report import units
+from srblock.statistics.verdicts import Verdict
+
+ONE_SEED = "one seed: nothing can be said about chance"
+NO_SPREAD = "there is no spread between the seeds to measure the difference against"
+
+
+def words(verdict: Verdict) -> str:
+    """Say a verdict as a phrase: "better", "undecided: 12 more seeds per variant would settle ±0.2"."""
+    match verdict.finding:
+        case "one seed":
+            return ONE_SEED
+        case "no spread":
+            return NO_SPREAD
+        case "no difference":
+            return f"no difference larger than {verdict.margin:g}"
+        case "undecided":
+            return f"undecided: {_plan(verdict)}{_alone(verdict)}"
+    return f"{verdict.finding}{_less(verdict)}"
+
+
+def headline(verdict: Verdict, variant: str, baseline: str) -> str:
+    """Say a verdict as a title that names both sides."""
+    match verdict.finding:
+        case "one seed":
+            return f"Nothing can be said yet about {variant} against {baseline}"
+        case "no spread":
+            return f"No test is possible of {variant} against {baseline}"
+        case "no difference":
+            return f"No difference larger than {verdict.margin:g} between {variant} and {baseline}"
+        case "undecided":
+            return f"Undecided between {variant} and {baseline}"
+    return f"{variant} does {verdict.finding} than {baseline}{_less(verdict)}"
+
+
+def advice(verdict: Verdict) -> str:
+    """Say what follows from a verdict, as a sentence; empty if it speaks for itself."""
+    match verdict.finding:
+        case "one seed":
+            return "Another seed may turn it around; run with --seeds 5 or more to learn how far seeds differ."
+        case "no spread":
+            return f"{NO_SPREAD[0].upper()}{NO_SPREAD[1:]}."
+        case "undecided":
+            text = f"{_plan(verdict)}{_alone(verdict)}."
+            return text[0].upper() + text[1:]
+    return ""
+
+
+def _less(verdict: Verdict) -> str:
+    return f", but by less than {verdict.margin:g}" if verdict.small else ""
+
+
+def _plan(verdict: Verdict) -> str:
+    """Say with how many more seeds the difference could be settled, and how long they train."""
+    target = f"{verdict.margin:g}"
+    beyond = ""
+    if verdict.beyond and verdict.limits is not None:
+        target = f"{verdict.target:.2g}"
+        beyond = (
+            f"±{verdict.margin:g} is beyond these {units.count(verdict.limits.test_images)} test images, which show "
+            f"±{target} at best; "
+        )
+    if verdict.more_seeds == 0:
+        return f"{beyond}enough seeds to settle ±{target} four times in five, but not here"
+    seeds = "1 more seed" if verdict.more_seeds == 1 else f"{units.count(verdict.more_seeds or 0)} more seeds"
+    time = "" if verdict.seconds is None else f" (about {units.duration(verdict.seconds)} of training)"
+    return f"{beyond}{seeds} per variant would settle ±{target}{time}"
+
+
+def _alone(verdict: Verdict) -> str:
+    """Explain an interval without 0 beside the word "undecided"."""
+    if verdict.p is None or verdict.holm_p is None or verdict.p >= verdict.alpha:
+        return ""
+    return f" (p = {verdict.p:.3g} counts alone, {verdict.holm_p:.3g} after Holm's correction does not)"

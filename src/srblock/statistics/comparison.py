@@ -1,0 +1,188 @@
+"""Runs summarized by variant, each against its baseline, all judged together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from srblock.runs.records import Run
+from srblock.statistics.differences import Difference, Estimate, Summary, difference, summarize
+from srblock.statistics.equivalence import MARGIN
+from srblock.statistics.pairing import Pairing, pairing
+from srblock.statistics.power import smallest_detectable
+from srblock.statistics.verdicts import Verdict, verdicts
+from srblock.training.task import Figure
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant in a comparison; figures are percent, of the epoch selected on validation unless named otherwise.
+
+    Attributes:
+        variant: as the notation prints it.
+        baseline: the variant that the difference is against.
+        figure: what is compared.
+        seeds, values: every seed and its figure on the test set.
+        test, last_test, validation: the figure over the seeds; `last_test` is of the last epoch.
+        difference: to the baseline, by Welch's test; None for the baseline itself, and where no seed of it finished.
+        pairing: the same seed by seed; None with fewer than two seeds in common.
+        verdict: what the difference amounts to, judged together with all others of the comparison.
+        overhead_percent: parameters of the SR blocks over those of the network without them.
+        train_ms_per_image, eval_ms_per_image, wall_s: medians over the seeds, None where no run recorded them.
+    """
+
+    variant: str
+    baseline: str
+    figure: Figure
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    test: Summary
+    last_test: Summary
+    validation: Summary
+    difference: Difference | None
+    pairing: Pairing | None
+    verdict: Verdict | None
+    parameters: int
+    overhead_percent: float
+    flops_per_image: int | None
+    train_ms_per_image: float | None
+    eval_ms_per_image: float | None
+    wall_s: float | None
+
+    @property
+    def n(self) -> int:
+        """How many seeds finished."""
+        return self.test.n
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds, on the test set."""
+        return self.test.mean
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation over the seeds, on the test set (ddof = 1); None for one seed."""
+        return self.test.std
+
+    @property
+    def analysis(self) -> Difference | Pairing | None:
+        """The comparison with the baseline that counts; None where there is none."""
+        return self.difference
+
+    @property
+    def paired(self) -> bool:
+        """Whether the analysis that counts is the paired one."""
+        return isinstance(self.analysis, Pairing)
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The difference that counts, with its error; None without a test."""
+        return None if self.analysis is None else self.analysis.estimate
+
+    @property
+    def p(self) -> float | None:
+        """The two-sided p-value that counts, for this comparison alone; None without a test."""
+        return None if self.verdict is None else self.verdict.p
+
+    @property
+    def holm_p(self) -> float | None:
+        """The p-value after Holm's correction over the comparison; None without a test."""
+        return None if self.verdict is None else self.verdict.holm_p
+
+    @property
+    def detectable(self) -> float | None:
+        """Smallest true difference that these seeds find with power 0.8; None without a test.
+
+        At 0.05 over the number of comparisons, as Holm's correction asks of the first finding.
+        """
+        if self.estimate is None or self.verdict is None:
+            return None
+        alpha = self.verdict.alpha / self.verdict.comparisons
+        return smallest_detectable(self.estimate.standard_error, self.estimate.freedom, alpha=alpha)
+
+
+def comparison(runs: Sequence[Run], variants: Sequence[str] | None = None, *, margin: float = MARGIN) -> list[Row]:
+    """Summarize runs by variant, each against the first.
+
+    Args:
+        variants: their order, the baseline first; in the order of the runs if not given. A variant without a finished
+            run has no row; if it is the baseline, the others have no difference.
+        margin: percentage points that count as no difference.
+
+    Raises: ValueError as `comparisons`.
+    """
+    order = list(dict.fromkeys([*(variants or ()), *(str(run.variant) for run in runs)]))
+    return comparisons(runs, [(variant, order[0]) for variant in order], margin=margin)
+
+
+def comparisons(runs: Sequence[Run], pairs: Sequence[tuple[str, str]], *, margin: float = MARGIN) -> list[Row]:
+    """Summarize runs by variant, each against a baseline of its own, all judged together.
+
+    Args:
+        pairs: variants in their order, each with its baseline, which may be itself. Variants
+            without a run have no row, and runs of other variants no part.
+        margin: percentage points that count as no difference.
+
+    Raises: ValueError if the runs differ in data, recipe or figure, or one is there twice: they could not be compared;
+        or if the margin is not above 0.
+    """
+    _check_comparable(runs)
+    by_variant: dict[str, list[Run]] = {variant: [] for pair in pairs for variant in pair}
+    for run in runs:
+        if str(run.variant) in by_variant:
+            by_variant[str(run.variant)].append(run)
+    rows = [
+        _row(variant, baseline, by_variant[baseline], by_variant[variant])
+        for variant, baseline in pairs
+        if by_variant[variant]
+    ]
+    judged = iter(verdicts([row.analysis for row in rows if row.analysis is not None], margin))
+    return [row if row.analysis is None else replace(row, verdict=next(judged)) for row in rows]
+
+
+def _check_comparable(runs: Sequence[Run]) -> None:
+    for name, values in (
+        ("data", {run.config.data["fingerprint"] for run in runs}),
+        ("recipe", {run.config.recipe for run in runs}),
+        ("figure", {run.figure for run in runs}),
+    ):
+        if len(values) > 1:
+            raise ValueError(f"the runs differ in their {name} and cannot be compared; pass runs of one study only")
+    seen = [(str(run.variant), run.seed) for run in runs]
+    for variant, seed in seen:
+        if seen.count((variant, seed)) > 1:
+            raise ValueError(f"{variant} with seed {seed} is there twice; pass every run once")
+
+
+def _row(variant: str, baseline: str, against: Sequence[Run], runs: Sequence[Run]) -> Row:
+    values, first = [run.score for run in runs], runs[0]
+    compared = variant != baseline and len(against) > 0
+    return Row(
+        variant=variant,
+        baseline=baseline,
+        figure=first.figure,
+        seeds=tuple(run.seed for run in runs),
+        values=tuple(values),
+        test=summarize(values),
+        last_test=summarize([run.last_score for run in runs]),
+        validation=summarize([run.validation_score for run in runs]),
+        difference=difference([run.score for run in against], values) if compared else None,
+        pairing=pairing(_by_seed(against), _by_seed(runs)) if compared else None,
+        verdict=None,
+        parameters=first.parameters,
+        overhead_percent=first.overhead_percent,
+        flops_per_image=first.flops_per_image,
+        train_ms_per_image=_median([run.train_ms_per_image for run in runs]),
+        eval_ms_per_image=_median([run.eval_ms_per_image for run in runs]),
+        wall_s=_median([run.wall_s for run in runs]),
+    )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _by_seed(runs: Sequence[Run]) -> dict[int, float]:
+    return {run.seed: run.score for run in runs}
