@@ -83,18 +83,20 @@ paper's difference |
 | variant | verdict |
 | --- | --- |
 | R18 + SR(M=4, P=2) | better |
-| R18 + SR(M=4, P=12) | undecided: 48 more seeds per variant would settle ±0.2 |
-| R34 + SR(M=3, P=6) | undecided: 46 more seeds per variant would settle ±0.2 |
+| R18 + SR(M=4, P=12) | undecided: ±0.2 is beyond these 10,000 test images, which show ±0.46 at best; 9 more seeds \
+per variant would settle ±0.46 (about 22 s of training) |
+| R34 + SR(M=3, P=6) | undecided: ±0.2 is beyond these 10,000 test images, which show ±0.45 at best; 9 more seeds \
+per variant would settle ±0.45 (about 22 s of training) |
 
 Test top-1 in percent of the epoch selected on validation, mean ± standard deviation (ddof = 1) over n seeds. \
-A variant with SR is compared with the same network without it: difference in percentage points, interval and p by \
-Welch's t; Holm p corrected over all comparisons of this page, and the verdicts follow it. P(A > B): share of seed \
+A variant with SR is compared with the same network without it: difference in percentage points; interval and p by \
+paired t where both have 8 seeds or more in common, else Welch's t; Holm p corrected over all comparisons of this \
+page, and the verdicts follow it. P(A > B): share of seed \
 pairs in which SR wins. Detectable: the true difference that these seeds find four times in five, after that \
 correction. Overhead: parameters of the SR block over those of the network without it. Paper: Cakaj, Mehnert, Yang, \
 ICMLA 2024, 5 seeds a row (ImageNet 4).
 
-- R18 + SR(M=4, P=2) and R18, 3 shared seeds: correlation +1.00, every seed differs by the same.
-- That runs of the same seed go together is not shown, so pairing gains nothing.
+- R18 + SR(M=4, P=2) and R18, 3 shared seeds: correlation +1.00; every seed differs by the same.
 
 No run of R18 + D2D is published: there is nothing to compare its SR variants with.
 

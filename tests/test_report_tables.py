@@ -74,8 +74,11 @@ def test_printed_table_has_the_figures(tmp_path: Path) -> None:
         for figure in ("91.00 ± 1.00", "93.00 ± 1.00", "+2.00", "-0.27 to +4.27", "0.94", "77,514", "2.95%", "1.60 M"):
             assert figure in text
         words = " ".join(text.split())
-        assert "undecided: 426 more seeds per variant would settle ±0.2. Detectable with these seeds: 3.07." in words
-        assert "3 shared seeds: correlation +1.00, every seed differs by the same." in words
+        assert (
+            "undecided: ±0.2 is beyond these 360 test images, which show ±1.4 at best; 7 more seeds per variant"
+            in words
+        )
+        assert "3 shared seeds: correlation +1.00; every seed differs by the same." in words
         assert "0.0705" in text  # Welch's p: t = 2 / sqrt(2 / 3) with 4 degrees of freedom
         assert "…" not in text
     assert printed(rows, 200).count("variant") < printed(rows, 80).count("variant")  # one table, two tables
@@ -142,15 +145,41 @@ def test_pairing_by_seed_is_printed_beside_welchs(tmp_path: Path) -> None:
     (line,) = pairings(comparison(runs))
     # Differences 0.4, 0.6, 0.5, 0.5: mean 0.5, deviation 0.0816, t(0.975, 3) = 3.182.
     assert line.startswith(f"{WITH_SR} and {BASELINE}, 4 shared seeds: correlation +1.00 (+0.")
-    assert "paired interval of the difference +0.37 to +0.63, p = 0.0012." in line
-    assert line.endswith("Seeds go together: the paired test is the sharper one.")
+    assert line.endswith("; the paired t would give +0.37 to +0.63, p = 0.0012.")
     tops[WITH_SR] = tops[WITH_SR][::-1]
     runs = [write_run(tmp_path / "b", name, seed, test_top1=tops[name][seed]) for name in tops for seed in range(4)]
-    line, remark = pairings(comparison(runs))
+    (line,) = pairings(comparison(runs))
     assert "correlation -1.00" in line
-    assert remark == "That runs of the same seed go together is not shown, so pairing gains nothing."
-    apart = [write_run(tmp_path / "c", name, seed + 10 * (name == WITH_SR)) for name in tops for seed in range(4)]
-    assert pairings(comparison(apart)) == []
+
+
+def test_from_eight_shared_seeds_on_the_paired_test_is_the_one_that_counts(tmp_path: Path) -> None:
+    noise = (0.0, 0.9, 1.7, 2.2, 3.1, 3.9, 5.0, 6.4)
+    gains = (0.4, 0.6, 0.5, 0.5, 0.3, 0.7, 0.5, 0.5)
+    for seed, (shared, gain) in enumerate(zip(noise, gains, strict=True)):
+        write_run(tmp_path, BASELINE, seed, test_top1=80 + shared)
+        write_run(tmp_path, WITH_SR, seed, test_top1=80 + shared + gain)
+    runs = [read_run(folder) for folder in sorted((tmp_path / "runs").iterdir())]
+    _, few = comparison([run for run in runs if run.seed < 7], [BASELINE, WITH_SR])
+    _, many = rows = comparison(runs, [BASELINE, WITH_SR])
+    assert not few.paired
+    assert few.p == pytest.approx(few.difference.p if few.difference else None)
+    assert many.paired
+    assert many.pairing is not None
+    assert many.pairing.estimate is not None
+    assert many.p == many.pairing.estimate.p < 0.001 < (many.difference.p if many.difference else 0)
+    low, high = many.pairing.estimate.interval()
+    for width in (80, 200):
+        text = printed(rows, width)
+        assert f"{units.signed(low)} to {units.signed(high)}" in text
+        assert "paired t where both have 8 seeds or more in common, else Welch's t" in " ".join(text.split())
+    (line,) = pairings(rows)
+    assert "Welch's t, which leaves the pairing out, gives" in line
+    tables.write_comparison(tmp_path / "comparison.csv", rows)
+    with (tmp_path / "comparison.csv").open(newline="") as file:
+        _, line = csv.DictReader(file)
+    assert line["analysis"] == "paired t"
+    assert (float(line["low"]), float(line["p"])) == (low, many.p)
+    assert float(line["welch_p"]) == (many.difference.p if many.difference else None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from srblock.report.verdicts import advice, headline, words
 from srblock.statistics.differences import Difference, Summary, difference, difference_of_summaries
 from srblock.statistics.equivalence import tost_p
 from srblock.statistics.pairing import pairing
-from srblock.statistics.verdicts import Verdict, more_seeds, verdicts
+from srblock.statistics.verdicts import Limits, Verdict, more_seeds, resolution, verdicts
 
 
 def compare(gain: float, std: float = 0.25, n: int = 5) -> Difference:
@@ -42,7 +42,7 @@ def test_words(gain: float, std: float, n: int, phrase: str, title: str) -> None
 
 def test_a_finding_may_be_large_though_its_interval_reaches_below_the_margin() -> None:
     assert words(judge(0.5)) == "better"
-    assert not judge(0.5).small
+    assert judge(0.5).within is None
 
 
 def test_without_a_test_it_says_why() -> None:
@@ -91,7 +91,7 @@ def test_enough_seeds_and_yet_undecided() -> None:
 
 
 def test_one_more_seed_is_singular() -> None:
-    found = Verdict("undecided", 0.1, 0.1, False, 0.2, 1, 1, 0.05)
+    found = Verdict("undecided", 0.1, 0.1, None, 0.2, 1, 1, 0.05)
     assert words(found) == "undecided: 1 more seed per variant would settle ±0.2"
     assert advice(found) == "1 more seed per variant would settle ±0.2."
 
@@ -126,7 +126,7 @@ def test_the_seeds_it_asks_for_do_settle_it(std: float, n: int) -> None:
             sides = (random.normal(mean, std, total) for mean in (70, 70 + truth))
             summaries = (Summary(total, float(side.mean()), float(side.std(ddof=1))) for side in sides)
             found.append(verdicts([difference_of_summaries(*summaries)])[0])
-        settled = sum(one.finding in findings or one.small for one in found) / 300
+        settled = sum(one.finding in findings or one.within is not None for one in found) / 300
         assert settled >= 0.75
 
 
@@ -146,3 +146,45 @@ def test_verdicts_agree_with_their_figures(some: list[tuple[float, float, int]])
         if one.finding in ("better", "worse"):
             assert (gain > 0) == (one.finding == "better")
         assert one.comparisons == len(some)
+
+
+LIMITS = Limits(226, resolution(60.0, 226), 1800.0)
+
+
+def test_resolution_is_the_binomial_error() -> None:
+    assert resolution(60.0, 226) == pytest.approx(100 * (0.6 * 0.4 / 226) ** 0.5)
+    assert resolution(75.0, 10_000) == pytest.approx(0.433, abs=5e-4)
+    assert resolution(100.0, 10) == 0
+    with pytest.raises(ValueError, match="an accuracy of 0 to 100 and at least 1 image, got 101 and 5"):
+        resolution(101, 5)
+
+
+def test_it_never_asks_for_what_the_test_images_cannot_show() -> None:
+    """The case of issue 14: 226 images, and thousands of seeds were asked for to settle 0.2."""
+    without = judge(0.5, 5.0, 3)
+    assert (without.more_seeds or 0) > 5_000
+    (found,) = verdicts([compare(0.5, 5.0, 3)], limits=[LIMITS])
+    assert found.beyond
+    assert found.target == LIMITS.resolution == pytest.approx(3.2588, abs=1e-4)
+    assert found.more_seeds == more_seeds(compare(0.5, 5.0, 3), LIMITS.resolution)
+    assert found.seconds == 1800 * (found.more_seeds or 0)
+    assert words(found) == (
+        "undecided: ±0.2 is beyond these 226 test images, which show ±3.3 at best; 39 more seeds per variant would "
+        "settle ±3.3 (about 19 h 30 min of training)"
+    )
+
+
+def test_a_margin_that_the_test_images_can_show_is_planned_for() -> None:
+    fine = Limits(10_000, 0.15, 60.0)
+    (found,) = verdicts([compare(0.1)], limits=[fine])
+    assert not found.beyond
+    assert words(found) == "undecided: 23 more seeds per variant would settle ±0.2 (about 23 min 00 s of training)"
+
+
+def test_a_difference_below_what_the_test_images_can_show_is_called_so() -> None:
+    wide = Limits(10_000, 0.46)
+    (found,) = verdicts([compare(0.1, 0.1, 5)], margin=0.05, limits=[wide])
+    assert (found.finding, found.within) == ("no difference", 0.46)
+    assert words(found) == "no difference larger than 0.46"
+    (small,) = verdicts([compare(0.0, 0.1, 100)], margin=0.05, limits=[wide])
+    assert (small.finding, small.within) == ("no difference", 0.05), "the narrower bound where it is shown"

@@ -24,28 +24,22 @@ def findings(rows: Sequence[Row]) -> list[str]:
 
 
 def pairings(rows: Sequence[Row]) -> list[str]:
-    """Say of each comparison whether runs of the same seed go together, and what the paired test would give."""
+    """Say of each comparison whether runs of a seed go together, and what the test that does not count gives."""
     paired = [(row, row.pairing) for row in rows if row.pairing is not None and row.pairing.correlation is not None]
-    lines = [f"{row.variant} and {row.baseline}, {_pairing(found)}" for row, found in paired]
-    if paired and not any(_helps(found) for _, found in paired):
-        lines.append("That runs of the same seed go together is not shown, so pairing gains nothing.")
-    return lines
+    return [f"{row.variant} and {row.baseline}, {_pairing(row, found)}" for row, found in paired]
 
 
-def _helps(found: Pairing) -> bool:
-    return found.correlation_interval is not None and found.correlation_interval[0] > 0
-
-
-def _pairing(found: Pairing) -> str:
-    """Print a pairing, without the names of its sides."""
+def _pairing(row: Row, found: Pairing) -> str:
     text = f"{found.n} shared seeds: correlation {signed(found.correlation or 0)}"
     if found.correlation_interval is not None:
-        text += f" ({signed(found.correlation_interval[0])} to {signed(found.correlation_interval[1])})"
+        text += f" ({reach(found.correlation_interval)})"
     if found.estimate is None:
-        return f"{text}, every seed differs by the same."
-    low, high = found.estimate.interval()
-    text += f", paired interval of the difference {signed(low)} to {signed(high)}, {p_equals(found.estimate.p)}."
-    return f"{text} Seeds go together: the paired test is the sharper one." if _helps(found) else text
+        return f"{text}; every seed differs by the same."
+    other = row.difference if row.paired else found
+    name = "Welch's t, which leaves the pairing out, gives" if row.paired else "the paired t would give"
+    if other is None or other.estimate is None:
+        return f"{text}."
+    return f"{text}; {name} {reach(other.estimate.interval())}, {p_equals(other.estimate.p)}."
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from srblock.paper.tables import CLASSES, IMAGE_SIZES, ROWS, PaperRow
 from srblock.report import units
-from srblock.report.comparison import interval, p_greater, pairings
+from srblock.report.comparison import analyses, interval, p_greater, pairings
 from srblock.report.recipes import departures, describe
 from srblock.report.tables import write_csv
 from srblock.report.units import points, probability, signed
@@ -27,18 +27,7 @@ from srblock.training.files import write_bytes
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.variants.notation import Variant, parse
 
-COLUMNS = (
-    "variant",
-    "n",
-    "test top-1",
-    "difference",
-    "95% interval",
-    "p",
-    "Holm p",
-    "P(A > B)",
-    "detectable",
-    "overhead",
-)
+TESTS = ("difference", "95% interval", "p", "Holm p", "P(A > B)", "detectable", "overhead")
 PAPER = ("paper", "paper's difference")
 TEXT = ("variant", "verdict", "study", "data", "variants")  # columns that are not numbers
 MADE = "Made from `records/` by `srblock results tables`; changes by hand are lost."
@@ -131,9 +120,9 @@ def markdown(study: PublishedStudy) -> str:
         f"{channels}x{height}x{width} in {len(first.data['classes'])} classes, fingerprint "
         f"{first.data['fingerprint'][:12]}. {_where(study.runs)} Every seed: [{study.name}.csv]({study.name}.csv).",
         f"Recipe: {describe(study.recipe)}.{weights}",
-        _table((*COLUMNS, *(PAPER if compared else ())), lines),
+        _table(("variant", "n", f"test {study.rows[0].figure.label}", *TESTS, *(PAPER if compared else ())), lines),
         *([_table(("variant", "verdict"), judged)] if judged else []),
-        _legend(compared),
+        _legend(study, compared),
         *(["\n".join(f"- {text}" for text in pairings(study.rows))] if pairings(study.rows) else []),
         *_remarks(study, compared),
     ]
@@ -199,13 +188,14 @@ def _paper_cells(row: Row, paper: dict[str, PaperRow]) -> tuple[str, str]:
     return units.mean_and_std(theirs.mean, theirs.std), difference
 
 
-def _legend(compared: bool) -> str:
+def _legend(study: PublishedStudy, compared: bool) -> str:
     text = (
-        "Test top-1 in percent of the epoch selected on validation, mean ± standard deviation (ddof = 1) over n seeds. "
-        "A variant with SR is compared with the same network without it: difference in percentage points, interval and "
-        "p by Welch's t; Holm p corrected over all comparisons of this page, and the verdicts follow it. P(A > B): "
-        "share of seed pairs in which SR wins. Detectable: the true difference that these seeds find four times in "
-        "five, after that correction. Overhead: parameters of the SR block over those of the network without it."
+        f"Test {study.rows[0].figure.label} in percent of the epoch selected on validation, mean ± standard deviation "
+        "(ddof = 1) over n seeds. A variant with SR is compared with the same network without it: difference in "
+        f"percentage points; interval and p by {analyses(study.rows)}; Holm p corrected over all comparisons of this "
+        "page, and the verdicts follow it. P(A > B): share of seed pairs in which SR wins. Detectable: the true "
+        "difference that these seeds find four times in five, after that correction. Overhead: parameters of the SR "
+        "block over those of the network without it."
     )
     return text + (" Paper: Cakaj, Mehnert, Yang, ICMLA 2024, 5 seeds a row (ImageNet 4)." if compared else "")
 

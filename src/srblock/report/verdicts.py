@@ -17,7 +17,7 @@ def words(verdict: Verdict) -> str:
         case "no spread":
             return NO_SPREAD
         case "no difference":
-            return f"no difference larger than {verdict.margin:g}"
+            return f"no difference larger than {_within(verdict)}"
         case "undecided":
             return f"undecided: {_plan(verdict)}{_alone(verdict)}"
     return f"{verdict.finding}{_less(verdict)}"
@@ -31,7 +31,7 @@ def headline(verdict: Verdict, variant: str, baseline: str) -> str:
         case "no spread":
             return f"No test is possible of {variant} against {baseline}"
         case "no difference":
-            return f"No difference larger than {verdict.margin:g} between {variant} and {baseline}"
+            return f"No difference larger than {_within(verdict)} between {variant} and {baseline}"
         case "undecided":
             return f"Undecided between {variant} and {baseline}"
     return f"{variant} does {verdict.finding} than {baseline}{_less(verdict)}"
@@ -51,15 +51,23 @@ def advice(verdict: Verdict) -> str:
 
 
 def _less(verdict: Verdict) -> str:
-    return f", but by less than {verdict.margin:g}" if verdict.small else ""
+    return f", but by less than {verdict.margin:g}" if verdict.within == verdict.margin else ""
+
+
+def _within(verdict: Verdict) -> str:
+    assert verdict.within is not None
+    return _size(verdict.within, verdict)
+
+
+def _size(difference: float, verdict: Verdict) -> str:
+    """Print the margin as it was given, and what follows from the test images with two digits."""
+    return f"{difference:g}" if difference == verdict.margin else f"{difference:.2g}"
 
 
 def _plan(verdict: Verdict) -> str:
     """Say with how many more seeds the difference could be settled, and how long they train."""
-    target = f"{verdict.margin:g}"
-    beyond = ""
+    target, beyond = _size(verdict.target, verdict), ""
     if verdict.beyond and verdict.limits is not None:
-        target = f"{verdict.target:.2g}"
         beyond = (
             f"±{verdict.margin:g} is beyond these {units.count(verdict.limits.test_images)} test images, which show "
             f"±{target} at best; "

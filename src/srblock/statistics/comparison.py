@@ -9,9 +9,9 @@ from statistics import median
 from srblock.runs.records import Run
 from srblock.statistics.differences import Difference, Estimate, Summary, difference, summarize
 from srblock.statistics.equivalence import MARGIN
-from srblock.statistics.pairing import Pairing, pairing
+from srblock.statistics.pairing import Pairing, pairing, primary
 from srblock.statistics.power import smallest_detectable
-from srblock.statistics.verdicts import Verdict, verdicts
+from srblock.statistics.verdicts import Limits, Verdict, resolution, verdicts
 from srblock.training.task import Figure
 
 
@@ -67,8 +67,8 @@ class Row:
 
     @property
     def analysis(self) -> Difference | Pairing | None:
-        """The comparison with the baseline that counts; None where there is none."""
-        return self.difference
+        """The comparison with the baseline that counts (`pairing.primary`); None where there is none."""
+        return None if self.difference is None else primary(self.difference, self.pairing)
 
     @property
     def paired(self) -> bool:
@@ -137,7 +137,9 @@ def comparisons(runs: Sequence[Run], pairs: Sequence[tuple[str, str]], *, margin
         for variant, baseline in pairs
         if by_variant[variant]
     ]
-    judged = iter(verdicts([row.analysis for row in rows if row.analysis is not None], margin))
+    compared = [row for row in rows if row.analysis is not None]
+    limits = [_limits(row, by_variant[row.baseline]) for row in compared]
+    judged = iter(verdicts([row.analysis for row in compared if row.analysis is not None], margin, limits=limits))
     return [row if row.analysis is None else replace(row, verdict=next(judged)) for row in rows]
 
 
@@ -176,6 +178,19 @@ def _row(variant: str, baseline: str, against: Sequence[Run], runs: Sequence[Run
         train_ms_per_image=_median([run.train_ms_per_image for run in runs]),
         eval_ms_per_image=_median([run.eval_ms_per_image for run in runs]),
         wall_s=_median([run.wall_s for run in runs]),
+    )
+
+
+def _limits(row: Row, against: Sequence[Run]) -> Limits:
+    """Say what the test images can show of this comparison, and what a seed more of both variants costs."""
+    test_images = int(against[0].config.data["test"])
+    times = row.wall_s, _median([run.wall_s for run in against])
+    return Limits(
+        test_images,
+        resolution((row.mean + summarize([run.score for run in against]).mean) / 2, test_images)
+        if row.figure.per_image
+        else 0.0,
+        None if times[0] is None or times[1] is None else times[0] + times[1],
     )
 
 

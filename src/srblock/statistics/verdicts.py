@@ -1,7 +1,8 @@
 """What differences amount to: the one place where verdicts come from, for terminal, page and tables.
 
     better, worse     the two-sided t-test finds a difference, after Holm's correction over the table
-    no difference     the difference is shown to lie within the margin (TOST, after Holm's correction too)
+    no difference     the difference is shown to lie within the margin, or within what the test images can show if that
+                      is more (TOST, after Holm's correction too)
     undecided         neither; with how many more seeds would settle it
 
 The first two and the third can both hold: "better, but by less than 0.2". Percentages throughout: differences, margins
@@ -46,7 +47,7 @@ class Verdict:
     Attributes:
         finding: the verdict's kind. "one seed" (on one side or both) and "no spread" say that there can be none.
         p, holm_p: of the two-sided t-test, alone and corrected for all that were judged with it; None without a test.
-        small: whether the difference is shown to lie within the margin.
+        within: what the difference is shown to be smaller than: the margin, or else `target`; None if neither is shown.
         margin: percentage points that count as no difference.
         more_seeds: per variant, that would settle a difference of `target`; None unless undecided, 0 if these were as
             many as that takes.
@@ -58,7 +59,7 @@ class Verdict:
     finding: Finding
     p: float | None
     holm_p: float | None
-    small: bool
+    within: float | None
     margin: float
     more_seeds: int | None
     comparisons: int
@@ -107,8 +108,10 @@ def verdicts(
 
     Both families of p-values, of the differences and of their equivalence, are corrected by Holm over the comparisons
     that have a test. Seeds that would settle a difference are planned at alpha over their number: enough, at the
-    spreads seen, to find a true difference as large as the margin with a power of 0.8, and to show none as such. Below
-    what the test images can show nothing is planned: the plan is then for that.
+    spreads seen, to find a true difference as large as the margin with a power of 0.8, and to show none as such. A
+    margin that the test images cannot show is not planned for: the plan is for what they can, and a difference shown to
+    be smaller than that is called so. (Both bounds of one comparison are tested at the full level: the wider follows
+    from the narrower.)
 
     Args:
         comparisons: Welch's differences or pairings, whichever test counts (`pairing.primary`).
@@ -122,23 +125,32 @@ def verdicts(
     limits = [None] * len(comparisons) if limits is None else limits
     estimates = [comparison.estimate for comparison in comparisons]
     tested = [estimate for estimate in estimates if estimate is not None]
-    corrected = iter(zip(holm([e.p for e in tested]), holm([tost_p(e, margin) for e in tested]), strict=True))
+    targets = [margin if limit is None else max(margin, limit.resolution) for limit in limits]
+    wide = [target for target, estimate in zip(targets, estimates, strict=True) if estimate is not None]
+    corrected = iter(
+        zip(
+            holm([estimate.p for estimate in tested]),
+            holm([tost_p(estimate, margin) for estimate in tested]),
+            holm([tost_p(estimate, target) for estimate, target in zip(tested, wide, strict=True)]),
+            strict=True,
+        )
+    )
     found = []
-    for comparison, estimate, limit in zip(comparisons, estimates, limits, strict=True):
+    for comparison, estimate, limit, target in zip(comparisons, estimates, limits, targets, strict=True):
         if estimate is None:
             single = isinstance(comparison, Difference) and min(comparison.n, comparison.n_baseline) == 1
             kind: Finding = "one seed" if single else "no spread"
-            found.append(Verdict(kind, None, None, False, margin, None, len(tested), alpha, limit))
+            found.append(Verdict(kind, None, None, None, margin, None, len(tested), alpha, limit))
             continue
-        holm_p, equivalence_p = (float(value) for value in next(corrected))
-        small = equivalence_p < alpha
+        holm_p, *equivalence = (float(value) for value in next(corrected))
+        shown = [bound for bound, p in zip((margin, target), equivalence, strict=True) if p < alpha]
         if holm_p < alpha:
             kind = "better" if estimate.mean > 0 else "worse"
         else:
-            kind = "no difference" if small else "undecided"
-        target = margin if limit is None else max(margin, limit.resolution)
+            kind = "no difference" if shown else "undecided"
         more = more_seeds(comparison, target, alpha / len(tested)) if kind == "undecided" else None
-        found.append(Verdict(kind, float(estimate.p), holm_p, small, margin, more, len(tested), alpha, limit))
+        within = min(shown, default=None)
+        found.append(Verdict(kind, float(estimate.p), holm_p, within, margin, more, len(tested), alpha, limit))
     return found
 
 
