@@ -171,11 +171,13 @@ def _train(
     result = train(
         model,
         loaders,
+        study.task,
         config.recipe,
         directory=directory,
         run=config.name,
         seed=config.seed,
         device=device,
+        groups=study.groups,
         probe=work.probe,
         on_epoch=on_epoch,
     )

@@ -14,10 +14,13 @@ from torch import nn
 
 from srblock.data import ImageData, ImageFiles, Loader, normalization, split
 from srblock.runs.records import RunConfig
+from srblock.surgery import blocks, param_groups
 from srblock.training import runtime
-from srblock.training.loop import Loaders, sgd, train_epoch
+from srblock.training.loop import Loaders, train_epoch
+from srblock.training.optimizer import sgd
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.training.step import Step
+from srblock.training.task import Task, find_task
 from srblock.variants.build import build
 from srblock.variants.notation import Variant
 
@@ -40,6 +43,11 @@ class Study:
     pretrained: bool = False
     weights: Path | None = None
 
+    @property
+    def task(self) -> Task:
+        """What is predicted of this data."""
+        return find_task(self.data.task)
+
     def runs(self) -> list[RunConfig]:
         """List the runs, seed by seed, so that an interrupted study has as many whole comparisons as possible."""
         data, weights = describe_data(self.data), self._weights_identity
@@ -59,6 +67,14 @@ class Study:
             weights=self.weights,
             report=_say_once,
         )
+
+    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Sort a network's parameters for the optimizer: the memories apart if the recipe treats them differently."""
+        recipe = self.recipe
+        if not blocks(model) or (recipe.memory_lr_scale == 1 and recipe.memory_weight_decay is None):
+            return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+        rest, memories = param_groups(model, memory_weight_decay=recipe.memory_weight_decay)
+        return [rest, memories | {"lr_scale": recipe.memory_lr_scale}]
 
     def loaders(self, seed: int, device: torch.device, rank: int = 0, world_size: int = 1) -> Loaders:
         """Split, and put the images on the device. The same for all variants of a seed.
@@ -163,8 +179,8 @@ def measure_ms_per_image(study: Study, variant: Variant, device: torch.device) -
     """Measure the training time of one image: a step to warm up, then up to three timed ones."""
     loader = study.loaders(study.seeds[0], device).train
     model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
-    step = Step(model, sgd(model, study.recipe, device), study.recipe, device)
+    step = Step(model, sgd(model, study.recipe, device, study.groups), study.task, study.recipe, device)
     train_epoch(step, loader, 0, batches=1)
     start = runtime.now(device)
-    images = train_epoch(step, loader, 0, batches=3).images
+    images = train_epoch(step, loader, 0, batches=3)
     return 1e3 * (runtime.now(device) - start) / images
