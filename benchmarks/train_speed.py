@@ -41,8 +41,8 @@ from srblock.data import ImageData, load
 from srblock.inspection.cost import flops_per_image
 from srblock.runs.study import Study, recipe_for
 from srblock.training import runtime
-from srblock.training.loop import sgd, train, train_epoch
-from srblock.training.metrics import autocast
+from srblock.training.loop import train, train_epoch
+from srblock.training.optimizer import sgd
 from srblock.training.recipe import Recipe
 from srblock.training.step import Step
 from srblock.variants.notation import Variant, parse
@@ -73,7 +73,7 @@ class BareLoop:
             batch = self.windows[rows, :, y, x]
             batch = torch.where(torch.rand(len(rows), 1, 1, 1, device=self.device) < 0.5, batch, batch.flip(3))
             batch = ((batch - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            with autocast(self.recipe, self.device):
+            with runtime.autocast(self.recipe, self.device):
                 logits = self.model(batch)
             loss = F.cross_entropy(logits.float(), self.labels[rows])
             self.optimizer.zero_grad()
@@ -90,17 +90,22 @@ def fresh(study: Study, variant: Variant, device: torch.device) -> nn.Module:
 def stepper(study: Study, variant: Variant, engine: str, device: torch.device) -> Step:
     """Return a step of srblock's loop."""
     model, recipe = fresh(study, variant, device), replace(study.recipe, engine=engine)
-    return Step(model, sgd(model, recipe, device), recipe, device)
+    return Step(model, sgd(model, recipe, device, study.groups), study.task, recipe, device)
 
 
 def check_engines(study: Study, variants: list[Variant], engines: list[str], device: torch.device) -> None:
     """Stop if an engine does not train as the eager one does: 12 batches at a low rate, losses compared."""
     study = replace(study, recipe=replace(study.recipe, learning_rate=0.01, milestones=()))
     loader = study.loaders(0, device).train
+
+    def loss_of(step: Step) -> float:
+        train_epoch(step, loader, 0, batches=12)
+        return step.meter.read()["loss"]
+
     for variant in variants:
-        expected = train_epoch(stepper(study, variant, "eager", device), loader, 0, batches=12).read()[0]
+        expected = loss_of(stepper(study, variant, "eager", device))
         for engine in (engine for engine in engines if engine != "eager"):
-            loss = train_epoch(stepper(study, variant, engine, device), loader, 0, batches=12).read()[0]
+            loss = loss_of(stepper(study, variant, engine, device))
             print(f"{variant}, {engine}: loss {loss:.5f}, eager {expected:.5f}")
             if abs(loss / expected - 1) > TOLERANCE[study.recipe.precision]:
                 raise SystemExit(f"{engine} does not train as eager does; its speed is worth nothing")
@@ -113,7 +118,7 @@ def measure(
     loader = study.loaders(0, device).train
 
     def ours(step: Step) -> Callable[[int], int]:
-        return lambda batches: train_epoch(step, loader, 0, batches=batches).images
+        return lambda batches: train_epoch(step, loader, 0, batches=batches)
 
     contenders: dict[tuple[str, str], Callable[[int], int]] = {}
     for variant in variants:
@@ -158,8 +163,8 @@ def whole_run(study: Study, variant: Variant, engine: str, device: torch.device)
     recipe = replace(study.recipe.with_epochs(3), engine=engine)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        result = train(study.build(variant, 0), study.loaders(0, device), recipe, directory=Path(folder), run="speed",
-                       seed=0, device=device)  # fmt: skip
+        result = train(study.build(variant, 0), study.loaders(0, device), study.task, recipe, directory=Path(folder),
+                       run="speed", seed=0, device=device, groups=study.groups)  # fmt: skip
         wall = time.perf_counter() - start
         seconds = [json.loads(line)["seconds"] for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     later = statistics.mean(seconds[1:])

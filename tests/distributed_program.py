@@ -19,16 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from srblock.data import Loader
-from srblock.surgery import blocks, bypassed
+from srblock.surgery import blocks, bypassed, param_groups
 from srblock.training import checkpoint, distributed, runtime
-from srblock.training.loop import Loaders, TrainingDiverged, sgd, train, train_epoch
-from srblock.training.metrics import evaluate
+from srblock.training.loop import Loaders, TrainingDiverged, train, train_epoch
+from srblock.training.optimizer import Groups, sgd
 from srblock.training.recipe import Recipe
 from srblock.training.step import Step
+from srblock.training.task import Classification, evaluate
 from srblock.variants.build import build
 from srblock.variants.notation import parse
 
 CPU = torch.device("cpu")
+TASK = Classification()
 RECIPE = Recipe(
     epochs=4, batch_size=16, learning_rate=0.05, schedule="cosine", padding=1, flip=False, label_smoothing=0.1
 )
@@ -65,17 +67,26 @@ def network(steady: bool = True) -> nn.Module:
     return model
 
 
-def three_steps(recipe: Recipe, model: nn.Module) -> tuple[dict[str, Tensor], list[float]]:
+def apart(model: nn.Module) -> list[dict[str, Any]]:
+    """Train the memories at 5 times the rate and without decay."""
+    rest, memories = param_groups(model, memory_weight_decay=0.0)
+    return [rest, memories | {"lr_scale": 5.0}]
+
+
+def three_steps(
+    recipe: Recipe, model: nn.Module, groups: Groups | None = None
+) -> tuple[dict[str, Tensor], list[float]]:
     """Train on the three batches of an epoch; return weights, and loss and accuracy of training and of evaluation."""
-    step = Step(distributed.wrap(model, recipe, CPU), sgd(model, recipe, CPU), recipe, CPU)
-    seen = train_epoch(step, loader(recipe, 39, True), 0).read()
-    return checkpoint.copy_weights(model), [*seen, *evaluate(model, loader(recipe, 33, False).epoch(0), recipe, CPU)]
+    step = Step(distributed.wrap(model, recipe, CPU), sgd(model, recipe, CPU, groups), TASK, recipe, CPU)
+    assert train_epoch(step, loader(recipe, 39, True), 0) == 39
+    figures = step.meter.read(), evaluate(model, loader(recipe, 33, False).epoch(0), TASK, recipe, CPU)
+    return checkpoint.copy_weights(model), [value for part in figures for value in part.values()]
 
 
 def run(folder: Path, model: nn.Module, recipe: Recipe = RECIPE, **options: Any) -> dict[str, Any]:
     """Train a run in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    return train(model, loaders(recipe), recipe, directory=folder, run="test", seed=0, device=CPU, **options)
+    return train(model, loaders(recipe), TASK, recipe, directory=folder, run="test", seed=0, device=CPU, **options)
 
 
 def stop_at(epoch: int) -> Callable[[dict[str, Any]], None]:
@@ -110,11 +121,18 @@ class BreaksInOne(nn.Module):
         return logits * math.nan if self.training and self.steps > 3 and distributed.rank() == 1 else logits
 
 
+STEPS: dict[str, tuple[Recipe, Groups | None]] = {
+    "plain": (RECIPE, None),
+    "clipped": (CLIPPED, None),
+    "apart": (RECIPE, apart),
+}
+
+
 def check(folder: Path) -> dict[str, Any]:
     """Do everything once and return what this process saw."""
     seen: dict[str, Any] = {"rank": distributed.rank(), "world": distributed.world_size()}
-    for name, recipe in (("plain", RECIPE), ("clipped", CLIPPED)):
-        weights, seen[name] = three_steps(recipe, network())
+    for name, (recipe, groups) in STEPS.items():
+        weights, seen[name] = three_steps(recipe, network(), groups)
         distributed.on_rank0(lambda name=name, weights=weights: checkpoint.save_weights(folder / name, weights))
     for name in ("frozen", "bypassed"):
         model = network()

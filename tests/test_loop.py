@@ -8,16 +8,19 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from srblock.data import Loader
 from srblock.training import checkpoint
 from srblock.training.files import write_bytes
 from srblock.training.loop import Loaders, TrainingDiverged, train
-from srblock.training.metrics import evaluate
 from srblock.training.recipe import Recipe
+from srblock.training.task import Classification, evaluate
 
 CPU = torch.device("cpu")
+TASK = Classification()
 RECIPE = Recipe(epochs=4, batch_size=16, learning_rate=0.05, schedule="cosine", padding=1, flip=False)
 
 
@@ -59,7 +62,7 @@ def network(seed: int = 0) -> nn.Module:
 
 def run(directory: Path, model: nn.Module | None = None, recipe: Recipe = RECIPE, **options: Any) -> dict[str, Any]:
     options = {"run": "test", "seed": 0, "device": CPU} | options
-    return train(model or network(), loaders(recipe), recipe, directory=directory, **options)
+    return train(model or network(), loaders(recipe), TASK, recipe, directory=directory, **options)
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:
@@ -70,7 +73,7 @@ def lines(directory: Path) -> list[dict[str, Any]]:
 
 def test_learns_and_records(tmp_path: Path) -> None:
     model = network()
-    result = run(tmp_path, model, probe=lambda m: {"weight": float(m[0].weight.sum())})
+    result = run(tmp_path, model, header={"said": "so"}, probe=lambda m: {"weight": float(m[0].weight.sum())})
     records = lines(tmp_path)
     assert result["test_top1"] == 100
     assert [record["epoch"] for record in records] == [1, 2, 3, 4]
@@ -78,7 +81,9 @@ def test_learns_and_records(tmp_path: Path) -> None:
     assert records[-1]["validation_loss"] < 0.1
     assert len({record["probe"]["weight"] for record in records}) == 4, "the probe sees the weights of each epoch"
     assert all(0 <= record["lr"] <= 0.05 for record in records)
-    saved = checkpoint.load_weights(tmp_path / "checkpoint.safetensors")
+    saved = load_file(tmp_path / "checkpoint.safetensors")
+    with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
+        assert file.metadata() == {"said": "so"}
     assert saved.keys() == model.state_dict().keys()
     assert all(torch.equal(saved[key], value) for key, value in model.state_dict().items())
 
@@ -107,11 +112,23 @@ def test_tests_the_epoch_best_on_validation(tmp_path: Path) -> None:
     assert result["last_test_top1"] < 10
 
 
-def test_resumes_bit_for_bit(tmp_path: Path) -> None:
-    """Dropout's random state, momentum and batch statistics all continue."""
+def apart(model: nn.Module) -> list[dict[str, Any]]:
+    """Sort the parameters in another order than the model's."""
+    head = list(model[5].parameters())  # type: ignore[index]
+    rest = [parameter for parameter in model.parameters() if all(parameter is not other for other in head)]
+    return [{"params": head, "lr_scale": 0.5, "weight_decay": 0.1}, {"params": rest}]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"groups": apart}, {"recipe": replace(RECIPE, epoch_steps=4, schedule="poly")}],
+    ids=["plain", "groups", "steps"],
+)
+def test_resumes_bit_for_bit(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Dropout's random state, momentum, batch statistics and the place in a pass (6 batches) all continue."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
-    expected = run(whole)
+    expected = run(whole, **options)
     for stop in (1, 3):
 
         def interrupt(record: dict[str, Any], stop: int = stop) -> None:
@@ -119,11 +136,11 @@ def test_resumes_bit_for_bit(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            run(parts, on_epoch=interrupt)
+            run(parts, on_epoch=interrupt, **options)
         assert len(lines(parts)) == stop
         torch.rand(7)  # other work in between must not matter
     seen: list[int] = []
-    result = run(parts, on_epoch=lambda record: seen.append(record["epoch"]))
+    result = run(parts, on_epoch=lambda record: seen.append(record["epoch"]), **options)
     assert seen == [1, 2, 3, 4], "earlier epochs are reported again"
     assert lines(parts) == lines(whole)
     assert (parts / "checkpoint.safetensors").read_bytes() == (whole / "checkpoint.safetensors").read_bytes()
@@ -149,7 +166,7 @@ def test_saves_no_more_often_than_costs_a_twentieth_of_the_time(
 
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock)
     monkeypatch.setattr(checkpoint, "write_bytes", write)
-    monkeypatch.setattr(checkpoint, "save_weights", lambda path, weights: None)
+    monkeypatch.setattr(checkpoint, "save_weights", lambda path, weights, header: None)
     run(tmp_path, recipe=replace(RECIPE, epochs=9), on_epoch=tick)
     assert saved == [1, 4, 7, 9], "3 epochs of 7 s pass before a save of 1 s may be followed by another"
 
@@ -218,13 +235,32 @@ def test_the_best_weights_are_brought_to_the_cpu_once(tmp_path: Path) -> None:
 
 def test_another_seed_or_rate_is_another_result(tmp_path: Path) -> None:
     """Guards the test above: bit equality must not come for free."""
+    changes: list[dict[str, Any]] = [
+        {}, {"seed": 1}, {"recipe": replace(RECIPE, weight_decay=0.0)}, {"recipe": replace(RECIPE, epoch_steps=4)},
+        {"groups": apart},
+    ]  # fmt: skip
     records = []
-    for name, options in (("a", {}), ("b", {"seed": 1}), ("c", {"recipe": replace(RECIPE, weight_decay=0.0)})):
+    for number, options in enumerate(changes):
+        (tmp_path / str(number)).mkdir()
+        run(tmp_path / str(number), **options)
+        records.append(lines(tmp_path / str(number)))
+    assert all(records[0] != other for other in records[1:])
+
+
+def test_an_epoch_of_as_many_steps_as_a_pass_has_is_a_pass(tmp_path: Path) -> None:
+    for name, steps in (("pass", None), ("steps", 6)):
         (tmp_path / name).mkdir()
-        run(tmp_path / name, **options)
-        records.append(lines(tmp_path / name))
-    assert records[0] != records[1]
-    assert records[0] != records[2]
+        run(tmp_path / name, recipe=replace(RECIPE, epoch_steps=steps))
+    assert lines(tmp_path / "pass") == lines(tmp_path / "steps")
+
+
+def test_the_schedule_runs_over_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 epochs of 4 steps, whatever a pass has."""
+    rates: list[float] = []
+    monkeypatch.setattr("srblock.training.step.set_rate", lambda optimizer, rate: rates.append(rate))
+    run(tmp_path, recipe=replace(RECIPE, epoch_steps=4, schedule="poly", power=1.0))
+    assert rates == pytest.approx([0.05 * (1 - step / 16) for step in range(16)])
+    assert [record["lr"] for record in lines(tmp_path)] == pytest.approx(rates[3::4])
 
 
 def test_a_nan_names_the_epoch_and_keeps_what_was_written(tmp_path: Path) -> None:
@@ -287,10 +323,10 @@ def test_bfloat16_runs_under_autocast() -> None:
     seen = []
     model = network()
     model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    loss, top1 = evaluate(model, loaders().test.epoch(0), replace(RECIPE, precision="bfloat16"), CPU)
+    figures = evaluate(model, loaders().test.epoch(0), TASK, replace(RECIPE, precision="bfloat16"), CPU)
     assert set(seen) == {torch.bfloat16}
-    assert math.isfinite(loss)
-    assert 0 <= top1 <= 100
+    assert math.isfinite(figures["loss"])
+    assert 0 <= figures["top1"] <= 100
 
 
 def test_evaluation_counts_every_image_once() -> None:
@@ -298,11 +334,11 @@ def test_evaluation_counts_every_image_once() -> None:
     pixels, labels = striped(17, 5)
     model = network().eval()
     parts = [(pixels[:16].float(), labels[:16]), (pixels[16:].float(), labels[16:])]
-    loss, top1 = evaluate(model, parts, RECIPE, CPU)
+    figures = evaluate(model, parts, TASK, RECIPE, CPU)
     with torch.no_grad():
         logits = model(pixels.float())
-    assert math.isclose(loss, float(nn.functional.cross_entropy(logits, labels)), rel_tol=1e-5)
-    assert math.isclose(top1, 100 * float((logits.argmax(1) == labels).float().mean()), rel_tol=1e-6)
+    assert math.isclose(figures["loss"], float(nn.functional.cross_entropy(logits, labels)), rel_tol=1e-5)
+    assert math.isclose(figures["top1"], 100 * float((logits.argmax(1) == labels).float().mean()), rel_tol=1e-6)
 
 
 def test_a_layer_with_a_schedule_sees_the_run_from_0_to_1(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Recipes refuse what cannot be trained, survive JSON, and keep their shape when shortened."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,11 @@ from srblock.training.recipe import LATER, RECIPES, Recipe
     ("change", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epoch_steps": 0}, "epoch_steps must be at least 1 or None, got 0"),
+        ({"power": 0.0}, "power must be positive, got 0.0"),
+        ({"memory_lr_scale": 0.0}, "memory_lr_scale must be positive and finite, got 0.0"),
+        ({"memory_lr_scale": math.inf}, "memory_lr_scale must be positive and finite, got inf"),
+        ({"memory_weight_decay": -1e-4}, "memory_weight_decay must be at least 0 and finite, or None, got -0.0001"),
         ({"batch_size": 1}, "batch norm needs two images"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
@@ -25,7 +31,7 @@ from srblock.training.recipe import LATER, RECIPES, Recipe
         ({"clip_norm": 0.0}, "clip_norm must be positive or None"),
         ({"padding": -1}, "padding must not be negative"),
         ({"validation_fraction": 0.0}, "validation_fraction must be between 0 and 1"),
-        ({"schedule": "step"}, "schedule must be one of multistep, cosine, got 'step'"),
+        ({"schedule": "step"}, "schedule must be one of multistep, cosine, poly, got 'step'"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
         ({"memory_format": "nhwc"}, "memory_format must be one of"),
         ({"crop": "center"}, "crop must be one of padded, resized, got 'center'"),
@@ -71,7 +77,12 @@ def test_the_papers_imagenet_recipe() -> None:
 
 def test_a_field_added_later_changes_the_identity_only_where_it_is_used() -> None:
     assert not set(LATER) & set(Recipe().identity)
-    for name, value in {"crop": "resized", "test_resize": 256, "sync_batch_norm": True, "engine": "compile"}.items():
+    used = {
+        "crop": "resized", "test_resize": 256, "sync_batch_norm": True, "engine": "compile", "epoch_steps": 100,
+        "power": 2.0, "memory_lr_scale": 3.0, "memory_weight_decay": 0.0,
+    }  # fmt: skip
+    assert set(used) | {"test_square"} == set(LATER)
+    for name, value in used.items():
         assert replace(Recipe(), **{name: value}).identity == Recipe().identity | {name: value}
     assert set(Recipe().as_dict()) == set(Recipe().identity) | set(LATER)
 

@@ -28,6 +28,20 @@ def test_multistep_agrees_with_torch() -> None:
         scheduler.step()
 
 
+def test_poly_agrees_with_torch_and_starts_after_the_warm_up() -> None:
+    recipe = Recipe(epochs=12, schedule="poly", learning_rate=0.1)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=12, power=0.9)
+    for epoch in range(12):
+        assert math.isclose(learning_rate(recipe, epoch), optimizer.param_groups[0]["lr"], rel_tol=1e-9)
+        optimizer.step()
+        scheduler.step()
+    assert learning_rate(recipe, 12) == 0
+    warm = replace(recipe, warmup_epochs=2, power=2.0)
+    assert math.isclose(learning_rate(warm, 1), 0.05)
+    assert math.isclose(learning_rate(warm, 3), 0.1 * 0.75**2)
+
+
 def test_cosine_with_warmup() -> None:
     recipe = Recipe(epochs=12, schedule="cosine", warmup_epochs=2, learning_rate=0.4)
     assert learning_rate(recipe, 0) == 0

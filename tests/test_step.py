@@ -1,16 +1,20 @@
 """One step: what it does to the weights, in each engine that this machine has."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from srblock.training.optimizer import keep_rates_on, set_rate, sgd
 from srblock.training.recipe import Recipe
 from srblock.training.step import WARM_UP, Step
+from srblock.training.task import Classification
 
 CPU = torch.device("cpu")
+TASK = Classification()
 RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.1, weight_decay=1e-2)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -27,49 +31,59 @@ def batches(sizes: list[int], device: torch.device = CPU) -> list[tuple[Tensor, 
     return [(images.to(device), labels.to(device)) for images, labels in drawn]
 
 
-def stepped(engine: str, sizes: list[int], device: torch.device = CPU, **changes: float) -> tuple[nn.Module, Step]:
+def groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Set the last layer apart, with 3 times the rate and a decay of its own."""
+    head = list(model[-1].parameters())  # type: ignore[index]
+    rest = [parameter for name, parameter in model.named_parameters() if not name.startswith("5.")]
+    return [{"params": rest}, {"params": head, "lr_scale": 3.0, "weight_decay": 0.2}]
+
+
+def stepped(engine: str, sizes: list[int], device: torch.device = CPU, **changes: Any) -> tuple[nn.Module, Step]:
     """Train with a rate of its own for each batch, as a schedule does."""
     model = network(device)
     recipe = replace(RECIPE, engine=engine, **changes)
-    optimizer = torch.optim.SGD(model.parameters(), 1.0, momentum=0.9, weight_decay=1e-2, fused=True)
-    step = Step(model, optimizer, recipe, device)
+    optimizer = sgd(model, recipe, device, groups)
+    step = Step(model, optimizer, TASK, recipe, device)
     step.start()
     for number, (images, labels) in enumerate(batches(sizes, device)):
         step(images, labels, 0.1 / (number + 1))
     return model, step
 
 
-def test_a_step_is_sgd_with_momentum_and_decay() -> None:
-    """Two steps worked out by hand: v = 0.9 v + g + decay w, w = w - rate v."""
-    model, _ = stepped("eager", [8, 8])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_step_is_sgd_with_momentum_and_the_decay_and_rate_of_each_group(nesterov: bool) -> None:
+    """Two steps worked out by hand: h = g + decay w, v = 0.9 v + h, w = w - rate v; nesterov w - rate (h + 0.9 v)."""
+    model, _ = stepped("eager", [8, 8], nesterov=nesterov)
     by_hand = network()
     velocity = [torch.zeros_like(p) for p in by_hand.parameters()]
     for number, (images, labels) in enumerate(batches([8, 8])):
         gradients = torch.autograd.grad(F.cross_entropy(by_hand(images), labels), list(by_hand.parameters()))
         with torch.no_grad():
-            for p, v, g in zip(by_hand.parameters(), velocity, gradients, strict=True):
-                v.mul_(0.9).add_(g + 1e-2 * p)
-                p.sub_(0.1 / (number + 1) * v)
+            for (name, p), v, g in zip(by_hand.named_parameters(), velocity, gradients, strict=True):
+                scale, decay = (3.0, 0.2) if name.startswith("5.") else (1.0, 1e-2)
+                h = g + decay * p
+                v.mul_(0.9).add_(h)
+                p.sub_(0.1 * scale / (number + 1) * (h + 0.9 * v if nesterov else v))
     for ours, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 def test_the_sums_are_those_of_all_batches_since_the_start() -> None:
     _, step = stepped("eager", [8, 8, 3])
-    assert step.meter.images == 19
-    loss, top1 = step.meter.read()
-    assert 0 < loss < 10
-    assert round(top1 * 19 / 100, 6) in range(20)
+    figures, sums = step.meter.read(), step.meter.sums
+    assert 0 < figures["loss"] < 10
+    assert round(figures["top1"] * 19 / 100, 6) in range(20)
+    assert sums[2] == 19
     step.start()
-    assert step.meter.images == 0
-    assert step.meter.sums.tolist() == [0, 0]
+    assert step.meter.sums is sums, "where a graph would count on"
+    assert sums.tolist() == [0, 0, 0]
 
 
 def test_gradients_are_clipped_to_the_norm() -> None:
     free, clipped = network(), network()
     for model, norm in ((free, None), (clipped, 1e-3)):
         recipe = replace(RECIPE, clip_norm=norm)
-        step = Step(model, torch.optim.SGD(model.parameters(), 1.0), recipe, CPU)
+        step = Step(model, torch.optim.SGD(model.parameters(), 1.0), TASK, recipe, CPU)
         step.start()
         step(*batches([8])[0], 1.0)
     moved = torch.cat([(a - b).flatten() for a, b in zip(clipped.parameters(), network().parameters(), strict=True)])
@@ -122,15 +136,26 @@ def test_layers_with_a_schedule_are_told_where_the_run_stands_and_are_not_compil
     ramp = Ramp()
     model = nn.Sequential(nn.Flatten(), ramp, nn.Linear(3, 2))
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
-    step = Step(model, optimizer, RECIPE, CPU)
+    step = Step(model, optimizer, TASK, RECIPE, CPU)
     for progress in (0.0, 0.5, 1.0):
         step.start(progress)
     assert ramp.told == [0.0, 0.5, 1.0]
     with pytest.raises(ValueError, match="would compile anew at each epoch of a layer's schedule; use eager or graph"):
-        Step(model, optimizer, replace(RECIPE, engine="compile"), CPU)
+        Step(model, optimizer, TASK, replace(RECIPE, engine="compile"), CPU)
     ramp.scheduled = False
-    Step(model, optimizer, replace(RECIPE, engine="compile"), CPU).start(0.25)
+    Step(model, optimizer, TASK, replace(RECIPE, engine="compile"), CPU).start(0.25)
     assert 0.25 not in ramp.told
+
+
+def test_rates_in_memory_are_set_in_place_each_with_its_scale() -> None:
+    """Where a graph reads them."""
+    model = network()
+    optimizer = sgd(model, RECIPE, CPU, groups)
+    keep_rates_on(CPU, optimizer)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    set_rate(optimizer, 0.25)
+    assert [float(rate) for rate in rates] == [0.25, 0.75]
+    assert all(group["lr"] is rate for group, rate in zip(optimizer.param_groups, rates, strict=True))
 
 
 @needs_cuda
@@ -141,7 +166,7 @@ def test_every_engine_trains_as_the_eager_one(engine: str) -> None:
     (eager, first), (other, second) = stepped("eager", sizes, cuda), stepped(engine, sizes, cuda)
     for ours, theirs in zip(other.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert second.meter.images == first.meter.images == sum(sizes)
+    assert second.meter.sums[2] == first.meter.sums[2] == sum(sizes)
     assert second.meter.read() == pytest.approx(first.meter.read(), rel=1e-4)
 
 
@@ -149,11 +174,13 @@ def test_every_engine_trains_as_the_eager_one(engine: str) -> None:
 def test_a_graph_draws_new_dropout_masks_at_every_replay() -> None:
     cuda = torch.device("cuda")
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(108, 5)).to(cuda)
-    step = Step(model, torch.optim.SGD(model.parameters(), 1e-9, fused=True), replace(RECIPE, engine="graph"), cuda)
+    step = Step(
+        model, torch.optim.SGD(model.parameters(), 1e-9, fused=True), TASK, replace(RECIPE, engine="graph"), cuda
+    )
     ((images, labels),) = batches([8], cuda)
     losses = []
     for _ in range(WARM_UP + 6):
         step.start()
         step(images, labels, 1e-9)
-        losses.append(step.meter.read()[0])
+        losses.append(step.meter.read()["loss"])
     assert len(set(losses)) == len(losses)

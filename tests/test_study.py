@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_resume import Silent
 from test_resume import study as tiny_study
 
@@ -91,6 +92,35 @@ def test_a_seed_shares_split_order_and_initial_weights() -> None:
     labels = [[y.tolist() for _, y in loaders.train.epoch(0)] for loaders in (first, again, other)]
     assert labels[0] == labels[1] != labels[2]
     assert len(first.train.epoch(0).__next__()[0]) == study.recipe.batch_size
+
+
+def test_memories_are_a_group_only_where_the_recipe_treats_them_differently() -> None:
+    """Else the optimizer's one group is the model's parameters in their order: old half-finished runs resume by it."""
+    study = tiny_study()
+    plain, with_block = (study.build(variant, 0) for variant in study.variants)
+    scaled, undecayed = ({"memory_lr_scale": 3.0}, {"memory_weight_decay": 0.0})
+    for model, changes in ((plain, {}), (with_block, {}), (plain, scaled), (plain, undecayed)):
+        (group,) = replace(study, recipe=replace(study.recipe, **changes)).groups(model)
+        assert group.keys() == {"params"}
+        assert all(ours is own for ours, own in zip(group["params"], model.parameters(), strict=True))
+    (memory,) = (block.memory for block in blocks(with_block).values())
+    for changes, expected in ((scaled, {"lr_scale": 3.0}), (undecayed, {"lr_scale": 1.0, "weight_decay": 0.0})):
+        rest, memories = replace(study, recipe=replace(study.recipe, **changes)).groups(with_block)
+        assert memories.pop("params") == [memory]
+        assert memories == expected
+        assert len(rest["params"]) == len(list(with_block.parameters())) - 1
+
+
+def test_the_memorys_rate_and_decay_reach_a_run_with_a_block_and_no_other(
+    finished: tuple[Study, Path, list[records.Run]], tmp_path: Path
+) -> None:
+    study, _, as_before = finished
+    recipe = replace(study.recipe, memory_lr_scale=3.0, memory_weight_decay=0.0)
+    runs = run(replace(study, recipe=recipe), tmp_path)
+    for number, (now, before) in enumerate(zip(runs, as_before, strict=True)):
+        ours, theirs = (load_file(each.directory / "checkpoint.safetensors") for each in (now, before))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs) == (number == 0)
+        assert now.directory.name != before.directory.name
 
 
 def test_runs_come_seed_by_seed() -> None:
@@ -256,8 +286,10 @@ def test_evaluating_on_other_data_warns_or_refuses(
         evaluate_run(runs[0].directory, device=CPU)
 
 
-def test_damaged_runs_are_named(finished: tuple[Study, Path, list[records.Run]], tmp_path: Path) -> None:
-    _, _, runs = finished
+def test_damaged_runs_are_named(
+    finished: tuple[Study, Path, list[records.Run]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, _, runs = finished
     with pytest.raises(FileNotFoundError, match="holds no finished run"):
         records.read_run(tmp_path)
     copy = tmp_path / "copy"
@@ -271,8 +303,9 @@ def test_damaged_runs_are_named(finished: tuple[Study, Path, list[records.Run]],
     (copy / "result.json").write_text(json.dumps(read_result(runs[0].directory)))
     whole = (copy / "checkpoint.safetensors").read_bytes()
     (copy / "checkpoint.safetensors").write_bytes(whole[:-10])
-    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
-        checkpoint.load_weights(copy / "checkpoint.safetensors")
+    monkeypatch.setattr("srblock.runs.evaluate.load", lambda source, image_size: study.data)
+    with pytest.raises(checkpoint.CheckpointError, match=r"no whole safetensors file .* delete the folder .* anew"):
+        evaluate_run(copy, device=CPU)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

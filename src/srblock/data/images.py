@@ -30,6 +30,7 @@ class ImageData:
         fingerprint: SHA-256 of images, labels, class names, the split into train and test, and `flip`. Of a streamed
             set file names and file sizes stand for the images: a file that changes and keeps its size is not noticed.
         flip: whether a mirrored image is still an image of its class.
+        task: what is predicted, by the name that `srblock.training.task` knows it by.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ImageData:
     classes: tuple[str, ...]
     flip: bool
     fingerprint: str
+    task: str = "classification"
 
     @classmethod
     def build(

@@ -12,14 +12,15 @@ from srblock.data import load
 from srblock.runs.records import read_run
 from srblock.runs.study import Study
 from srblock.training import runtime
-from srblock.training.checkpoint import CheckpointError, load_weights
-from srblock.training.metrics import evaluate
+from srblock.training.checkpoint import CheckpointError
 from srblock.training.recipe import Recipe
+from srblock.training.task import evaluate
 from srblock.variants.notation import parse
+from srblock.variants.weights import read_weights
 
 
 def evaluate_run(directory: Path, *, source: str | None = None, device: torch.device) -> tuple[float, float, float]:
-    """Return test top-1 in percent and loss of a run's selected weights, and the top-1 that was recorded.
+    """Return the task's first figure and the loss of a run's selected weights on the test set, and what was recorded.
 
     Args:
         source: where the data is now; None for where it was. Other data of the same classes warns.
@@ -55,9 +56,12 @@ def evaluate_run(directory: Path, *, source: str | None = None, device: torch.de
     model = study.build(study.variants[0], config["seed"])
     weights = directory / "checkpoint.safetensors"
     try:
-        model.load_state_dict(load_weights(weights))
+        model.load_state_dict(read_weights(weights))
     except RuntimeError as error:
         raise CheckpointError(f"{weights} does not fit {run.variant}: {error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{error}; or delete the folder {directory} to train the run anew") from error
     runtime.place(model, recipe, device)
-    loss, top1 = evaluate(model, study.loaders(config["seed"], device).test.epoch(0), recipe, device)
-    return top1, loss, run.score
+    test, key = study.loaders(config["seed"], device).test, study.task.figures[0].key
+    figures = evaluate(model, test.epoch(0), study.task, recipe, device)
+    return figures[key], figures["loss"], run.test[key]

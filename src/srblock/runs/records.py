@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from srblock.training.recipe import Recipe
-from srblock.training.task import TASKS, Figure
+from srblock.training.task import Figure, Task, find_task
 from srblock.variants.notation import Variant, parse
 
 NUMERICS = 1
@@ -63,6 +63,11 @@ class RunConfig:
             "weights": self.weights,
             "numerics": self.numerics,
         }
+
+    @property
+    def task(self) -> Task:
+        """What is predicted; records of before tasks had names are of classification."""
+        return find_task(self.data.get("task", "classification"))
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> RunConfig:
@@ -173,7 +178,7 @@ class Run:
     @property
     def figure(self) -> Figure:
         """The figure that selects and is compared, the first of the task's."""
-        return TASKS[self.config.data.get("task", "classification")].figures[0]
+        return self.config.task.figures[0]
 
     @property
     def score(self) -> float:

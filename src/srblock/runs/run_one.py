@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from srblock.data import Loader
+from srblock.runs.input import Input, describe_input
 from srblock.runs.log import add_to_log, output_to
 from srblock.runs.records import Run, RunConfig, finished, read_run
 from srblock.runs.study import Study
@@ -164,18 +165,22 @@ def _train(
     if on_start is not None:
         on_start()
     model = study.build(config.variant, config.seed)
-    distributed.on_rank0(lambda: _prepare(study, config, directory, here))
+    loaders = study.loaders(config.seed, device, distributed.rank(), distributed.world_size())
+    given = describe_input(config.variant, study.data, config.recipe, loaders.test)
+    distributed.on_rank0(lambda: _prepare(study, config, given, directory, here))
     parameters = sum(p.numel() for p in model.parameters())
     added = sum(p.numel() for block in blocks(model).values() for p in block.parameters())
-    loaders = study.loaders(config.seed, device, distributed.rank(), distributed.world_size())
     result = train(
         model,
         loaders,
+        study.task,
         config.recipe,
         directory=directory,
         run=config.name,
         seed=config.seed,
         device=device,
+        groups=study.groups,
+        header=given.header,
         probe=work.probe,
         on_epoch=on_epoch,
     )
@@ -198,7 +203,7 @@ def _found(config: RunConfig, directory: Path, here: dict[str, Any]) -> bool:
     return False
 
 
-def _prepare(study: Study, config: RunConfig, directory: Path, here: dict[str, Any]) -> None:
+def _prepare(study: Study, config: RunConfig, given: Input, directory: Path, here: dict[str, Any]) -> None:
     """Write what the run is; note in `here` if it was started elsewhere."""
     for scrap in directory.glob(".*.tmp"):  # of a process killed while writing; the lock is ours
         scrap.unlink()
@@ -206,7 +211,7 @@ def _prepare(study: Study, config: RunConfig, directory: Path, here: dict[str, A
     if started is not None and warn_if_elsewhere(config, "goes on but was started", started, here):
         here["started_on"] = {key: started.get(key) for key in runtime.DECISIVE}
     where = {"source": study.source, "image_size": study.image_size, "environment": here}
-    write_json(directory / "config.json", config.as_dict() | where)
+    write_json(directory / "config.json", config.as_dict() | {"input": given.as_dict()} | where)
 
 
 def _outcome_of(error: Exception, directory: Path) -> Outcome:

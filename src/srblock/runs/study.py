@@ -14,11 +14,13 @@ from torch import nn
 
 from srblock.data import ImageData, ImageFiles, Loader, normalization, split
 from srblock.runs.records import RunConfig
+from srblock.surgery import blocks, param_groups
 from srblock.training import runtime
-from srblock.training.loop import Loaders, sgd, train_epoch
+from srblock.training.loop import Loaders, train_epoch
+from srblock.training.optimizer import sgd
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.training.step import Step
-from srblock.training.task import TASKS, Classification
+from srblock.training.task import Task, find_task
 from srblock.variants.build import build
 from srblock.variants.notation import Variant
 
@@ -41,6 +43,11 @@ class Study:
     pretrained: bool = False
     weights: Path | None = None
 
+    @property
+    def task(self) -> Task:
+        """What is predicted of this data."""
+        return find_task(self.data.task)
+
     def runs(self) -> list[RunConfig]:
         """List the runs, seed by seed, so that an interrupted study has as many whole comparisons as possible."""
         data, weights = describe_data(self.data), self._weights_identity
@@ -60,6 +67,14 @@ class Study:
             weights=self.weights,
             report=_say_once,
         )
+
+    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Sort a network's parameters for the optimizer: the memories apart if the recipe treats them differently."""
+        recipe = self.recipe
+        if not blocks(model) or (recipe.memory_lr_scale == 1 and recipe.memory_weight_decay is None):
+            return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+        rest, memories = param_groups(model, memory_weight_decay=recipe.memory_weight_decay)
+        return [rest, memories | {"lr_scale": recipe.memory_lr_scale}]
 
     def loaders(self, seed: int, device: torch.device, rank: int = 0, world_size: int = 1) -> Loaders:
         """Split, and put the images on the device. The same for all variants of a seed.
@@ -103,11 +118,6 @@ class Study:
             test=loader(data.test_images, data.test_labels, None, False),
         )
 
-    @property
-    def task(self) -> Classification:
-        """What is predicted."""
-        return TASKS["classification"]
-
     @cached_property
     def _weights_identity(self) -> str | None:
         if self.weights is not None:
@@ -122,10 +132,12 @@ def _say_once(text: str) -> None:
 
 def describe_data(data: ImageData) -> dict[str, Any]:
     """Return what a record says of a data set; of a streamed one by what constants it is normalized, too."""
-    constants: dict[str, Any] = {}
+    more: dict[str, Any] = {}
+    if data.task != "classification":  # what records of before tasks had names are of
+        more["task"] = data.task
     if data.streamed:
         mean, std = normalization(data.train_images, torch.arange(0))
-        constants = {"streamed": True, "mean": list(mean), "std": list(std)}
+        more |= {"streamed": True, "mean": list(mean), "std": list(std)}
     return {
         "name": data.name,
         "fingerprint": data.fingerprint,
@@ -133,7 +145,7 @@ def describe_data(data: ImageData) -> dict[str, Any]:
         "train": len(data.train_labels),
         "test": len(data.test_labels),
         "size": [data.channels, *data.size],
-        **constants,
+        **more,
     }
 
 
@@ -169,8 +181,8 @@ def measure_ms_per_image(study: Study, variant: Variant, device: torch.device) -
     """Measure the training time of one image: a step to warm up, then up to three timed ones."""
     loader = study.loaders(study.seeds[0], device).train
     model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
-    step = Step(model, sgd(model, study.recipe, device), study.recipe, device)
+    step = Step(model, sgd(model, study.recipe, device, study.groups), study.task, study.recipe, device)
     train_epoch(step, loader, 0, batches=1)
     start = runtime.now(device)
-    images = train_epoch(step, loader, 0, batches=3).images
+    images = train_epoch(step, loader, 0, batches=3)
     return 1e3 * (runtime.now(device) - start) / images

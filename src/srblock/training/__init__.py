@@ -1,1 +1,1 @@
-"""Train an image classifier: recipe, schedule, loop, checkpoint, runtime. Knows nothing of the block."""
+"""Train a network: task, recipe, schedule, loop, checkpoint, runtime. Knows nothing of the block."""

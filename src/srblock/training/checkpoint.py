@@ -139,17 +139,9 @@ def copy_weights(model: nn.Module) -> Weights:
     return {key: value.detach().clone() for key, value in model.state_dict().items()}
 
 
-def save_weights(path: Path, weights: Weights) -> None:
-    """Write weights atomically as safetensors."""
-    write_bytes(path, save({key: _plain(value) for key, value in weights.items()}))
-
-
-def load_weights(path: Path) -> Weights:
-    """Read a safetensors file of weights.
-
-    Raises: CheckpointError if it is damaged.
-    """
-    return _read(path)[0]
+def save_weights(path: Path, weights: Weights, header: dict[str, str] | None = None) -> None:
+    """Write weights atomically as safetensors, with what is to stand in the file's header."""
+    write_bytes(path, save({key: _plain(value) for key, value in weights.items()}, header))
 
 
 def _read(path: Path) -> tuple[Weights, dict[str, str]]:

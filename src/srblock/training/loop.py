@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from srblock.data import Loader
-from srblock.training import checkpoint, distributed, runtime
+from srblock.training import checkpoint, distributed, epochs, runtime
 from srblock.training.files import write_bytes
-from srblock.training.metrics import Meter, evaluate
+from srblock.training.optimizer import Groups, sgd
 from srblock.training.recipe import Recipe
 from srblock.training.schedule import learning_rate
 from srblock.training.step import Step
+from srblock.training.task import Task, evaluate
 
 Record = dict[str, Any]
 Probe = Callable[[nn.Module], dict[str, float]]
@@ -43,21 +44,25 @@ class Loaders:
 def train(
     model: nn.Module,
     loaders: Loaders,
+    task: Task,
     recipe: Recipe,
     *,
     directory: Path,
     run: str,
     seed: int,
     device: torch.device,
+    groups: Groups | None = None,
+    header: dict[str, str] | None = None,
     probe: Probe | None = None,
     on_epoch: Callable[[Record], None] | None = None,
 ) -> Record:
     """Train to the last epoch, going on from `directory` if it holds a started run, and test the selected epoch once.
 
-    The epoch best on validation (the first of equals) is selected. Leaves its weights in the model and in
-    `directory/checkpoint.safetensors`; every epoch is a line of `directory/metrics.jsonl`. The state to go on from is
-    saved after the first epoch and the last, when `on_epoch` raises, and in between as often as it costs little time:
-    at most about 5%. A run that goes on from an earlier epoch than the last one recorded repeats those after it.
+    The epoch best on validation by the task's first figure (the first of equals) is selected. Leaves its weights in
+    the model and in `directory/checkpoint.safetensors`; every epoch is a line of `directory/metrics.jsonl`. The state
+    to go on from is saved after the first epoch and the last, when `on_epoch` raises, and in between as often as it
+    costs little time: at most about 5%. A run that goes on from an earlier epoch than the last one recorded repeats
+    those after it.
 
     Of several processes (see `distributed`) each calls this with the loaders of its own share; all get the result, and
     process 0 alone touches the folder and calls `probe` and `on_epoch`.
@@ -65,6 +70,8 @@ def train(
     Args:
         run: the run's identity; a trainer state of another run is refused.
         seed: of the model's own randomness (dropout). Order and augmentation belong to the loaders.
+        groups: sorts the parameters into groups with a rate and a decay of their own; None for one group.
+        header: what is to stand in the header of `checkpoint.safetensors`.
         probe: called after each validation; its figures are recorded with the epoch.
         on_epoch: called with each finished epoch's record, those of an earlier start included.
 
@@ -73,10 +80,10 @@ def train(
     if process 0 raised.
     """
     runtime.place(model, recipe, device)
-    optimizer = sgd(model, recipe, device)
+    optimizer = sgd(model, recipe, device, groups)
     torch.manual_seed(seed)
     state, saver = _resume(model, optimizer, directory / "trainer.safetensors", run, device)
-    step = Step(distributed.wrap(model, recipe, device), optimizer, recipe, device)
+    step = Step(distributed.wrap(model, recipe, device), optimizer, task, recipe, device)
     tell = partial(_tell, directory / "metrics.jsonl", state, on_epoch)
 
     def record_epoch() -> None:
@@ -95,11 +102,11 @@ def train(
         if probe is not None:
             record["probe"] = distributed.on_rank0(partial(_ask, probe, model))
             _check_finite(record["probe"], epoch, recipe)
-        if epoch == 0 or record["validation_top1"] > max(past["validation_top1"] for past in state.metrics):
-            state.best = checkpoint.copy_weights(model)
         state.metrics.append(record)
+        if _best(state.metrics, task) is record:
+            state.best = checkpoint.copy_weights(model)
         distributed.on_rank0(record_epoch)
-    return _finish(model, loaders, recipe, state, directory, device)
+    return _finish(model, loaders, task, recipe, state, directory, header, device)
 
 
 def _resume(
@@ -123,49 +130,51 @@ def _tell(
             on_epoch(record)
 
 
-def sgd(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.SGD:
-    """Return the recipe's optimizer; the rate is set at every step."""
-    return torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-        fused=device.type in ("cuda", "cpu"),
-    )
+def train_epoch(step: Step, loader: Loader, epoch: int, *, batches: int | None = None) -> int:
+    """Train for one epoch (counted from 0), or its first `batches`, and return on how many images; `step` has the sums.
 
-
-def train_epoch(step: Step, loader: Loader, epoch: int, *, batches: int | None = None) -> Meter:
-    """Train for one epoch (counted from 0), or its first `batches`, and return the sums over them."""
-    step.start(epoch / (step.recipe.epochs - 1) if step.recipe.epochs > 1 else 1.0)
-    sizes = loader.batch_sizes()
-    for number, (images, labels) in enumerate(islice(loader.epoch(epoch), batches)):
-        rate = learning_rate(step.recipe, epoch + number / len(sizes))
-        step(images, labels, rate, distributed.loss_scale(len(labels), sizes[number]))
-    return step.meter
+    The images are those of all processes.
+    """
+    recipe, seen = step.recipe, 0
+    step.start(epoch / (recipe.epochs - 1) if recipe.epochs > 1 else 1.0)
+    steps = epochs.steps(recipe, loader)
+    for number, (images, target, size) in enumerate(islice(epochs.serve(recipe, loader, epoch), batches)):
+        step(images, target, learning_rate(recipe, epoch + number / steps), distributed.loss_scale(len(target), size))
+        seen += size
+    return seen
 
 
 def _epoch(step: Step, loaders: Loaders, epoch: int) -> Record:
     recipe, device = step.recipe, step.device
     start = runtime.now(device)
-    loss, top1 = train_epoch(step, loaders.train, epoch).read()
-    _check_finite({"training loss": loss}, epoch, recipe)
+    train_epoch(step, loaders.train, epoch)
+    figures = _of("train", step.meter.read())
+    _check_finite({"training loss": figures["train_loss"]}, epoch, recipe)
     trained = runtime.now(device)
     distributed.share_buffers(step.model)
     network = distributed.unwrap(step.inference)
-    validation_loss, validation_top1 = evaluate(network, loaders.validation.epoch(0), recipe, device)
-    _check_finite({"validation loss": validation_loss}, epoch, recipe)
+    figures |= _of("validation", evaluate(network, loaders.validation.epoch(0), step.task, recipe, device))
+    _check_finite({"validation loss": figures["validation_loss"]}, epoch, recipe)
     done = runtime.now(device)
+    steps = epochs.steps(recipe, loaders.train)
     return {
         "epoch": epoch + 1,
-        "lr": learning_rate(recipe, epoch + (len(loaders.train) - 1) / len(loaders.train)),
-        "train_loss": loss,
-        "train_top1": top1,
-        "validation_loss": validation_loss,
-        "validation_top1": validation_top1,
+        "lr": learning_rate(recipe, epoch + (steps - 1) / steps),
+        **figures,
         "train_seconds": trained - start,
         "seconds": done - start,
     }
+
+
+def _of(part: str, figures: dict[str, float]) -> dict[str, float]:
+    """Name figures as records do."""
+    return {f"{part}_{key}": value for key, value in figures.items()}
+
+
+def _best(records: list[Record], task: Task) -> Record:
+    """Return the record of the epoch best on validation by the task's first figure, the first of equals."""
+    figure = task.figures[0]
+    return (max if figure.larger_is_better else min)(records, key=lambda record: record[f"validation_{figure.key}"])
 
 
 def _ask(probe: Probe, model: nn.Module) -> dict[str, float]:
@@ -185,28 +194,33 @@ def _check_finite(figures: dict[str, float], epoch: int, recipe: Recipe) -> None
 def _finish(
     model: nn.Module,
     loaders: Loaders,
+    task: Task,
     recipe: Recipe,
     state: checkpoint.TrainerState,
     directory: Path,
+    header: dict[str, str] | None,
     device: torch.device,
 ) -> Record:
     """Test the last and the selected epoch; the selected one is the result."""
-    _, last_top1 = evaluate(model, loaders.test.epoch(0), recipe, device)
+    last_test = evaluate(model, loaders.test.epoch(0), task, recipe, device)
     model.load_state_dict(state.best)
-    loss, top1 = evaluate(model, loaders.test.epoch(0), recipe, device)
-    _check_finite({"test loss": loss}, recipe.epochs - 1, recipe)
-    distributed.on_rank0(lambda: checkpoint.save_weights(directory / "checkpoint.safetensors", state.best))
-    best = max(state.metrics, key=lambda record: float(record["validation_top1"]))  # the first of equals
-    train_s = median(record["train_seconds"] for record in state.metrics)
+    test = evaluate(model, loaders.test.epoch(0), task, recipe, device)
+    _check_finite({"test loss": test["loss"]}, recipe.epochs - 1, recipe)
+    distributed.on_rank0(lambda: checkpoint.save_weights(directory / "checkpoint.safetensors", state.best, header))
+    best, last = _best(state.metrics, task), state.metrics[-1]
+    keys = [figure.key for figure in task.figures]
+    train_s = median(
+        record["train_seconds"] / epochs.images_in(recipe, loaders.train, epoch)
+        for epoch, record in enumerate(state.metrics)
+    )
     validation_s = median(record["seconds"] - record["train_seconds"] for record in state.metrics)
     return {
-        "test_top1": top1,
-        "test_loss": loss,
+        **_of("test", test),
         "best_epoch": best["epoch"],
-        "validation_top1": best["validation_top1"],
-        "last_test_top1": last_top1,
-        "last_validation_top1": state.metrics[-1]["validation_top1"],
-        "train_ms_per_image": 1e3 * train_s / loaders.train.images_per_epoch,
+        **{f"validation_{key}": best[f"validation_{key}"] for key in keys},
+        **{f"last_test_{key}": last_test[key] for key in keys},
+        **{f"last_validation_{key}": last[f"validation_{key}"] for key in keys},
+        "train_ms_per_image": 1e3 * train_s,
         "eval_ms_per_image": 1e3 * validation_s / loaders.validation.images_per_epoch,
         "wall_s": sum(record["seconds"] for record in state.metrics),
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-SCHEDULES = ("multistep", "cosine")
+SCHEDULES = ("multistep", "cosine", "poly")
 PRECISIONS = ("float32", "bfloat16")
 MEMORY_FORMATS = ("contiguous", "channels_last")
 CROPS = ("padded", "resized")
@@ -17,6 +18,10 @@ LATER: dict[str, Any] = {
     "test_square": False,
     "sync_batch_norm": False,
     "engine": "eager",
+    "epoch_steps": None,
+    "power": 0.9,
+    "memory_lr_scale": 1.0,
+    "memory_weight_decay": None,
 }
 
 
@@ -26,12 +31,16 @@ class Recipe:
 
     Args:
         epochs: passes over the training part. The paper's CIFAR runs: 200, by the authors' sister papers.
+        epoch_steps: an epoch is so many optimization steps instead, running on across passes; None for a pass. For
+            recipes that count iterations: epochs * epoch_steps of them.
         batch_size: images a step, of all processes together. The paper's ImageNet runs have 128 on four GPUs; as the
             PyTorch example it names divides its batch over them, that is 32 each.
         learning_rate, momentum, nesterov, weight_decay: of SGD; decay acts on every parameter. The paper names no
             nesterov: off.
+        memory_lr_scale, memory_weight_decay: factor of the rate, and decay, of the blocks' memories; None for the
+            others' decay. The paper names neither: as all other parameters.
         schedule: "multistep" multiplies the rate by `gamma` at each of `milestones` (epochs); "cosine" falls to zero
-            over the run, step by step.
+            over the run, step by step; "poly" is the rate times (1 - share of the run) ** `power`.
         warmup_epochs: the rate rises linearly from zero over so many epochs first.
         label_smoothing: share of the target spread over all classes.
         clip_norm: gradients are scaled to at most this norm; None leaves them.
@@ -77,11 +86,19 @@ class Recipe:
     precision: str = "float32"
     memory_format: str = "channels_last"
     engine: str = "eager"
+    epoch_steps: int | None = None
+    power: float = 0.9
+    memory_lr_scale: float = 1.0
+    memory_weight_decay: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for ok, text in (
             (self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}"),
+            (
+                self.epoch_steps is None or self.epoch_steps >= 1,
+                f"epoch_steps must be at least 1 or None, got {self.epoch_steps}",
+            ),
             (
                 self.batch_size >= 2,
                 f"batch_size must be at least 2 (batch norm needs two images), got {self.batch_size}",
@@ -90,6 +107,15 @@ class Recipe:
             (0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}"),
             (not self.nesterov or self.momentum > 0, "nesterov needs a momentum above 0, got 0"),
             (self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}"),
+            (
+                0 < self.memory_lr_scale < math.inf,
+                f"memory_lr_scale must be positive and finite, got {self.memory_lr_scale}",
+            ),
+            (
+                self.memory_weight_decay is None or 0 <= self.memory_weight_decay < math.inf,
+                f"memory_weight_decay must be at least 0 and finite, or None, got {self.memory_weight_decay}",
+            ),
+            (self.power > 0, f"power must be positive, got {self.power}"),
             (self.gamma > 0, f"gamma must be positive, got {self.gamma}"),
             (
                 list(self.milestones) == sorted(set(self.milestones)) and all(m >= 1 for m in self.milestones),

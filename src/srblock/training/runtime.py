@@ -76,6 +76,11 @@ def place(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
     return model.to(device).to(memory_format=FORMATS[recipe.memory_format])
 
 
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """Return the recipe's precision as a context."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
+
+
 def synchronize(device: torch.device) -> None:
     """Wait for the device, so that a clock read afterwards counts its work."""
     if device.type == "cuda":

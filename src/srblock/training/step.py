@@ -6,10 +6,11 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from srblock.training.metrics import Meter, autocast
+from srblock.training import runtime
+from srblock.training.optimizer import keep_rates_on, set_rate
 from srblock.training.recipe import Recipe
+from srblock.training.task import Task
 
 
 @runtime_checkable
@@ -35,27 +36,28 @@ class Step:
 
     Args:
         model: the network, in its place; `Step` calls it and nothing else, so a wrapped one will do.
-        optimizer: of its parameters.
+        optimizer: of its parameters; each of its groups keeps its own rate and decay (see `optimizer`).
+        task: says what the loss is and what is summed.
 
     Attributes:
-        meter: the sums over the batches since the last `start`.
+        meter: the task's sums over the batches since the last `start`.
         inference: the model as validation should call it: compiled where training is.
 
     Raises: ValueError for a graph on a device that has none.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, device: torch.device
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, recipe: Recipe, device: torch.device
     ) -> None:
         if "graph" in recipe.engine and device.type != "cuda":
             raise ValueError(f"engine {recipe.engine} replays CUDA graphs, and {device} has none; use eager or compile")
-        self.model, self.optimizer, self.recipe, self.device = model, optimizer, recipe, device
-        self.meter = Meter(device)
+        self.model, self.optimizer, self.task, self.recipe, self.device = model, optimizer, task, recipe, device
+        self.meter = task.meter(device)
         self.inference: nn.Module = model
         if "compile" in recipe.engine:
             self.inference = torch.compile(model, dynamic=False)  # type: ignore[assignment]
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._batch: tuple[Tensor, Tensor] | None = None  # where a graph reads images and labels
+        self._batch: tuple[Tensor, Tensor] | None = None  # where a graph reads images and target
         self._shape: torch.Size | None = None
         self._steps = 0
         self._scheduled = [m for m in model.modules() if isinstance(m, Scheduled) and m.scheduled]
@@ -64,8 +66,7 @@ class Step:
                 f"engine {recipe.engine} would compile anew at each epoch of a layer's schedule; use eager or graph"
             )
         if "graph" in recipe.engine:
-            for group in optimizer.param_groups:  # a graph reads the rate from memory
-                group["lr"] = torch.tensor(float(group["lr"]), device=device)
+            keep_rates_on(device, optimizer)
 
     def start(self, progress: float = 0.0) -> None:
         """Begin a pass: training mode, sums at zero, layers with a schedule told where the run stands.
@@ -79,39 +80,35 @@ class Step:
             module.follow(progress)
             self._graph, self._steps = None, 0  # its numbers are part of a captured graph
 
-    def __call__(self, images: Tensor, labels: Tensor, rate: float, scale: float = 1.0) -> None:
+    def __call__(self, images: Tensor, target: Tensor, rate: float, scale: float = 1.0) -> None:
         """Train on a batch at a learning rate.
 
-        Shapes: images (N, C, H, W), labels (N,).
+        Shapes: images (N, C, H, W), target (N, ...) as the task has it.
 
         Args:
             scale: factor of the loss that is trained on, for one of several processes (`distributed.loss_scale`).
         """
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        set_rate(self.optimizer, rate)
         self._shape = self._shape or images.shape
         if images.shape != self._shape:
-            self._run(self.model, images, labels, scale)
+            self._run(self.model, images, target, scale)
         elif "graph" in self.recipe.engine:
-            self._replay(images, labels)
+            self._replay(images, target)
         else:
-            self._run(self.inference, images, labels, scale)
+            self._run(self.inference, images, target, scale)
 
-    def _run(self, model: nn.Module, images: Tensor, labels: Tensor, scale: float = 1.0) -> None:
-        with autocast(self.recipe, self.device):
-            logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+    def _run(self, model: nn.Module, images: Tensor, target: Tensor, scale: float = 1.0) -> None:
+        with runtime.autocast(self.recipe, self.device):
+            output = model(images)
+        loss = self.task.loss(output, target, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         (loss if scale == 1 else loss * scale).backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
-        self.meter.add(loss, logits, labels)
+        self.meter.add(loss, output, target)
 
-    def _replay(self, images: Tensor, labels: Tensor) -> None:
+    def _replay(self, images: Tensor, target: Tensor) -> None:
         """Run the first steps on a side stream, as CUDA asks before a capture; capture; from then on replay."""
         self._steps += 1
         if self._steps <= WARM_UP:
@@ -119,18 +116,17 @@ class Step:
             side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             side.wait_stream(here)
             with torch.cuda.stream(side):
-                self._run(self.inference, images, labels)
+                self._run(self.inference, images, target)
             here.wait_stream(side)
             return
         if self._graph is None or self._batch is None:
-            self._batch = images.clone(), labels.clone()
+            self._batch = images.clone(), target.clone()
             self._graph = torch.cuda.CUDAGraph()
             self.optimizer.zero_grad(set_to_none=True)  # so that gradients are allocated in the graph's own memory
             # Other threads may use the device meanwhile: only calls of this one could spoil the capture.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                self._run(self.inference, *self._batch)  # records, and counts the images of the replay below
+                self._run(self.inference, *self._batch)  # only records: the replay below is its step
         else:
             self._batch[0].copy_(images)
-            self._batch[1].copy_(labels)
-            self.meter.images += len(labels)
+            self._batch[1].copy_(target)
         self._graph.replay()

@@ -78,6 +78,7 @@ class Loader:
         _check_cut(images.shape[2:], crop, padding, resize, square)
         self.plan = Plan(samples.numpy(), batch_size, shuffle, operator.index(seed), rank, world_size)
         self.crop, self.padding, self.flip = crop, padding, flip
+        self.mean, self.std = tuple(mean), tuple(std)
         self._size, self._center = (images.shape[2], images.shape[3]), None
         self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
         self._images: Tensor | Stream
@@ -114,13 +115,13 @@ class Loader:
         """Return the number of images in each batch of an epoch, of all processes together."""
         return self.plan.batch_sizes()
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch, or this process's shares of them.
+    def epoch(self, epoch: int, batches: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of an epoch, or some of them; of several processes this one's shares.
 
         Shapes: images (B, C, H, W) in dtype and memory_format, labels (B,), both on the device.
         """
         epoch = operator.index(epoch)
-        shares = self.plan.epoch(epoch)
+        shares = self.plan.epoch(epoch)[batches]
         order = np.concatenate(shares) if shares else np.zeros(0, np.int64)
         drawn = np.vstack([order, *self._draw(epoch, self.plan.samples[order])])
         rows = torch.split(torch.from_numpy(drawn).to(self.device), [len(share) for share in shares], dim=1)

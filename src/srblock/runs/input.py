@@ -1,0 +1,92 @@
+"""What a trained network takes and says: all that is needed to use its weights away from the data it was trained on.
+
+It stands in `config.json` of the run under "input", and as JSON text in the header of `checkpoint.safetensors`, so that
+this one file suffices. It is no part of a run's identity.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from srblock import __version__
+from srblock.data import ImageData, Loader
+from srblock.training.recipe import Recipe
+from srblock.variants.notation import Variant
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a network takes and says.
+
+    Attributes:
+        variant: in the notation; with channels, size and the number of classes it builds the network.
+        task: see `srblock.training.task`.
+        classes: names, in the order of the outputs.
+        channels, size: of the images; size is (H, W).
+        mean, std: of each channel, for pixels in 0..1: the network takes (pixel - mean) / std.
+        test_resize: an image has its short side resized to so many pixels, bilinear with antialiasing, and its center
+            of `size` cut; None for the short side of `size`.
+        test_square: both sides are resized to test_resize instead.
+        srblock: the version that trained it.
+    """
+
+    variant: str
+    task: str
+    classes: tuple[str, ...]
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    test_resize: int | None
+    test_square: bool
+    srblock: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @property
+    def header(self) -> dict[str, str]:
+        """Return it as the header of a safetensors file can hold it."""
+        return {"input": json.dumps(self.as_dict())}
+
+
+def describe_input(variant: Variant, data: ImageData, recipe: Recipe, test: Loader) -> Input:
+    """Describe what a variant's network takes; `test` is the loader of the run's test images."""
+    return Input(
+        variant=str(variant),
+        task=data.task,
+        classes=data.classes,
+        channels=data.channels,
+        size=data.size,
+        mean=test.mean,
+        std=test.std,
+        test_resize=recipe.test_resize,
+        test_square=recipe.test_square,
+        srblock=__version__,
+    )
+
+
+def read_input(weights: Path) -> Input:
+    """Read what a network takes from the header of its `checkpoint.safetensors`.
+
+    Raises: ValueError if the file is missing or damaged, or says nothing of it.
+    """
+    try:
+        with safe_open(weights, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{weights} is no whole safetensors file ({error}); copy it again") from error
+    if "input" not in header:
+        raise ValueError(
+            f"the header of {weights} does not say what the network takes: it was written by an older version of "
+            "srblock, or elsewhere; train the run anew, or take classes and normalization from where it was trained"
+        )
+    said = json.loads(header["input"])
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
+    return Input(**values)
