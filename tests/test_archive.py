@@ -45,7 +45,7 @@ def test_a_record_gives_the_run_back(tmp_path: Path) -> None:
         assert again.result == run.result
         assert again.metrics == run.metrics
         assert again.recall == {}
-        assert read_run(run.directory).recall or not run.variant.blocks  # there was something to leave out
+        assert read_run(run.directory).recall or not run.variant.sr_blocks  # there was something to leave out
     assert comparison(sorted(found.values(), key=lambda run: (run.seed, str(run.variant)))) == comparison(runs)
 
 
