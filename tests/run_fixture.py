@@ -57,7 +57,7 @@ def write_run(
     directory = out / "runs" / config.name
     directory.mkdir(parents=True)
     metrics = learning_curve(
-        random, epochs, {"layer3/memory_rms": 0.01, "layer3/memory_spread": spread} if parsed.blocks else {}
+        random, epochs, {"layer3/memory_rms": 0.01, "layer3/memory_spread": spread} if parsed.sr_blocks else {}
     )
     (directory / "config.json").write_text(json.dumps({**config.as_dict(), "source": "digits"}))
     (directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in metrics))
@@ -70,11 +70,11 @@ def write_run(
         "validation_top1": best["validation_top1"],
         "last_test_top1": top1 - 0.25,
         "last_validation_top1": metrics[-1]["validation_top1"],
-        "parameters": 75_290 + 2_224 * len(parsed.blocks),
-        "overhead_percent": 100 * 2_224 * len(parsed.blocks) / 75_290,
-        "flops_per_image": 1_600_000 + 5_000 * len(parsed.blocks),
-        "train_ms_per_image": float(0.42 + 0.02 * len(parsed.blocks) + random.uniform(0, 0.01)),
-        "eval_ms_per_image": float(0.12 + 0.01 * len(parsed.blocks)),
+        "parameters": 75_290 + 2_224 * len(parsed.sr_blocks),
+        "overhead_percent": 100 * 2_224 * len(parsed.sr_blocks) / 75_290,
+        "flops_per_image": 1_600_000 + 5_000 * len(parsed.sr_blocks),
+        "train_ms_per_image": float(0.42 + 0.02 * len(parsed.sr_blocks) + random.uniform(0, 0.01)),
+        "eval_ms_per_image": float(0.12 + 0.01 * len(parsed.sr_blocks)),
         "wall_s": sum(record["seconds"] for record in metrics),
         "environment": {
             "device": "CPU Example 9000",
@@ -86,9 +86,9 @@ def write_run(
             **(environment or {}),
         },
     }
-    if recall and parsed.blocks:
+    if recall and parsed.sr_blocks:
         save_file(
-            recall_figures(random, len(classes), parsed.blocks[0].blocks, size, variation),
+            recall_figures(random, len(classes), parsed.sr_blocks[0].options.blocks, size, variation),
             directory / "recall.safetensors",
         )
     (directory / "result.json").write_text(json.dumps(config.as_dict() | result))

@@ -46,7 +46,7 @@ def test_a_record_gives_the_run_back(tmp_path: Path) -> None:
         assert replace(again, directory=run.directory, recall=run.recall) == run
         assert again.metrics == run.metrics
         assert again.recall == {}
-        assert read_run(run.directory).recall or not run.variant.blocks  # there was something to leave out
+        assert read_run(run.directory).recall or not run.variant.sr_blocks  # there was something to leave out
     assert comparison(sorted(found.values(), key=lambda run: (run.seed, str(run.variant)))) == comparison(runs)
 
 

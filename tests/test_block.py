@@ -25,7 +25,8 @@ from torch.utils._pytree import tree_leaves
 
 from srblock import SqueezeRemember2d, parameter_count
 
-NAMES = ("squeeze", "fc1", "fc2", "memory")
+NAMES = ("address.squeeze", "address.fc1", "address.fc2", "memory.values")
+KEYS = dict(zip(("squeeze", "fc1", "fc2", "memory"), NAMES, strict=True))  # from the reference's names to ours
 FORMATS = (torch.contiguous_format, torch.channels_last)
 ACTIVATIONS = (None, "relu")
 
@@ -39,7 +40,7 @@ def trained(
     with torch.no_grad():
         for name, parameter in block.named_parameters():
             draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.copy_(draw if name == "memory" else draw * (2.0 / parameter[0].numel() ** 0.5))
+            parameter.copy_(draw if name == "memory.values" else draw * (2.0 / parameter[0].numel() ** 0.5))
     return block
 
 
@@ -51,7 +52,7 @@ def images(
 
 
 def arrays(block: SqueezeRemember2d) -> list[Any]:
-    return [getattr(block, name).detach().double().numpy() for name in NAMES]
+    return [block.get_parameter(name).detach().double().numpy() for name in NAMES]
 
 
 def all_gradients(block: nn.Module, x: Tensor, upstream: Tensor) -> dict[str, Tensor]:
@@ -76,6 +77,7 @@ def check_parity(block: SqueezeRemember2d, x: Tensor, activation: str | None) ->
     np.testing.assert_allclose(block.recall(x).detach().numpy(), run.recalled, rtol=0, atol=1e-10)
     np.testing.assert_allclose(block.recall_weights(x).detach().numpy(), run.weights, rtol=0, atol=1e-10)
     expected = reference.gradients(x.numpy(), *arrays(block), upstream.numpy(), activation)
+    expected = {KEYS.get(name, name): value for name, value in expected.items()}
     found = all_gradients(block, x, upstream)
     assert set(found) == set(expected)
     for name, gradient in found.items():
@@ -183,15 +185,17 @@ def test_at_the_first_step_only_the_memory_learns(dtype: torch.dtype, activation
     x = images(8, 6, 5, 7, dtype=dtype, layout=layout).requires_grad_()
     g = images(8, 6, 5, 7, seed=9, dtype=dtype, layout=layout)
     block(x).backward(g)
-    expected = torch.zeros_like(block.memory)
+    expected = torch.zeros_like(block.memory.values)
     with torch.no_grad():
         for weights, upstream in zip(block.recall_weights(x), g, strict=True):
             for p in range(4):
                 expected[p] += weights[p] * upstream
-    assert block.memory.grad is not None
-    torch.testing.assert_close(block.memory.grad, expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-12)
-    for name in ("squeeze", "fc1", "fc2"):
-        gradient = getattr(block, name).grad
+    assert block.memory.values.grad is not None
+    torch.testing.assert_close(
+        block.memory.values.grad, expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-12
+    )
+    for name in NAMES[:3]:
+        gradient = block.get_parameter(name).grad
         assert gradient is not None, f"{name} needs a zero gradient, not none: DDP waits for it"
         assert torch.count_nonzero(gradient) == 0, name
     assert torch.equal(x.grad, g)
@@ -243,12 +247,12 @@ def measured_peak(run: Callable[[], object], folder: Path) -> int:
 
 
 def naive(block: SqueezeRemember2d, x: Tensor) -> Tensor:
-    return x + (block.recall_weights(x)[:, :, None, None, None] * block.memory).sum(1)
+    return x + (block.recall_weights(x)[:, :, None, None, None] * block.memory.values).sum(1)
 
 
 def careless(block: SqueezeRemember2d, x: Tensor) -> Tensor:
     flat = x.contiguous().flatten(1)
-    y = torch.addmm(flat, block.recall_weights(x), block.memory.flatten(1)).view(x.shape)
+    y = torch.addmm(flat, block.recall_weights(x), block.memory.values.flatten(1)).view(x.shape)
     return y.contiguous(memory_format=torch.channels_last) if x.is_contiguous(memory_format=torch.channels_last) else y
 
 
@@ -305,7 +309,7 @@ def test_measured_peak_of_memory(large: SqueezeRemember2d, layout: Any, tmp_path
         return torch.autograd.grad(function(x), [x, *large.parameters()], upstream)
 
     infer(), step()  # one-time allocations of the libraries are not the block's
-    memory = large.memory.nbytes
+    memory = large.memory.values.nbytes
     # The convolution's library pads its one output channel to 16, an eighth of x here.
     assert x.nbytes <= measured_peak(infer, tmp_path) <= 1.15 * x.nbytes + memory
     assert measured_peak(step, tmp_path) <= 3.15 * x.nbytes + 3 * memory  # output, d x through q, their sum
@@ -363,7 +367,7 @@ def test_autocast_does_not_round_a_float32_input() -> None:
     block = trained(6, (5, 7), dtype=torch.float32)
     x = images(3, 6, 5, 7, dtype=torch.float32)
     with torch.no_grad():
-        block.memory.mul_(1e-3)
+        block.memory.values.mul_(1e-3)
         with torch.autocast("cpu", torch.bfloat16):
             under = block(x)
         torch.testing.assert_close(under, block(x), rtol=0, atol=1e-4)  # bfloat16 keeps 1 in 128 of x: 1e-2
@@ -429,10 +433,10 @@ def test_parts_may_be_frozen() -> None:
     block(images(3, 4, 3, 5)).sum().backward()  # nothing before the block learns
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in block.parameters())
     block.zero_grad()
-    block.memory.requires_grad_(False)
+    block.memory.values.requires_grad_(False)
     block(images(3, 4, 3, 5)).sum().backward()
-    assert block.memory.grad is None
-    assert block.fc1.grad.abs().max() > 0
+    assert block.memory.values.grad is None
+    assert block.address.fc1.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("layout", FORMATS, ids=["nchw", "nhwc"])
@@ -472,8 +476,8 @@ def test_images_of_a_batch_do_not_meet() -> None:
 def test_static_and_dynamic_part() -> None:
     """Audit, section 4: sum a_p M_p = mean M + sum (a_p - 1/P)(M_p - mean M)."""
     block, x = trained(blocks=5), images(9, 4, 3, 5)
-    mean = block.memory.mean(0)
-    dynamic = torch.einsum("np,pchw->nchw", block.recall_weights(x) - 1 / 5, block.memory - mean)
+    mean = block.memory.values.mean(0)
+    dynamic = torch.einsum("np,pchw->nchw", block.recall_weights(x) - 1 / 5, block.memory.values - mean)
     torch.testing.assert_close(block.recall(x), mean + dynamic, rtol=0, atol=1e-12)
     assert dynamic.abs().max() > 0.1
 
@@ -482,25 +486,25 @@ def test_static_and_dynamic_part() -> None:
 def test_two_blocks_are_one_gate(activation: str | None) -> None:
     """Audit, section 4: for P = 2 the recall is mean M + tanh((z1 - z2) / 2) (M1 - M2) / 2."""
     block, x = trained(blocks=2, activation=activation), images(9, 4, 3, 5)
-    squeezed = torch.einsum("c,nchw->nhw", block.squeeze.flatten(), x).flatten(1)
-    between = squeezed @ block.fc1.T
-    z = (between.relu() if activation else between) @ block.fc2.T
+    squeezed = torch.einsum("c,nchw->nhw", block.address.squeeze.flatten(), x).flatten(1)
+    between = squeezed @ block.address.fc1.T
+    z = (between.relu() if activation else between) @ block.address.fc2.T
     gate = torch.tanh((z[:, 0] - z[:, 1]) / 2)[:, None, None, None]
-    expected = block.memory.mean(0) + 0.5 * gate * (block.memory[0] - block.memory[1])
+    expected = block.memory.values.mean(0) + 0.5 * gate * (block.memory.values[0] - block.memory.values[1])
     torch.testing.assert_close(block.recall(x), expected, rtol=0, atol=1e-12)
 
 
 def test_one_block_is_a_static_map() -> None:
     block, x = trained(blocks=1), images(9, 4, 3, 5)
-    torch.testing.assert_close(block(x), x + block.memory, rtol=0, atol=1e-14)
+    torch.testing.assert_close(block(x), x + block.memory.values, rtol=0, atol=1e-14)
 
 
 def test_equal_memories_give_the_addressing_no_gradient() -> None:
     block = trained(blocks=4)
     with torch.no_grad():
-        block.memory.copy_(block.memory[:1].expand(4, -1, -1, -1).clone())
+        block.memory.values.copy_(block.memory.values[:1].expand(4, -1, -1, -1).clone())
     found = all_gradients(block, images(6, 4, 3, 5), images(6, 4, 3, 5, seed=5))
-    for name in ("squeeze", "fc1", "fc2"):
+    for name in NAMES[:3]:
         assert found[name].abs().max() < 1e-12, name
 
 
@@ -509,7 +513,7 @@ def test_memories_with_equal_addresses_stay_equal_and_others_part() -> None:
     torch.manual_seed(0)
     block = SqueezeRemember2d(4, (3, 5), blocks=4, hidden=4, dtype=torch.float64)
     with torch.no_grad():
-        block.fc2[1] = block.fc2[0]
+        block.address.fc2[1] = block.address.fc2[0]
     head = nn.Linear(60, 3, dtype=torch.float64)
     optimizer = torch.optim.SGD([*block.parameters(), *head.parameters()], lr=0.3, momentum=0.9, weight_decay=1e-4)
     x, labels = images(12, 4, 3, 5), torch.arange(12) % 3
@@ -517,9 +521,9 @@ def test_memories_with_equal_addresses_stay_equal_and_others_part() -> None:
         optimizer.zero_grad()
         nn.functional.cross_entropy(head(block(x).relu().flatten(1)), labels).backward()
         optimizer.step()
-    torch.testing.assert_close(block.memory[0], block.memory[1], rtol=0, atol=1e-10)
-    assert (block.memory[0] - block.memory[2]).abs().max() > 1e-4
-    assert (block.memory[2] - block.memory[3]).abs().max() > 1e-4
+    torch.testing.assert_close(block.memory.values[0], block.memory.values[1], rtol=0, atol=1e-10)
+    assert (block.memory.values[0] - block.memory.values[2]).abs().max() > 1e-4
+    assert (block.memory.values[2] - block.memory.values[3]).abs().max() > 1e-4
 
 
 def test_bypassed_returns_the_input_itself() -> None:
@@ -561,7 +565,7 @@ def test_resizing_by_hand() -> None:
     """A map [a, b] read at four positions is [a, (3a + b) / 4, (a + 3b) / 4, b]."""
     block = trained(1, (1, 2), blocks=1, resize="bilinear")
     with torch.no_grad():
-        block.memory.copy_(torch.tensor([[[[4.0, 8.0]]]]))
+        block.memory.values.copy_(torch.tensor([[[[4.0, 8.0]]]]))
     recalled = block.recall(images(2, 1, 1, 4))
     assert recalled[:, 0, 0].tolist() == [[4.0, 5.0, 7.0, 8.0]] * 2
 
@@ -705,15 +709,15 @@ def test_eq_1_counts_what_is_built(c: int, size: int | tuple[int, int], p: int, 
 def test_defaults_are_ten_blocks_and_eight_hidden_units() -> None:
     block = SqueezeRemember2d(6, (3, 5))
     assert {name: tuple(p.shape) for name, p in block.named_parameters()} == {
-        "squeeze": (1, 6, 1, 1),
-        "fc1": (8, 15),
-        "fc2": (10, 8),
-        "memory": (10, 6, 3, 5),
+        "address.squeeze": (1, 6, 1, 1),
+        "address.fc1": (8, 15),
+        "address.fc2": (10, 8),
+        "memory.values": (10, 6, 3, 5),
     }
     assert parameter_count(6, (3, 5)) == sum(p.numel() for p in block.parameters())
     assert not list(block.buffers())
-    assert tuple(SqueezeRemember2d(6, 4).memory.shape) == (10, 6, 4, 4)
-    assert tuple(SqueezeRemember2d(6, torch.zeros(1, 6, 3, 5).shape[-2:]).memory.shape) == (10, 6, 3, 5)
+    assert tuple(SqueezeRemember2d(6, 4).memory.maps().shape) == (10, 6, 4, 4)
+    assert tuple(SqueezeRemember2d(6, torch.zeros(1, 6, 3, 5).shape[-2:]).memory.maps().shape) == (10, 6, 3, 5)
 
 
 @pytest.mark.parametrize("init", ["fan_in", "channels"])
@@ -721,24 +725,24 @@ def test_draws_fill_their_bounds(init: str) -> None:
     torch.manual_seed(3)
     channels, size, hidden, blocks = 900, (10, 20), 60, 50
     block = SqueezeRemember2d(channels, size, hidden=hidden, blocks=blocks, init=init)
-    fan_in = {"squeeze": channels, "fc1": 200, "fc2": hidden}
+    fan_in = dict(zip(NAMES, (channels, 200, hidden), strict=False))
     for name, fan in fan_in.items():
         bound = (fan if init == "fan_in" else channels) ** -0.5
-        draws = getattr(block, name).detach() / bound
+        draws = block.get_parameter(name).detach() / bound
         assert draws.abs().max() <= 1 + 1e-6, name
         assert draws.max() > 0.98, name
         assert draws.min() < -0.98, name
         assert draws.mean().abs() < 0.08, name
         assert draws.var().item() == pytest.approx(1 / 3, rel=0.1), name  # uniform, not normal or truncated
         assert draws.unique().numel() > 0.99 * draws.numel(), name
-    assert torch.count_nonzero(block.memory) == 0
+    assert torch.count_nonzero(block.memory.values) == 0
 
 
 def test_fan_in_is_the_default_initialization() -> None:
     built = []
     for options in ({}, {"init": "fan_in"}, {"init": "channels"}):
         torch.manual_seed(3)
-        built.append(SqueezeRemember2d(64, (3, 5), **options).fc1)
+        built.append(SqueezeRemember2d(64, (3, 5), **options).address.fc1)
     assert torch.equal(built[0], built[1])
     assert not torch.equal(built[0], built[2])
 
@@ -761,9 +765,9 @@ def test_the_seed_decides_the_block() -> None:
         return SqueezeRemember2d(6, (3, 5))
 
     first, again, other = draw(1), draw(1), draw(2)
-    for name in ("squeeze", "fc1", "fc2"):
-        assert torch.equal(getattr(first, name), getattr(again, name)), name
-        assert not torch.equal(getattr(first, name), getattr(other, name)), name
+    for name in NAMES[:3]:
+        assert torch.equal(first.get_parameter(name), again.get_parameter(name)), name
+        assert not torch.equal(first.get_parameter(name), other.get_parameter(name)), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -771,10 +775,12 @@ def test_the_block_does_not_draw_what_the_next_layer_draws(dtype: torch.dtype) -
     torch.manual_seed(3)
     block = SqueezeRemember2d(16, (4, 4), hidden=16, blocks=16, dtype=dtype)  # every bound is a quarter
     later = torch.empty(1024, dtype=dtype).uniform_(-0.25, 0.25)
-    for name in ("squeeze", "fc1", "fc2"):
-        own = getattr(block, name).detach().flatten()
+    for name in NAMES[:3]:
+        own = block.get_parameter(name).detach().flatten()
         assert torch.isclose(own[:, None], later[None, :], rtol=0, atol=1e-7).sum() <= 2, name
-    assert not torch.isclose(block.fc1, block.fc2, rtol=0, atol=1e-7).any()  # nor one layer what another does
+    assert not torch.isclose(
+        block.address.fc1, block.address.fc2, rtol=0, atol=1e-7
+    ).any()  # nor one layer what another does
 
 
 def test_reset_parameters_takes_a_generator() -> None:
@@ -782,11 +788,11 @@ def test_reset_parameters_takes_a_generator() -> None:
     generator = torch.Generator().manual_seed(11)
     block.reset_parameters(generator)
     other.reset_parameters(torch.Generator().manual_seed(11))
-    drawn = {name: getattr(block, name).detach().clone() for name in NAMES}
-    assert torch.count_nonzero(drawn["memory"]) == 0
-    assert all(torch.equal(value, getattr(other, name)) for name, value in drawn.items())
+    drawn = {name: block.get_parameter(name).detach().clone() for name in NAMES}
+    assert torch.count_nonzero(drawn["memory.values"]) == 0
+    assert all(torch.equal(value, other.get_parameter(name)) for name, value in drawn.items())
     block.reset_parameters(generator)  # it has moved on
-    assert not any(torch.equal(drawn[name], getattr(block, name)) for name in ("squeeze", "fc1", "fc2"))
+    assert not any(torch.equal(drawn[name], block.get_parameter(name)) for name in NAMES[:3])
     assert all(p.requires_grad for p in block.parameters())
 
 
@@ -797,7 +803,7 @@ def test_the_default_dtype_is_followed() -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert {p.dtype for p in block.parameters()} == {torch.float64}
-    assert block.fc1.abs().max() > 0
+    assert block.address.fc1.abs().max() > 0
 
 
 def test_building_without_storage() -> None:
@@ -808,7 +814,7 @@ def test_building_without_storage() -> None:
     block.reset_parameters()
     x = images(2, 6, 3, 5, dtype=torch.float32)
     assert torch.equal(block(x), x)
-    assert 0 < block.fc1.abs().max() <= 15**-0.5 + 1e-6
+    assert 0 < block.address.fc1.abs().max() <= 15**-0.5 + 1e-6
 
 
 def test_building_inside_a_device_context() -> None:
@@ -817,7 +823,7 @@ def test_building_inside_a_device_context() -> None:
     torch.manual_seed(3)
     with torch.device("cpu"):
         inside = SqueezeRemember2d(6, (3, 5))
-    assert torch.equal(inside.fc1, SqueezeRemember2d(6, (3, 5)).fc1)
+    assert torch.equal(inside.address.fc1, SqueezeRemember2d(6, (3, 5)).address.fc1)
 
 
 def test_printing_names_every_argument() -> None:
@@ -828,7 +834,7 @@ def test_printing_names_every_argument() -> None:
     for again in (block, SqueezeRemember2d(6, 4)):
         copied = eval(repr(again))
         assert repr(copied) == repr(again)
-        assert copied.memory.shape == again.memory.shape
+        assert copied.memory.values.shape == again.memory.values.shape
 
 
 # --- what a module must survive --------------------------------------------------------------------------------------
@@ -847,13 +853,13 @@ def test_deepcopy_and_pickle() -> None:
         assert same(block, other, 2, 4, 6, 7)
         assert repr(other) == repr(block)
         with torch.no_grad():
-            other.memory.zero_()
-    assert block.memory.abs().max() > 0
+            other.memory.values.zero_()
+    assert block.memory.values.abs().max() > 0
 
 
 def test_state_dict_round_trip_and_safe_loading() -> None:
     block, other = trained(), SqueezeRemember2d(4, (3, 5), blocks=3, hidden=4, dtype=torch.float64)
-    assert set(block.state_dict()) == set(NAMES)
+    assert list(block.state_dict()) == list(NAMES)  # the momentum of half-finished runs goes by this order
     file = io.BytesIO()
     torch.save(block.state_dict(), file)
     file.seek(0)
@@ -862,7 +868,17 @@ def test_state_dict_round_trip_and_safe_loading() -> None:
     with pytest.raises(RuntimeError, match="size mismatch for memory"):
         SqueezeRemember2d(4, (5, 3), blocks=3, hidden=4).load_state_dict(block.state_dict())
     with pytest.raises(RuntimeError, match=r"Missing key.*fc2"):
-        other.load_state_dict({name: value for name, value in block.state_dict().items() if name != "fc2"})
+        other.load_state_dict({name: value for name, value in block.state_dict().items() if name != "address.fc2"})
+
+
+def test_state_dicts_of_when_blocks_had_no_parts_load() -> None:
+    block, other = trained(), SqueezeRemember2d(4, (3, 5), blocks=3, hidden=4, dtype=torch.float64)
+    older = {name: block.state_dict()[key] for name, key in KEYS.items()}
+    other.load_state_dict(older)
+    assert same(block, other)
+    assert set(older) == set(KEYS)  # the caller's stays as it is
+    with pytest.raises(RuntimeError, match=r"Missing key.*memory"):
+        other.load_state_dict({name: value for name, value in older.items() if name != "memory"})
 
 
 @pytest.fixture
@@ -914,7 +930,7 @@ def test_compiles_under_autocast_and_when_bypassed() -> None:
     assert y.dtype == torch.float32
     assert torch.equal(y, x)
     with torch.no_grad():
-        block.memory.fill_(1.0)
+        block.memory.values.fill_(1.0)
     assert (compiled(x) - x).mean().item() == pytest.approx(1.0, abs=1e-5)
     block.bypassed = True
     assert torch.equal(compiled(x), x)
@@ -948,6 +964,53 @@ def test_exports_with_any_batch_and_reloads(resize: str | None) -> None:
         x = images(n, 4, 3, 5)
         torch.testing.assert_close(loaded(x), block(x), rtol=0, atol=1e-12)
     assert set(program.state_dict) == set(NAMES)
+    assert "upsample" not in str(program.graph)  # the map's size is known: the exact path
+
+
+ANY_SIZE = {0: torch.export.Dim("n", min=1, max=99), 2: torch.export.Dim("h", max=99), 3: torch.export.Dim("w", max=99)}
+SHAPES = ((2, 4, 3, 5), (5, 4, 7, 6), (1, 4, 2, 3), (3, 4, 3, 8))  # the first is the block's own size
+
+
+@pytest.mark.usefixtures("dynamo")
+@pytest.mark.parametrize("layout", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("example", SHAPES[:2])
+@pytest.mark.parametrize("strict", [False, True])
+def test_exports_for_any_size(strict: bool, example: tuple[int, ...], layout: Any) -> None:
+    block = trained(resize="bilinear")
+    x = images(*example, layout=layout)
+    program = torch.export.export(block, (x,), dynamic_shapes={"x": ANY_SIZE}, strict=strict).module()
+    for shape in SHAPES:
+        x = images(*shape, layout=layout)
+        torch.testing.assert_close(program(x), block(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("dynamo")
+def test_an_export_for_any_size_needs_a_block_that_resizes() -> None:
+    with pytest.raises(torch._dynamo.exc.UserError, match=r"marked [hw] as dynamic but your code specialized it"):
+        torch.export.export(trained(), (images(2, 4, 3, 5),), dynamic_shapes={"x": ANY_SIZE})
+
+
+@pytest.mark.usefixtures("dynamo")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the exporter about itself
+def test_onnx_for_any_size(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    block = trained(resize="bilinear", dtype=torch.float32).eval()
+    x = images(*SHAPES[0], dtype=torch.float32)
+    torch.onnx.export(block, (x,), tmp_path / "block.onnx", dynamo=True, dynamic_shapes={"x": ANY_SIZE}, verbose=False)
+    session = runtime.InferenceSession(tmp_path / "block.onnx", providers=["CPUExecutionProvider"])
+    for shape in SHAPES:
+        x = images(*shape, dtype=torch.float32)
+        (found,) = session.run(None, {"x": x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), block(x), rtol=0, atol=1e-5)
+
+
+def test_a_block_alone_has_no_graph() -> None:
+    with pytest.raises(ValueError, match="trace the network that it stands in"):
+        torch.fx.symbolic_trace(trained())
+    x = images(2, 4, 3, 5)
+    assert torch.equal(torch.fx.symbolic_trace(nn.Sequential(block := trained()))(x), block(x))
 
 
 @pytest.mark.parametrize("layout", FORMATS, ids=["nchw", "nhwc"])
@@ -981,4 +1044,4 @@ def test_trains_under_ddp(layout: Any, tmp_path: Path) -> None:
     assert found[-1] < 0.8 * found[0]
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(wrapped.module.state_dict()[name], value, rtol=0, atol=1e-5)
-    assert wrapped.module[1].memory.abs().max() > 0
+    assert wrapped.module[1].memory.values.abs().max() > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,19 @@ import pytest
 import timm
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from srblock import surgery
+from srblock.block import Options
+from srblock.block.block import PARTS
+from srblock.checkpoints import load_state
 from srblock.models.regularizers import DropBlock
 from srblock.models.resnet import ResNet
 from srblock.variants.build import build, form, outline
 from srblock.variants.notation import parse
+
+OLD_RUN = Path(__file__).parent / "data" / "r8-sr-m2-p8-s0-21c5e729"
 
 
 def made(text: str, side: int = 16, seed: int = 0, **options: Any) -> nn.Module:
@@ -43,12 +49,12 @@ def test_parameters_that_variants_share_start_equal(text: str) -> None:
 
 def test_extras_start_equal_too_whatever_stands_beside_them() -> None:
     alone, together = (made(text).state_dict() for text in ("R8 + SR(M=3, P=4)", VARIANTS[-1]))
-    assert torch.equal(alone["layer3.sr.squeeze"], together["layer3.sr.squeeze"])
+    assert torch.equal(alone["layer3.sr.address.squeeze"], together["layer3.sr.address.squeeze"])
     attention = made("R8 + SE").state_dict()
     extras = [key for key in attention if "attention" in key]
     assert extras
     assert all(torch.equal(attention[key], together[key]) for key in extras)
-    assert not torch.equal(together["layer2.sr.fc2"][:4], together["layer3.sr.fc2"])
+    assert not torch.equal(together["layer2.sr.address.fc2"][:4], together["layer3.sr.address.fc2"])
 
 
 @pytest.mark.parametrize("text", ["R8 + CBAM + SR(M=3)", "VGG16 + D + SR(M=5)", "timm/test_resnet + SR(M=2)"])
@@ -60,7 +66,7 @@ def test_a_seed_decides_every_weight_and_building_leaves_the_random_state_alone(
     torch.rand(5)
     again, other = (made(text, side=32, seed=seed).state_dict() for seed in (1, 2))
     assert all(torch.equal(first[key], again[key]) for key in first)
-    drawn = [key for key in first if first[key].dim() > 1 and not key.endswith("memory")]
+    drawn = [key for key in first if first[key].dim() > 1 and not key.endswith("memory.values")]
     assert drawn
     assert not any(torch.equal(first[key], other[key]) for key in drawn)
 
@@ -106,26 +112,38 @@ def test_form_follows_the_image_size(side: int, expected: str) -> None:
 )
 def test_the_block_stands_where_the_notation_says(text: str, side: int, keys: dict[str, tuple[int, ...]]) -> None:
     state = outlined(text, side).state_dict()
-    memories = {key.removesuffix(".memory"): tuple(v.shape) for key, v in state.items() if key.endswith(".memory")}
+    end = ".memory.values"
+    memories = {key.removesuffix(end): tuple(value.shape) for key, value in state.items() if key.endswith(end)}
     assert memories == keys
 
 
 def test_block_options_arrive() -> None:
     model = made("R8 + SR(M=2, P=3, U=5, act=relu, init=channels, resize=bilinear)")
     (block,) = surgery.blocks(model).values()
-    assert (block.blocks, block.hidden, block.activation, block.init, block.resize) == (
-        3,
-        5,
-        "relu",
-        "channels",
-        "bilinear",
-    )
+    assert block.options == Options(blocks=3, hidden=5, activation="relu", init="channels", resize="bilinear")
+
+
+def test_a_run_of_when_blocks_had_no_parts_loads() -> None:
+    """A real one: its block's keys are layer2.sr.squeeze, .fc1, .fc2 and .memory."""
+    weights = load_file(OLD_RUN / "checkpoint.safetensors")
+    config = json.loads((OLD_RUN / "config.json").read_text())
+    plain, reported = (build(parse(config["variant"]), classes=10, channels=1, image_size=16, seed=5) for _ in range(2))
+    plain.load_state_dict(weights)
+    assert load_state(reported, weights).complete
+    for model in (plain, reported):
+        (block,) = surgery.blocks(model).values()
+        for name, key in PARTS.items():
+            assert torch.equal(block.get_parameter(key), weights[f"layer2.sr.{name}"])
+        assert block.memory.maps().abs().max() > 0
+        assert set(model.state_dict()) == {key for key in weights if ".sr." not in key} | {
+            f"layer2.sr.{key}" for key in PARTS.values()
+        }
 
 
 def test_inner_and_stage_place_train() -> None:
     model = made("R50 + SR(M=4, placement=inner, P=2) + SR(M=4, P=2)", side=8)
     model(torch.randn(4, 3, 8, 8)).square().sum().backward()
-    assert all(block.memory.grad is not None and block.memory.grad.any() for block in surgery.blocks(model).values())
+    assert all(block.memory.values.grad.any() for block in surgery.blocks(model).values())
     assert len(surgery.blocks(model)) == 2
 
 
@@ -227,7 +245,7 @@ FOREIGN: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     ),
     "a network with a block": (
         lambda: made("R8 + SR(M=3)").state_dict(),
-        r"4 not in the network \(layer3.sr.squeeze, .*give weights of the plain network, without SR block",
+        r"4 not in the network \(layer3.sr.address.squeeze, .*give weights of the plain network, without SR block",
     ),
     "no tensors": (
         lambda: {"epoch": 3},

@@ -137,6 +137,12 @@ def test_stages_and_overhead() -> None:
     listed = invoke("stages", "torchvision/resnet18", "--input-size", 64)
     assert listed.exit_code == 0, listed.output
     assert re.search(r"layer3\s+M=3\s+256\s+4x4", listed.output)
+    assert "conv1" not in listed.output
+    whole = invoke("stages", "torchvision/resnet18", "--input-size", 64, "--all").output
+    assert whole.index("layer4 ") < whole.index("conv1"), "the stages come first"
+    unnumbered = invoke("stages", "timm/hrnet_w18_small", "--input-size", 64).output
+    assert "the stages of timm/hrnet_w18_small cannot be numbered" in unnumbered
+    assert re.search(r"conv1\s+-\s+64\s+32x32", unnumbered)
     table = invoke("overhead")
     assert table.exit_code == 0, table.output
     assert len(re.findall(r"\d+\.\d{4}%\s+\d+\.\d{4}%", table.output)) == 48

@@ -201,7 +201,7 @@ def check(model: nn.Module, after: int | str, side: int) -> None:
 
     new_logits = model(images)
     assert torch.equal(new_logits, logits)
-    (gradient,) = torch.autograd.grad(new_logits.square().sum(), done.block.memory)
+    (gradient,) = torch.autograd.grad(new_logits.square().sum(), done.block.memory.values)
     assert gradient.isfinite().all()
     assert gradient.abs().sum() > 0
 
@@ -214,14 +214,20 @@ def check(model: nn.Module, after: int | str, side: int) -> None:
 def test_torchvision(name: str) -> None:
     side = TORCHVISION_SIDES.get(name, 32)
     model = from_torchvision(name)
-    after: int | str = 3
-    if name.startswith("densenet"):
-        with pytest.raises(
-            ValueError, match=r"a forward pass fails .* the nearest usable point is 'features\.transition3"
-        ):
-            surgery.insert(model, after=3, input_size=side)
-        after = "features.transition3"
-    check(model, after, side)
+    check(model, 3, side)
+
+
+@pytest.mark.parametrize("name", ["torchvision/densenet121", "timm/densenet121"])
+def test_densenets_stages_end_after_their_dense_blocks(name: str) -> None:
+    library, network = name.split("/")
+    model = (from_torchvision if library == "torchvision" else from_timm)(network)
+    numbered = [(stage.number, stage.name, stage.channels) for stage in surgery.stages(model, 64) if stage.number]
+    assert numbered == [
+        (1, "features.transition1.norm", 256),
+        (2, "features.transition2.norm", 512),
+        (3, "features.transition3.norm", 1024),
+        (4, "features.norm5", 1024),
+    ]
 
 
 @pytest.mark.parametrize("name", TIMM)

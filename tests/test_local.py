@@ -66,7 +66,7 @@ def whole(out: Path) -> dict[str, Any]:
 
 
 def with_block(runs: list[records.RunConfig]) -> list[str]:
-    return [config.name for config in runs if config.variant.blocks]
+    return [config.name for config in runs if config.variant.sr_blocks]
 
 
 def test_two_workers_give_the_bits_of_one_process(tmp_path: Path, undisturbed: dict[str, Any]) -> None:

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from srblock.block import SqueezeRemember2d
 from srblock.data import Loader
 from srblock.training import checkpoint
 from srblock.training.files import write_bytes
@@ -146,6 +147,36 @@ def test_resumes_bit_for_bit(tmp_path: Path, options: dict[str, Any]) -> None:
     assert (parts / "checkpoint.safetensors").read_bytes() == (whole / "checkpoint.safetensors").read_bytes()
     timeless = [key for key in expected if not key.endswith(("_s", "_ms_per_image"))]
     assert {key: result[key] for key in timeless} == {key: expected[key] for key in timeless}
+
+
+def test_a_run_half_finished_when_blocks_had_no_parts_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """The keys of its weights are older; momentum goes by the order of the parameters."""
+
+    def with_block() -> nn.Module:
+        torch.manual_seed(0)
+        conv, *rest = network()
+        return nn.Sequential(conv, SqueezeRemember2d(8, 8, blocks=3), *rest)
+
+    def interrupt(record: dict[str, Any]) -> None:
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    run(whole, expected := with_block())
+    with pytest.raises(KeyboardInterrupt):
+        run(parts, with_block(), on_epoch=interrupt)
+    with safe_open(parts / "trainer.safetensors", "pt") as file:
+        tensors, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    older = {key.replace("1.address.", "1.").replace("1.memory.values", "1.memory"): tensors[key] for key in tensors}
+    assert {key for key in older if key.startswith(("model/1.", "best/1."))} == {
+        f"{part}/1.{name}" for part in ("model", "best") for name in ("squeeze", "fc1", "fc2", "memory")
+    }
+    (parts / "trainer.safetensors").write_bytes(save(older, header))
+    run(parts, again := with_block())
+    assert lines(parts) == lines(whole)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in expected.state_dict().items())
+    assert again[1].memory.values.abs().max() > 0
 
 
 def test_saves_no_more_often_than_costs_a_twentieth_of_the_time(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srblock.block import Options
+from srblock.block.options import SETTINGS, Setting
 from srblock.variants.notation import READERS, SR, Regularizer, Variant, parse
 from srblock.variants.variant import STAGES
 
@@ -56,24 +59,32 @@ def test_parse_reads_every_field() -> None:
         "R50",
         Regularizer("DB", 0.2, (3,), 5),
         "SE",
-        (SR(stage=2, blocks=4, hidden=6, activation="relu"),),
+        (SR(stage=2, options=Options(blocks=4, hidden=6, activation="relu")),),
     )
 
 
 def test_block_options_are_the_blocks_own_arguments() -> None:
-    (block,) = parse("R18 + SR(P=4, U=6, act=relu, init=channels, resize=bilinear)").blocks
+    (block,) = parse("R18 + SR(P=4, U=6, act=relu, init=channels, resize=bilinear)").sr_blocks
     assert block.target == 3
-    assert block.options == {
-        "blocks": 4,
-        "hidden": 6,
-        "activation": "relu",
-        "init": "channels",
-        "resize": "bilinear",
-    }
+    assert block.options == Options(blocks=4, hidden=6, activation="relu", init="channels", resize="bilinear")
+
+
+def test_no_two_options_of_a_block_have_the_same_word() -> None:
+    words = ["m", "after", "placement", *(setting.word.lower() for setting in SETTINGS)]
+    assert len(set(words)) == len(words) == len(READERS["SR"])
+
+
+def test_blocks_are_sorted_by_stage_and_those_after_a_module_come_last() -> None:
+    text = "timm/x + SR(after=b) + SR(M=100) + SR(after=a) + SR(M=2)"
+    assert str(parse(text)) == "timm/x + SR(M=2) + SR(M=100) + SR(after=a) + SR(after=b)"
 
 
 def test_without_sr_keeps_the_rest() -> None:
     assert str(parse("R18 + D2D(p=0.2) + SE + SR(M=3) + SR(M=4)").without_sr()) == "R18 + D2D(p=0.2) + SE"
+
+
+def values(setting: Setting) -> st.SearchStrategy[Any]:
+    return st.integers(1, 99) if setting.choices is None else st.sampled_from(setting.choices)
 
 
 @st.composite
@@ -95,12 +106,8 @@ def variants(draw: st.DrawFn) -> Variant:
     blocks = tuple(
         SR(
             stage=stage,
-            blocks=draw(st.integers(1, 99)),
-            hidden=draw(st.integers(1, 99)),
             placement=draw(st.sampled_from(["stage", "inner"])) if network == "R50" else "stage",
-            activation=draw(st.sampled_from([None, "relu"])),
-            init=draw(st.sampled_from(["fan_in", "channels"])),
-            resize=draw(st.sampled_from([None, "bilinear"])),
+            options=Options(**{setting.name: draw(values(setting)) for setting in SETTINGS}),
         )
         for stage in draw(st.lists(st.integers(1, last), unique=True))
     )
@@ -135,7 +142,7 @@ REFUSED = {
     "R18 + SR M=3)": "a parenthesis is closed but not opened",
     "R18 + SR((M=3))": "a parenthesis is nested",
     "R18 + SR(M=3)x": "cannot read",
-    "R18 + SR(X=3)": "unknown option 'X=3' of SR, known are M, P, U, placement, after, act, init, resize; write M=3",
+    "R18 + SR(X=3)": "unknown option 'X=3' of SR, known are M, after, placement, P, U, act, init, resize; write M=3",
     "R18 + SR(place=inner)": "unknown option 'place=inner'.*write placement=inner",
     "R18 + SR(3)": "unknown option '3' of SR",
     "R18 + SR(M=3,)": "unknown option '' of SR",
@@ -201,12 +208,11 @@ def test_only_text_is_parsed() -> None:
         (lambda: Variant("R18", Regularizer("D", 0.1, (4,), 3)), "size is dropblock's"),
         (lambda: Variant("R18", Regularizer("D", 0.1, (4,), schedule="linear")), "schedule is dropblock's"),
         (lambda: Variant("R18", Regularizer("D", 0.1, ())), "stands in stages 1 to 4"),
-        (lambda: Variant("R18", blocks=(SR(stage=None),)), "one place"),
-        (lambda: Variant("R18", blocks=(SR(stage=3, after="layer2"),)), "one place"),
-        (lambda: Variant("R18", blocks=(SR(blocks=0),)), "at least 1"),
-        (lambda: Variant("R18", blocks=(SR(stage=0),)), "stages 1 to 4, got M=0"),
+        (lambda: Variant("R18", sr_blocks=(SR(stage=None),)), "one place"),
+        (lambda: Variant("R18", sr_blocks=(SR(stage=3, after="layer2"),)), "one place"),
+        (lambda: Variant("R18", sr_blocks=(SR(placement="outer"),)), "placement of SR must be one of stage, inner"),
+        (lambda: Variant("R18", sr_blocks=(SR(stage=0),)), "stages 1 to 4, got M=0"),
         (lambda: Variant("R18", Regularizer("D", 0.1, (4, 3))), "in order, got M=4.3"),
-        (lambda: Variant("R18", blocks=(SR(activation="gelu"),)), "act of SR must be one of None, relu, got 'gelu'"),
     ],
 )
 def test_variants_made_without_parsing_are_checked_too(made: object, message: str) -> None:

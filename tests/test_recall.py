@@ -19,10 +19,10 @@ class OneBlock(nn.Module):
         srblock.insert(self, after="body.0", input_size=(1, 2, 3), blocks=2, hidden=1)
         block = srblock.blocks(self)["body.0"]
         with torch.no_grad():
-            block.squeeze.fill_(1.0)
-            block.fc1.fill_(1 / 6)
-            block.fc2.copy_(torch.tensor([[5.0], [-5.0]]))
-            block.memory[0], block.memory[1] = 3.0, -1.0
+            block.address.squeeze.fill_(1.0)
+            block.address.fc1.fill_(1 / 6)
+            block.address.fc2.copy_(torch.tensor([[5.0], [-5.0]]))
+            block.memory.values[0], block.memory.values[1] = 3.0, -1.0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body(x)
@@ -78,6 +78,6 @@ def test_the_probe_measures_size_and_spread_of_the_memory() -> None:
 def test_the_probe_of_a_fresh_or_absent_block() -> None:
     model = OneBlock()
     with torch.no_grad():
-        srblock.blocks(model)["body.0"].memory.zero_()
+        srblock.blocks(model)["body.0"].memory.values.zero_()
     assert memory_probe(model) == {"body.0/memory_rms": 0.0}
     assert memory_probe(nn.Linear(1, 1)) == {}

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srblock.block import SqueezeRemember2d, parameter_count
+from srblock.block import Options, SqueezeRemember2d, parameter_count
 from srblock.checkpoints import load_state
 from srblock.surgery import blocks, bypassed, insert, param_groups, remove, stages
+
+PARTS = ("address.squeeze", "address.fc1", "address.fc2", "memory.values")
 
 
 class Residual(nn.Module):
@@ -83,8 +85,9 @@ def contents(model: nn.Module) -> list[tuple[str, bytes]]:
 def anatomy(model: nn.Module) -> list[Any]:
     """All that surgery could leave behind, for comparison."""
     return [
-        (name, type(module), list(module._modules), list(module._forward_hooks.values()), module.training)
+        (name, type(module), set(vars(module)), list(module._modules), list(module._forward_hooks.values()), mode)
         for name, module in model.named_modules()
+        for mode in [module.training]
     ]
 
 
@@ -160,9 +163,9 @@ def test_insertion_keeps_everything_and_removal_restores_it(after: str | int) ->
 
     assert list(blocks(model)) == [done.name]
     assert done.block is model.get_submodule(done.name).sr
-    assert (done.block.blocks, done.block.hidden) == (3, 5)
+    assert done.block.options == Options(blocks=3, hidden=5)
     keys = [key for key in model.state_dict() if ".sr." in key]
-    assert keys == [f"{done.name}.sr.{part}" for part in ("squeeze", "fc1", "fc2", "memory")]
+    assert keys == [f"{done.name}.sr.{part}" for part in PARTS]
     assert done.parameters_added == parameter_count(done.channels, done.size, blocks=3, hidden=5)
     assert done.overhead_percent == pytest.approx(
         100 * done.parameters_added / sum(p.numel() for p in net().parameters())
@@ -171,10 +174,10 @@ def test_insertion_keeps_everything_and_removal_restores_it(after: str | int) ->
 
     new = model(x)
     new.square().sum().backward()
-    assert done.block.memory.grad is not None
-    assert done.block.memory.grad.abs().sum() > 0
+    assert done.block.memory.values.grad is not None
+    assert done.block.memory.values.grad.abs().sum() > 0
     with torch.no_grad():
-        done.block.memory.normal_()
+        done.block.memory.values.normal_()
     assert not torch.equal(model(x), logits)
 
     assert remove(model) == [done.name]
@@ -200,14 +203,14 @@ def test_copies_and_pickles_use_their_own_block(after: str) -> None:
     model, x = net(), images()
     insert(model, after=after, input_size=16, blocks=2)
     with torch.no_grad():
-        model.get_submodule(after).sr.memory.normal_()
+        model.get_submodule(after).sr.memory.values.normal_()
     buffer = io.BytesIO()
     torch.save(model, buffer)
     buffer.seek(0)
     copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(buffer, weights_only=False)]
     expected = model(x)
     with torch.no_grad():
-        model.get_submodule(after).sr.memory.zero_()
+        model.get_submodule(after).sr.memory.values.zero_()
     for other in copies:
         assert torch.equal(other(x), expected)
         assert not torch.equal(model(x), expected)
@@ -219,7 +222,7 @@ def test_compiles_and_exports_with_a_block() -> None:
     model, x = net(), images()
     insert(model, after="layer2.1", input_size=16)
     with torch.no_grad():
-        model.layer2[1].sr.memory.normal_()
+        model.layer2[1].sr.memory.values.normal_()
     expected = model(x)
     assert torch.equal(torch.compile(model, backend="eager", fullgraph=True)(x), expected)
     with warnings.catch_warnings():
@@ -232,23 +235,23 @@ def test_block_follows_dtype_and_memory_format(after: str) -> None:
     model = net().to(torch.bfloat16, memory_format=torch.channels_last)
     block = insert(model, after=after, input_size=16).block
     assert {value.dtype for value in block.parameters()} == {torch.bfloat16}
-    assert block.memory.is_contiguous(memory_format=torch.channels_last)
-    assert not block.memory.is_contiguous()
-    assert insert(net(), after=after, input_size=16).block.memory.is_contiguous()
+    assert block.memory.values.is_contiguous(memory_format=torch.channels_last)
+    assert not block.memory.values.is_contiguous()
+    assert insert(net(), after=after, input_size=16).block.memory.values.is_contiguous()
 
 
 def test_autocast_around_the_insertion_does_not_matter() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         block = insert(net(), after="stem.2", input_size=16).block  # no parameters of its own
-    assert block.memory.dtype == torch.float32
-    assert block.memory.requires_grad
+    assert block.memory.values.dtype == torch.float32
+    assert block.memory.values.requires_grad
 
 
 def test_meta_models_can_be_planned() -> None:
     with torch.device("meta"):
         model = Net()
     done = insert(model, after=3, input_size=16)
-    assert done.block.memory.device.type == "meta"
+    assert done.block.memory.values.device.type == "meta"
     assert done.size == (4, 4)
 
 
@@ -309,8 +312,8 @@ def test_bypassed() -> None:
     first = insert(model, after="layer2", input_size=16).block
     second = insert(model, after="layer3.0", input_size=16).block
     with torch.no_grad():
-        first.memory.normal_()
-        second.memory.normal_()
+        first.memory.values.normal_()
+        second.memory.values.normal_()
     second.bypassed = True
     changed = model(x)
     with bypassed(model):
@@ -469,7 +472,7 @@ def test_what_surrounds_the_insertion_does_not_matter() -> None:
     with torch.inference_mode():
         block = insert(model, after="inner", input_size=8).block
     assert torch.equal(torch.get_rng_state(), state)
-    assert not block.memory.is_inference()
+    assert not block.memory.values.is_inference()
     assert insert(Around(nn.Identity(), two_faced).train(), after="inner", input_size=8).block.training
 
 
@@ -479,7 +482,7 @@ def test_autocast_within_the_model_does_not_matter() -> None:
             return inner(x).float()
 
     model = Around(nn.Conv2d(4, 4, 1), autocast)
-    assert insert(model, after="inner", input_size=8).block.memory.dtype == torch.float32
+    assert insert(model, after="inner", input_size=8).block.memory.values.dtype == torch.float32
 
 
 def test_refuses_channels_last_dimensions() -> None:
@@ -621,18 +624,61 @@ def test_load_state_resizes_memory_and_first_linear_layer(size: int) -> None:
     report = load_state(model, source.state_dict(), resize=True)
     side = size // 2
     assert report.resized == {
-        "layer2.sr.fc1": ((3, 64), (3, side * side)),
-        "layer2.sr.memory": ((2, 6, 8, 8), (2, 6, side, side)),
+        "layer2.sr.address.fc1": ((3, 64), (3, side * side)),
+        "layer2.sr.memory.values": ((2, 6, 8, 8), (2, 6, side, side)),
     }
     assert report.complete
-    memory = F.interpolate(block.memory, (side, side), mode="bilinear", align_corners=False)
-    assert torch.allclose(target.memory, memory)
-    maps = F.interpolate(block.fc1.view(3, 1, 8, 8), (side, side), mode="bilinear", align_corners=False)
-    assert torch.allclose(target.fc1, maps.reshape(3, -1) * 64 / side**2)
-    assert torch.equal(target.fc2, block.fc2)
+    memory = F.interpolate(block.memory.values, (side, side), mode="bilinear", align_corners=False)
+    assert torch.allclose(target.memory.values, memory)
+    maps = F.interpolate(block.address.fc1.view(3, 1, 8, 8), (side, side), mode="bilinear", align_corners=False)
+    assert torch.allclose(target.address.fc1, maps.reshape(3, -1) * 64 / side**2)
+    assert torch.equal(target.address.fc2, block.address.fc2)
     # What the scale is for: the units' answer to a constant map stays.
     if size == 32:
-        assert torch.allclose(target.fc1.sum(1), block.fc1.sum(1), atol=1e-4)
+        assert torch.allclose(target.address.fc1.sum(1), block.address.fc1.sum(1), atol=1e-4)
+
+
+def older(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name keys as they were when blocks had no parts."""
+    return {key.replace(".sr.address.", ".sr.").replace(".sr.memory.values", ".sr.memory"): state[key] for key in state}
+
+
+@pytest.mark.parametrize("size", [16, 32])
+@pytest.mark.parametrize("wrapping", ["plain", "compiled in ddp"])
+def test_load_state_knows_older_keys(size: int, wrapping: str) -> None:
+    source = trained().state_dict()
+    model, expected = net(), net()
+    for other in (model, expected):
+        insert(other, after="layer2", input_size=size)
+    state = older(source)
+    assert {key for key in state if ".sr." in key} == {
+        f"layer2.sr.{part}" for part in ("squeeze", "fc1", "fc2", "memory")
+    }
+    report = load_state(model, WRAPPINGS[wrapping](state), resize=True)
+    assert report == load_state(expected, source, resize=True)
+    assert report.complete
+    assert len(report.resized) == (0 if size == 16 else 2)
+    assert contents(model) == contents(expected)
+    assert "layer2.sr.memory" in state  # the caller's
+    with pytest.raises(ValueError, match="the checkpoint has a block where the model has none: insert it first"):
+        load_state(net(), state)
+
+
+def test_torch_loads_older_keys_through_every_wrapper() -> None:
+    source, model = trained(), net()
+    insert(model, after="layer2", input_size=16)
+    wrapped = nn.DataParallel(model)
+    wrapped.load_state_dict({f"module.{key}": value for key, value in older(source.state_dict()).items()})
+    assert contents(model) == contents(source)
+    copied = copy.deepcopy(pickle.loads(pickle.dumps(net_with_block())))  # the hook goes with them
+    copied.load_state_dict(older(source.state_dict()))
+    assert contents(copied) == contents(source)
+
+
+def net_with_block() -> Net:
+    model = net()
+    insert(model, after="layer2", input_size=16)
+    return model
 
 
 @pytest.mark.parametrize(
@@ -656,9 +702,10 @@ def test_load_state_refuses_damaged_blocks() -> None:
     def load(**changes: Tensor | None) -> None:
         state = dict(trained().state_dict())
         for part, value in changes.items():
-            state[f"layer2.sr.{part}"] = value
+            (key,) = (f"layer2.sr.{key}" for key in PARTS if part in key.split("."))
+            state[key] = value
             if value is None:
-                del state[f"layer2.sr.{part}"]
+                del state[key]
         load_state(trained(), state, strict=False)
 
     with pytest.raises(ValueError, match=r"C=7 \(the model has 6\)"):
@@ -686,21 +733,21 @@ def test_load_state_reports_key_by_key() -> None:
     assert contents(model) == before
     lines = (
         "missing    stem.0.bias",
-        "missing    layer2.sr.memory",
+        "missing    layer2.sr.memory.values",
         "unexpected layer9.weight",
         "mismatched fc.weight: (7, 8) in the checkpoint, (5, 8) in the model",
     )
     assert all(line in str(caught.value) for line in lines)
     with pytest.warns(UserWarning, match="missing    stem.0.bias"):
         report = load_state(model, state, strict=False)
-    assert report.missing == ["stem.0.bias", *(f"layer2.sr.{part}" for part in ("squeeze", "fc1", "fc2", "memory"))]
+    assert report.missing == ["stem.0.bias", *(f"layer2.sr.{part}" for part in PARTS)]
     assert report.unexpected == ["layer9.weight"]
     assert report.mismatched == {"fc.weight": ((7, 8), (5, 8))}
     assert not report.complete
     assert model.stem[0].weight.eq(1).all()
     kept = dict(before)
     assert dict(contents(model))["fc.weight"] == kept["fc.weight"]
-    assert dict(contents(model))["layer2.sr.memory"] == kept["layer2.sr.memory"]
+    assert dict(contents(model))["layer2.sr.memory.values"] == kept["layer2.sr.memory.values"]
 
 
 def test_load_state_hints_at_a_block_not_inserted() -> None:
@@ -727,13 +774,13 @@ def test_param_groups_split_memories_from_the_rest() -> None:
     model = net()
     first = insert(model, after="layer2", input_size=16).block
     second = insert(model, after="layer3.0", input_size=16).block
-    second.memory.requires_grad_(False)
+    second.memory.values.requires_grad_(False)
     model.stem.requires_grad_(False)
     rest, memories = param_groups(model, memory_lr=0.5, memory_weight_decay=0.0)
     assert [*memories] == ["params", "lr", "weight_decay"]
     assert (memories["lr"], memories["weight_decay"]) == (0.5, 0.0)
-    assert [id(value) for value in memories["params"]] == [id(first.memory)]
-    expected = [value for value in model.parameters() if value.requires_grad and value is not first.memory]
+    assert [id(value) for value in memories["params"]] == [id(first.memory.values)]
+    expected = [value for value in model.parameters() if value.requires_grad and value is not first.memory.values]
     assert [id(value) for value in rest["params"]] == [id(value) for value in expected]
     assert [*rest] == ["params"]
     assert [*param_groups(model)[1]] == ["params"]
@@ -745,9 +792,9 @@ def test_param_groups_in_sgd() -> None:
     optimizer = torch.optim.SGD(param_groups(model, memory_lr=0.5), lr=0.1, weight_decay=0.01)
     assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.1, 0.01), (0.5, 0.01)]
     model(images()).square().sum().backward()
-    step = block.memory.grad
+    step = block.memory.values.grad
     optimizer.step()
-    assert torch.allclose(block.memory, -0.5 * step)
+    assert torch.allclose(block.memory.values, -0.5 * step)
 
 
 def test_param_groups_in_timms_factory() -> None:
@@ -801,9 +848,63 @@ def test_a_network_with_a_block_can_be_traced() -> None:
     """The refusal of scripted models says to trace afterwards."""
     model, image = net().eval(), images()
     block = insert(model, after="layer3", input_size=16).block
-    nn.init.normal_(block.memory)
+    nn.init.normal_(block.memory.values)
     traced = torch.jit.trace(model, image)
     torch.testing.assert_close(traced(image), model(image))
+
+
+# --- graphs and exports of networks with a block ---------------------------------------------------------------------
+
+
+def resnet(after: str, resize: str | None) -> tuple[nn.Module, SqueezeRemember2d]:
+    models = pytest.importorskip("torchvision").models
+    torch.manual_seed(0)
+    model = models.resnet18().eval()
+    block = insert(model, after=after, input_size=64, resize=resize, blocks=3).block
+    nn.init.normal_(block.memory.values)
+    return model, block
+
+
+@pytest.mark.parametrize("resize", [None, "bilinear"])
+@pytest.mark.parametrize("after", ["layer3", "layer3.1", "layer3.1.conv2"])
+def test_fx_traces_around_a_block(after: str, resize: str | None) -> None:
+    extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    model, block = resnet(after, resize)
+    graph = torch.fx.symbolic_trace(model)
+    nodes = [node for node in graph.graph.nodes if f"{after}.sr" in str(node.target)]
+    # After a layer of torch, which is one node itself, the block is a part of that.
+    assert [(node.op, node.target) for node in nodes] == [("call_module", f"{after}.sr")] * (after != "layer3.1.conv2")
+    assert graph.state_dict().keys() == model.state_dict().keys()
+    features = extraction.create_feature_extractor(model, ["layer3", "fc"])
+    seen: list[Tensor] = []
+    model.layer3.register_forward_hook(lambda module, args, output: seen.append(output))
+    for size in (64, 96)[: 2 if resize else 1]:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x = images((2, 3, size, size)).contiguous(memory_format=layout)
+            expected = model(x)
+            assert torch.equal(graph(x), expected)
+            found = features(x)
+            assert torch.equal(found["fc"], expected)
+            assert torch.equal(found["layer3"], seen[-1])
+    x = images((2, 3, 64, 64))
+    (wanted,) = torch.autograd.grad(model(x).square().sum(), block.memory.values)
+    (gradient,) = torch.autograd.grad(graph(x).square().sum(), graph.get_parameter(f"{after}.sr.memory.values"))
+    assert torch.equal(gradient, wanted)
+    assert wanted.abs().max() > 0
+    with bypassed(model):
+        assert torch.equal(graph(x), model(x))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_network_exported_for_any_size_is_right_for_every_size(strict: bool) -> None:
+    model, _ = resnet("layer3", "bilinear")
+    sides = {place: torch.export.Dim(f"side{place}", min=33, max=512) for place in (2, 3)}  # 32 is too small for torch
+    shapes = {"x": {0: torch.export.Dim("n", max=64)} | sides}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        program = torch.export.export(model, (images((2, 3, 64, 64)),), dynamic_shapes=shapes, strict=strict).module()
+    for size in ((2, 3, 64, 64), (3, 3, 96, 80), (1, 3, 40, 64)):
+        torch.testing.assert_close(program(images(size)), model(images(size)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [16.0, None])

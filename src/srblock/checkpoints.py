@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srblock.block import SqueezeRemember2d
+from srblock.block.block import PARTS, rename_old_keys
 from srblock.surgery import plain_name
 
 WRAPPING_KEYS = ("state_dict", "model", "model_state_dict")
-PARTS = ("squeeze", "fc1", "fc2", "memory")
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -129,7 +129,8 @@ def _fit_blocks(model: nn.Module, given: dict[str, Any], report: LoadReport, *, 
         if not isinstance(block, SqueezeRemember2d):
             continue
         prefix = plain_name(f"{name}.")
-        present = {part: given[prefix + part] for part in PARTS if prefix + part in given}
+        rename_old_keys(fitted, prefix)
+        present = {part: fitted[prefix + key] for part, key in PARTS.items() if prefix + key in fitted}
         if not present:
             continue
         where = f"the checkpoint's block {prefix[:-1]!r}"
@@ -144,8 +145,8 @@ def _fit_blocks(model: nn.Module, given: dict[str, Any], report: LoadReport, *, 
         scale = math.prod(old) / math.prod(block.size)
         units = _resize(present["fc1"].unflatten(1, (1, *old)), block.size).flatten(1) * scale
         for part, value in (("fc1", units), ("memory", _resize(present["memory"], block.size))):
-            fitted[prefix + part] = value
-            report.resized[prefix + part] = (tuple(present[part].shape), tuple(value.shape))
+            fitted[prefix + PARTS[part]] = value
+            report.resized[prefix + PARTS[part]] = (tuple(present[part].shape), tuple(value.shape))
     return fitted
 
 
@@ -162,7 +163,7 @@ def _map_size(where: str, present: dict[str, Any], block: SqueezeRemember2d) -> 
     if [len(shape) for shape in shapes.values()] != [4, 2, 2, 4]:
         raise ValueError(f"{where} is not a block of this package; its shapes are {shapes}")
     (blocks, channels, *size), hidden = shapes["memory"], shapes["fc2"][1]
-    expected = {"P": block.blocks, "C": block.channels, "U": block.hidden}
+    expected = {"P": block.options.blocks, "C": block.channels, "U": block.options.hidden}
     found = {"P": blocks, "C": channels, "U": hidden}
     if found != expected:
         pairs = [
@@ -186,7 +187,8 @@ def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _hint(report: LoadReport) -> str:
-    if any(key.rsplit(".", 1)[-1] in PARTS and ".sr." in f".{key}" for key in report.unexpected):
+    ends = tuple(f".sr.{end}" for names in PARTS.items() for end in names)
+    if any(f".{key}".endswith(ends) for key in report.unexpected):
         return "the checkpoint has a block where the model has none: insert it first (srblock.insert)"
     if any(".sr." in f".{key}" for key in report.missing):
         return (

@@ -12,12 +12,17 @@ one of these (a stem, a transition, a head) end no stage.
   the resolution changes.
 
 Stages count from 1, unless every stage is one child with a word and a number of its own (ShuffleNet's `stage2..4`).
+
+Where a stage's last child cannot take a block, as DenseNet's dense blocks take every child for a layer, the number goes
+to the next place that hands on a map of the same shape and can: `features.transition3.norm` is stage 3, the map after
+`denseblock3`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 
 from torch import nn
 
@@ -45,6 +50,21 @@ def number_stages(model: nn.Module, maps: dict[str, tuple[int, ...]]) -> dict[in
         if (resolutions := len({maps[name][1:] for name in ends})) > most:
             best, most = ends, resolutions
     return dict(zip(_own_numbers(best) or range(1, len(best) + 1), best, strict=True))
+
+
+def renumber(numbers: dict[int, str], maps: dict[str, tuple[int, ...]], usable: Collection[str]) -> dict[int, str]:
+    """Move stage numbers from places that cannot take a block (rule at the top of this file); without one it goes.
+
+    Args: maps: (C, H, W) by name, in the order of the forward pass; usable: the names that can take a block.
+    """
+    order = list(maps)
+    moved = {}
+    for number, name in numbers.items():
+        later = [place for place in order[order.index(name) :] if not name.startswith(f"{place}.")]
+        fitting = [place for place in later if place in usable and maps[place] == maps[name]]
+        if fitting:  # the first, or the whole of which it is a part: a norm of several layers
+            moved[number] = min((place for place in fitting if f"{fitting[0]}.".startswith(f"{place}.")), key=len)
+    return moved
 
 
 def _ends(members: list[str], children: dict[str, nn.Module], maps: dict[str, tuple[int, ...]]) -> list[str]:

@@ -13,18 +13,20 @@ import difflib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
+from srblock.numbering import renumber
 from srblock.tracing import Stage, Trace, memory_format, refuse_wrapped, run, runs_its_children, runs_new_child, trace
 
 __all__ = ["Insertion", "Stage", "blocks", "bypassed", "insert", "param_groups", "plain_name", "remove", "stages"]
 
 CHILD = "sr"
+MARK = "sr_inserted"  # attribute of a module whose child `sr` is ours, not the user's; copies and pickles keep it
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
 SUGGESTIONS_TRIED = 12
 
@@ -60,13 +62,7 @@ def stages(model: nn.Module, input_size: int | tuple[int, ...]) -> list[Stage]:
     Args: input_size: of the images: the side of a square, (H, W), or (C, H, W).
     Raises: ValueError for a wrapped, compiled or scripted model, and for images that the model does not take.
     """
-    seen = trace(model, input_size)
-    modules = dict(model.named_modules())
-    return [
-        stage
-        for stage in seen.stages
-        if not runs_its_children(modules[stage.name]) or _can_take_a_block(model, stage.name, seen)
-    ]
+    return _look(model, input_size).stages
 
 
 def insert(model: nn.Module, *, after: str | int, input_size: int | tuple[int, ...], **block: Any) -> Insertion:
@@ -76,14 +72,14 @@ def insert(model: nn.Module, *, after: str | int, input_size: int | tuple[int, .
     on the CPU) and dependent on the block. If that fails, the model has not been touched.
 
     Args:
-        after: a module's name, or the 1-based number of a stage (the rule stands in `srblock.tracing`).
+        after: a module's name, or the 1-based number of a stage (the rule stands in `srblock.numbering`).
         input_size: of the images: the side of a square, (H, W), or (C, H, W).
-        block: options of `SqueezeRemember2d` (blocks, hidden, activation, init, resize).
+        block: options of `SqueezeRemember2d`, such as blocks=10, hidden=8.
 
     Raises: ValueError or TypeError if there is no such module or stage, or the block cannot stand there, with the
         nearest place where it can; for a wrapped, compiled or scripted model; for options that the block refuses.
     """
-    seen = trace(model, input_size)
+    seen = _look(model, input_size)
     name = _resolve(model, after, seen)
     target = model.get_submodule(name)
     fault = _occupied(target) or seen.faults.get(name)
@@ -166,7 +162,7 @@ def param_groups(
     for name, value in options.items():
         if not 0 <= value < math.inf:
             raise ValueError(f"memory_{name} must be a finite number of at least 0, got {value}")
-    memories = [block.memory for block in blocks(model).values() if block.memory.requires_grad]
+    memories = [value for block in blocks(model).values() for value in block.memory.parameters() if value.requires_grad]
     if not memories:
         raise ValueError(
             "the model has no block with a trainable memory, so there is nothing to set apart; insert a block first, "
@@ -186,6 +182,23 @@ def plain_name(name: str) -> str:
     return name
 
 
+def _look(model: nn.Module, input_size: int | tuple[int, ...]) -> Trace:
+    """Trace a model, leave out the containers that were tried and cannot take a block, and number what is left."""
+    seen = trace(model, input_size)
+    modules = dict(model.named_modules())
+    stages = [
+        stage
+        for stage in seen.stages
+        if not runs_its_children(modules[stage.name])
+        or _was_inserted_into(modules[stage.name])
+        or _can_take_a_block(model, stage.name, seen)
+    ]
+    maps: dict[str, tuple[int, ...]] = {stage.name: (stage.channels, *stage.size) for stage in seen.stages}
+    numbers = renumber(seen.numbers, maps, {stage.name for stage in stages})
+    by_name = {name: number for number, name in numbers.items()}
+    return replace(seen, numbers=numbers, stages=[replace(stage, number=by_name.get(stage.name)) for stage in stages])
+
+
 def _run_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     """Forward hook: hand the module's output to its block."""
     return module.sr(output)  # type: ignore[operator]
@@ -193,19 +206,20 @@ def _run_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
 
 def _attach(target: nn.Module, block: SqueezeRemember2d, hooked: bool) -> None:
     target.add_module(CHILD, block)
-    block.inserted = True
+    setattr(target, MARK, True)
     if hooked:
         target.register_forward_hook(_run_block)
 
 
 def _detach(target: nn.Module) -> None:
     delattr(target, CHILD)
+    delattr(target, MARK)
     for key in [key for key, hook in target._forward_hooks.items() if hook is _run_block]:
         del target._forward_hooks[key]
 
 
 def _was_inserted_into(module: nn.Module) -> bool:
-    return getattr(module._modules.get(CHILD), "inserted", False) is True
+    return MARK in vars(module) and CHILD in module._modules
 
 
 def _occupied(target: nn.Module) -> str | None:
@@ -299,7 +313,7 @@ def _try(seen: Trace, name: str, block: SqueezeRemember2d, *, hooked: bool) -> N
     exact = seen.image.device.type == "cpu" and given.stride() == returned.stride()
     if not _unchanged(outputs, seen.outputs, exact):
         raise _Unfit("the model's output changes although a fresh block adds nothing")
-    if any(value.grad_fn for value in outputs) and not _reaches(outputs, block.memory):
+    if any(value.grad_fn for value in outputs) and not _reaches(outputs, set(block.memory.parameters())):
         raise _Unfit("the model's output does not depend on the block, which could never learn: the map is not used")
 
 
@@ -320,13 +334,13 @@ def _unchanged(outputs: list[Tensor], before: list[Tensor], exact: bool) -> bool
     return True
 
 
-def _reaches(outputs: list[Tensor], parameter: nn.Parameter) -> bool:
-    """Tell whether outputs depend on a parameter, from the graph alone (a gradient may be zero by initialization)."""
+def _reaches(outputs: list[Tensor], parameters: set[nn.Parameter]) -> bool:
+    """Tell whether outputs depend on any of these, from the graph alone (a gradient may be zero by initialization)."""
     waiting = [value.grad_fn for value in outputs if value.grad_fn is not None]
     known = set(waiting)
     while waiting:
         node = waiting.pop()
-        if getattr(node, "variable", None) is parameter:
+        if getattr(node, "variable", None) in parameters:
             return True
         new = {after for after, _ in node.next_functions if after is not None} - known
         known |= new

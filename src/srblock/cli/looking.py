@@ -17,7 +17,7 @@ app.add_typer(results, name="results")
 def stages(
     network: Annotated[str, typer.Argument(metavar="NETWORK", help="R18, timm/NAME, torchvision/NAME, ...")],
     input_size: Annotated[int, typer.Option(help="side of the images in pixels", min=1)] = 224,
-    all_modules: Annotated[bool, typer.Option("--all", help="every usable module, not only the stages")] = False,
+    all_modules: Annotated[bool, typer.Option("--all", help="every usable module, after the stages")] = False,
 ) -> None:
     """List where a block can go in a network."""
     from srblock import surgery
@@ -28,7 +28,10 @@ def stages(
     model = build(parse(network), classes=1000, channels=3, image_size=(input_size, input_size), seed=0)
     found = surgery.stages(model, input_size)
     numbered = [stage for stage in found if stage.number is not None]
-    tables.print_stages(found if all_modules or not numbered else numbered, console())
+    others = [stage for stage in found if stage.number is None]
+    if not numbered:
+        typer.echo(f"the stages of {network} cannot be numbered; these are all places for after=NAME")
+    tables.print_stages(numbered + others if all_modules or not numbered else numbered, console())
 
 
 @app.command()

@@ -20,7 +20,7 @@ def memory_probe(model: nn.Module) -> dict[str, float]:
     """
     figures = {}
     for name, block in blocks(model).items():
-        memory = block.memory.detach().float().flatten(1)
+        memory = block.memory.maps().detach().float().flatten(1)
         mean = memory.mean(0)
         rms, bias, apart = torch.stack(
             [memory.square().mean().sqrt(), mean.norm(), (memory - mean).norm() / len(memory) ** 0.5]
@@ -79,5 +79,5 @@ def summarize_recall(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]],
     for name, weights in collected.items():
         summary[f"{name}/class_mean"], summary[f"{name}/class_std"] = by_class(weights, labels, classes)
         summary[f"{name}/mean"], summary[f"{name}/std"] = weights.mean(0), weights.std(0, correction=0)
-        summary[f"{name}/memory"] = blocks(model)[name].memory.detach().float().mean(1).cpu()
+        summary[f"{name}/memory"] = blocks(model)[name].memory.maps().detach().float().mean(1).cpu()
     return summary

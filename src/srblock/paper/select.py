@@ -59,4 +59,5 @@ def variant_of(row: PaperRow, hidden: int | None = None) -> Variant:
         raise ValueError(f"{row.label} of table {row.table} is segmentation, which is not built yet")
     if hidden is None:
         return variant
-    return replace(variant, blocks=tuple(replace(block, hidden=hidden) for block in variant.blocks))
+    changed = (replace(block, options=replace(block.options, hidden=hidden)) for block in variant.sr_blocks)
+    return replace(variant, sr_blocks=tuple(changed))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 
-from srblock.block import parameter_count
+from srblock.block import Options, parameter_count
 from srblock.variants.build import outline
 from srblock.variants.notation import SR, Variant, parse
 
@@ -74,7 +74,7 @@ class PaperRow:
         if self.data == "cityscapes":
             return None
         variant = parse(self.model.removesuffix(" + SR") + (" + D" if self.model.startswith("VGG") else ""))
-        return variant if self.stage is None else replace(variant, blocks=(self._block,))
+        return variant if self.stage is None else replace(variant, sr_blocks=(self._block,))
 
     @property
     def notation(self) -> str | None:
@@ -86,13 +86,13 @@ class PaperRow:
         """The variant whose overhead the paper prints: ResNet-50's in Tables I and V have the block inside."""
         if self.variant is None or self.variant.network != "R50" or self.table not in ("I", "V"):
             return self.variant
-        return replace(self.variant, blocks=tuple(replace(b, placement="inner") for b in self.variant.blocks))
+        return replace(self.variant, sr_blocks=tuple(replace(b, placement="inner") for b in self.variant.sr_blocks))
 
     @property
     def _block(self) -> SR:
         assert self.blocks is not None
         assert self.hidden is not None
-        return SR(stage=self.stage, blocks=self.blocks, hidden=self.hidden)
+        return SR(stage=self.stage, options=Options(blocks=self.blocks, hidden=self.hidden))
 
     @property
     def seeds(self) -> int:
@@ -166,7 +166,7 @@ def _parameters(variant: Variant, data: str) -> int:
 
 def _map(variant: Variant, data: str) -> tuple[int, int, int]:
     """Work out (C, H, W) where a variant's block stands."""
-    (block,) = variant.blocks
+    (block,) = variant.sr_blocks
     stage = int(block.target)
     if variant.network.startswith("VGG"):
         side = IMAGE_SIZES[data] >> stage

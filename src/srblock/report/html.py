@@ -132,7 +132,7 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "banded": any(row.n > figures.SEEDS_AS_LINES for row in rows),
         "zoomed": any(len(run.metrics) >= figures.ZOOMED_FROM for run in runs),
         "blocks": block_views(groups, config.data["classes"]),
-        "with_sr": any(run.variant.blocks for run in runs),
+        "with_sr": any(run.variant.sr_blocks for run in runs),
         "memories_shown": figures.MEMORIES_SHOWN,
         "runs": runs,
         "environments": _environments(runs),

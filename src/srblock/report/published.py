@@ -144,7 +144,7 @@ def _study(name: str, runs: Sequence[Run]) -> PublishedStudy:
 def _key(variant: Variant, order: Sequence[str]) -> tuple[object, ...]:
     """Sort networks without blocks first, then as the paper does, then by place and size of their blocks."""
     text = str(variant)
-    blocks = [(b.stage or 99, b.after or "", b.blocks, b.hidden) for b in variant.blocks]
+    blocks = [(block.place, block.options.blocks, block.options.hidden) for block in variant.sr_blocks]
     return bool(blocks), order.index(text) if text in order else len(order), blocks, text
 
 
@@ -176,7 +176,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         probability(row.holm_p),
         p_greater(row),
         points(row.detectable),
-        f"{row.overhead_percent:.2f}%" if parse(row.variant).blocks else "-",
+        f"{row.overhead_percent:.2f}%" if parse(row.variant).sr_blocks else "-",
     )
 
 

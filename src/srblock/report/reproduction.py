@@ -24,10 +24,10 @@ from srblock.training.recipe import RECIPES, Recipe
 
 def label(line: Line) -> str:
     """Name a line: the paper's row with its M and P, and the U that was trained, which the paper does not give."""
-    (block,) = line.variant.blocks or (None,)
-    if block is None:
+    if not line.variant.sr_blocks:
         return line.paper.model
-    return f"{line.paper.model} (M={line.paper.stage}, P={line.paper.blocks}, U={block.hidden})"
+    (block,) = line.variant.sr_blocks
+    return f"{line.paper.model} (M={line.paper.stage}, P={line.paper.blocks}, U={block.options.hidden})"
 
 
 def findings(lines: Sequence[Line]) -> list[str]:

@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -66,10 +67,10 @@ def build(
     if weights is not None:
         left_out = load_weights(model, read_weights(weights), classes=classes, source=str(weights))
         _say_left_out(left_out, str(weights), classes, report)
-    for block in variant.blocks:
+    for block in variant.sr_blocks:
         after = _place(model, block)
         with _stream(seed, f"sr {after}"):
-            surgery.insert(model, after=after, input_size=(channels, *size), **block.options)
+            surgery.insert(model, after=after, input_size=(channels, *size), **asdict(block.options))
     return model.train()
 
 

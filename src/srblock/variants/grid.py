@@ -30,7 +30,7 @@ def expand(text: str) -> tuple[Variant, ...]:
     found = tuple(dict.fromkeys(parse("".join(words)) for words in itertools.product(*choices)))
     if len(found) < 2:
         raise ValueError(f"{text!r} is one setting; write what to choose from in braces: SR(M={{3,4}}, P={{2..12:2}})")
-    if not all(variant.blocks for variant in found):
+    if not all(variant.sr_blocks for variant in found):
         raise ValueError(f"{text!r}: a sweep chooses a block, but there is none; add SR(M={{3,4}})")
     networks = dict.fromkeys(str(variant.without_sr()) for variant in found)
     if len(networks) > 1:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from srblock.block.block import ACTIVATIONS, INITS, RESIZES
+from srblock.block import Options
+from srblock.block.options import SETTINGS, Setting
 from srblock.models.regularizers import SCHEDULES
 from srblock.variants.variant import (
     ATTENTION,
@@ -44,7 +45,7 @@ def parse(text: str) -> Variant:
         _refuse(text, f"a network takes no options, got {first}(...)", f"write {network} alone")
     regularizer: Regularizer | None = None
     attention: str | None = None
-    blocks: list[SR] = []
+    sr_blocks: list[SR] = []
     for name, options in rest:
         word = name.upper()
         if word in REGULARIZERS:
@@ -62,11 +63,12 @@ def parse(text: str) -> Variant:
                 if "stage" in read:
                     _refuse(text, "SR has both M and after", "name one place: M=3 or after=layer3.1")
                 read["stage"] = None
-            blocks.append(SR(**read))
+            settings = {setting.name: read.pop(setting.name) for setting in SETTINGS if setting.name in read}
+            sr_blocks.append(SR(**read, options=Options(**settings)))
         else:
             _refuse_word(name, text)
     try:
-        return Variant(network, regularizer, attention, tuple(blocks))
+        return Variant(network, regularizer, attention, tuple(sr_blocks))
     except ValueError as error:
         raise ValueError(f"{text!r}: {error}") from None
 
@@ -176,8 +178,17 @@ def _choice(*known: str | None) -> Callable[[str], str | None]:
     return read
 
 
-# What each word's options are called, the field that each sets, its reader and an example.
-READERS: Mapping[str, Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
+Reader = tuple[str, Callable[[str], Any], str]  # the field that an option sets, how its value is read, an example
+
+
+def _of_block(setting: Setting) -> Reader:
+    if setting.choices is None:
+        return setting.name, _whole, str(setting.default)
+    return setting.name, _choice(*setting.choices), str(setting.choices[-1])
+
+
+# What each word's options are called.
+READERS: Mapping[str, Mapping[str, Reader]] = {
     "D": {"p": ("p", _rate, "0.1"), "M": ("stages", _stages, "4")},
     "D2D": {"p": ("p", _rate, "0.1"), "M": ("stages", _stages, "4")},
     "DB": {
@@ -190,13 +201,9 @@ READERS: Mapping[str, Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
     "CBAM": {},
     "SR": {
         "M": ("stage", _whole, "3"),
-        "P": ("blocks", _whole, "10"),
-        "U": ("hidden", _whole, "8"),
-        "placement": ("placement", _choice(*PLACEMENTS), "inner"),
         "after": ("after", _name, "layer3.1"),
-        "act": ("activation", _choice(*ACTIVATIONS), "relu"),
-        "init": ("init", _choice(*INITS), "channels"),
-        "resize": ("resize", _choice(*RESIZES), "bilinear"),
+        "placement": ("placement", _choice(*PLACEMENTS), "inner"),
+        **{setting.word: _of_block(setting) for setting in SETTINGS},
     },
 }
 

@@ -5,11 +5,13 @@ Read from text by `notation.parse`. An option at its default is not printed; whe
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
-from srblock.block.block import ACTIVATIONS, INITS, RESIZES
+from srblock.block import Options
+from srblock.block.options import SETTINGS
 from srblock.models.regularizers import SCHEDULES
 
 STAGES = {"R8": 3, "R18": 4, "R20": 3, "R34": 4, "R50": 4, "VGG16": 5, "VGG19": 5}
@@ -45,20 +47,15 @@ class SR:
 
     Attributes:
         stage: M, the 1-based stage that the block follows, or None where `after` names a module.
-        blocks, hidden: P and U.
         placement: "stage", or "inner" for the inner width of the stage's last bottleneck.
         after: name of a module that the block follows.
-        activation, init, resize: as in `srblock.SqueezeRemember2d`.
+        options: of the block itself.
     """
 
     stage: int | None = 3
-    blocks: int = 10
-    hidden: int = 8
     placement: str = "stage"
     after: str | None = None
-    activation: str | None = None
-    init: str = "fan_in"
-    resize: str | None = None
+    options: Options = field(default_factory=Options)
 
     @property
     def target(self) -> str | int:
@@ -69,31 +66,16 @@ class SR:
         return self.stage
 
     @property
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments of the block itself."""
-        return {
-            "blocks": self.blocks,
-            "hidden": self.hidden,
-            "activation": self.activation,
-            "init": self.init,
-            "resize": self.resize,
-        }
+    def place(self) -> tuple[float, str, str]:
+        """Where it stands, to sort by: by stage, and what stands after a module's name behind all stages."""
+        return math.inf if self.stage is None else self.stage, self.after or "", self.placement
 
     def __str__(self) -> str:
-        shown = [f"M={self.stage}" if self.after is None else f"after={self.after}"]
-        usual = SR()
-        for name, field in (
-            ("P", "blocks"),
-            ("U", "hidden"),
-            ("placement", "placement"),
-            ("act", "activation"),
-            ("init", "init"),
-            ("resize", "resize"),
-        ):
-            value = getattr(self, field)
-            if value != getattr(usual, field):
-                shown.append(f"{name}={value}")
-        return f"SR({', '.join(shown)})"
+        place = f"M={self.stage}" if self.after is None else f"after={self.after}"
+        entries = [("placement", self.placement, "stage")]
+        entries += [(option.word, getattr(self.options, option.name), option.default) for option in SETTINGS]
+        entries.sort(key=lambda entry: isinstance(entry[1], str))  # numbers before words, as runs are named
+        return f"SR({', '.join([place, *(f'{word}={value}' for word, value, usual in entries if value != usual)])})"
 
 
 @dataclass(frozen=True)
@@ -104,7 +86,7 @@ class Variant:
         network: a key of `STAGES`, or "timm/NAME" or "torchvision/NAME".
         regularizer: at most one.
         attention: "SE", "CBAM" or None, in every residual block.
-        blocks: the SR blocks, sorted by place.
+        sr_blocks: sorted by place.
 
     Raises: ValueError for a combination that cannot be built, saying what can.
     """
@@ -112,20 +94,19 @@ class Variant:
     network: str
     regularizer: Regularizer | None = None
     attention: str | None = None
-    blocks: tuple[SR, ...] = ()
+    sr_blocks: tuple[SR, ...] = ()
 
     def __post_init__(self) -> None:
         _check_network(self)
         if self.regularizer is not None:
             _check_regularizer(self.network, self.regularizer)
-        blocks = tuple(_settle(self.network, block) for block in self.blocks)
-        places = [_place(block) for block in blocks]
-        for place in places:
-            if places.count(place) > 1:
+        sr_blocks = sorted((_settle(self.network, block) for block in self.sr_blocks), key=lambda block: block.place)
+        for block, following in pairwise(sr_blocks):
+            if block.place == following.place:
                 raise ValueError(
-                    f"two SR blocks stand at the same place ({place[1] or f'M={place[0]}'}); give each its own M"
+                    f"two SR blocks stand at the same place ({block.after or f'M={block.stage}'}); give each its own M"
                 )
-        object.__setattr__(self, "blocks", tuple(sorted(blocks, key=_place)))
+        object.__setattr__(self, "sr_blocks", tuple(sr_blocks))
 
     @property
     def own(self) -> bool:
@@ -134,7 +115,7 @@ class Variant:
 
     def without_sr(self) -> Variant:
         """Return the same network without any SR block: the one to compare with."""
-        return replace(self, blocks=())
+        return replace(self, sr_blocks=())
 
     def __str__(self) -> str:
         words = [self.network]
@@ -152,7 +133,7 @@ class Variant:
             words.append(self.regularizer.kind + (f"({', '.join(shown)})" if shown else ""))
         if self.attention is not None:
             words.append(self.attention)
-        return " + ".join([*words, *map(str, self.blocks)])
+        return " + ".join([*words, *map(str, self.sr_blocks)])
 
 
 def default_regularizer(network: str, kind: str) -> Regularizer:
@@ -214,22 +195,10 @@ def _settle(network: str, block: SR) -> SR:
         block = replace(block, after=None, stage=int(whole[2]))
     if block.stage is not None and not 1 <= block.stage <= STAGES.get(network, block.stage):
         raise ValueError(f"{network} has stages 1 to {STAGES[network]}, got M={block.stage}")
-    if min(block.blocks, block.hidden) < 1:
-        raise ValueError(f"P and U are at least 1, got {block}")
-    for name, choice, known in (
-        ("placement", block.placement, PLACEMENTS),
-        ("act", block.activation, tuple(ACTIVATIONS)),
-        ("init", block.init, INITS),
-        ("resize", block.resize, RESIZES),
-    ):
-        if choice not in known:
-            raise ValueError(f"{name} of SR must be one of {', '.join(map(str, known))}, got {choice!r}")
+    if block.placement not in PLACEMENTS:
+        raise ValueError(f"placement of SR must be one of {', '.join(PLACEMENTS)}, got {block.placement!r}")
     if block.placement == "inner" and (network not in INNER or block.stage is None):
         raise ValueError(
             f"placement=inner is a place in the bottlenecks of {', '.join(INNER)}, with M, got {block} in {network}"
         )
     return block
-
-
-def _place(block: SR) -> tuple[int, str, str]:
-    return block.stage or 99, block.after or "", block.placement
