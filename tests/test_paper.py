@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from srblock.paper.tables import ROWS, OverheadRow, overhead_table
+from srblock.paper.overheads import OverheadRow, overhead_table
+from srblock.paper.tables import ROWS
 from srblock.variants.notation import parse
 
 

@@ -37,7 +37,7 @@ def stages(
 @app.command()
 def overhead() -> None:
     """Print the parameter overhead of every row of the paper: as printed, by Eq. (1), and of the built network."""
-    from srblock.paper.tables import overhead_table
+    from srblock.paper.overheads import overhead_table
     from srblock.report import tables
 
     tables.print_overhead(overhead_table(), console())

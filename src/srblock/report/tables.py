@@ -28,7 +28,7 @@ from srblock.training.files import write_bytes
 if TYPE_CHECKING:
     import torch
 
-    from srblock.paper.tables import OverheadRow
+    from srblock.paper.overheads import OverheadRow
     from srblock.runs.study import Study
     from srblock.surgery import Stage
 
