@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,9 +14,24 @@ import pytest
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
 from srblock.report.comparison import comparison
+from srblock.report.published import write_tables
 from srblock.runs import archive
-from srblock.runs.archive import add_records, dumps, pack_run, read_record, read_records, write_archive
+from srblock.runs.archive import (
+    Packed,
+    add_records,
+    dumps,
+    pack_run,
+    pack_study,
+    read_record,
+    read_records,
+    write_archive,
+)  # fmt: skip
 from srblock.runs.records import NUMERICS, RunConfig, read_run
+
+
+@pytest.fixture(autouse=True)
+def _results(tmp_path: Path) -> None:
+    (tmp_path / "results" / "records").mkdir(parents=True)
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -31,7 +47,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def the_record(results: Path) -> Path:
-    (path,) = (results / "records").iterdir()
+    (path,) = (results / "records").glob("*.json")
     return path
 
 
@@ -70,14 +86,14 @@ def test_the_day_is_the_one_of_the_result(tmp_path: Path) -> None:
 def test_adding_again_changes_nothing(tmp_path: Path) -> None:
     write_runs(tmp_path / "out")
     first = add_records(tmp_path / "out", tmp_path / "results")
-    before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json")}
+    before = {path: path.read_bytes() for path in (tmp_path / "results" / "records").iterdir()}
     shutil.copytree(tmp_path / "out", tmp_path / "copy")
     for file in (tmp_path / "copy").rglob("result.json"):
         os.utime(file, (86_400, 86_400))  # as if copied on another day
     again = add_records(tmp_path / "copy", tmp_path / "results")
     assert again.added == []
     assert again.known == first.added
-    assert {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json")} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "results" / "records").iterdir()} == before
 
 
 def test_a_record_with_other_content_is_never_overwritten(tmp_path: Path) -> None:
@@ -103,6 +119,18 @@ def test_unfinished_runs_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_nothing_to_add_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no runs; name the --out of a study"):
         add_records(tmp_path, tmp_path / "results")
+    run = write_run(tmp_path / "out", BASELINE, 0)
+    for folder in (run.directory.parent, run.directory):
+        with pytest.raises(FileNotFoundError, match=rf"no runs; name their --out, {tmp_path / 'out'}, or"):
+            add_records(folder, tmp_path / "results")
+
+
+def test_a_folder_of_results_is_never_made_unasked(tmp_path: Path) -> None:
+    write_run(tmp_path / "out", BASELINE, 0)
+    for call in (lambda to: add_records(tmp_path / "out", to), read_records, write_tables):
+        with pytest.raises(FileNotFoundError, match=rf"no folder of results.* mkdir -p {tmp_path}/typo/records"):
+            call(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
 
 
 def test_the_place_of_the_data_stays_out(tmp_path: Path) -> None:
@@ -122,7 +150,7 @@ def test_a_figure_that_names_a_place_is_refused(tmp_path: Path, place: str) -> N
     edit(run.directory / "result.json", environment__started_on={"log": place})
     with pytest.raises(ValueError, match="names a place on a machine"):
         add_records(tmp_path / "out", tmp_path / "results")
-    assert not (tmp_path / "results").exists()
+    assert list((tmp_path / "results" / "records").iterdir()) == []
 
 
 def test_slashes_that_are_no_places_pass(tmp_path: Path) -> None:
@@ -175,6 +203,56 @@ def test_a_renamed_record_and_a_cut_one_are_refused(tmp_path: Path) -> None:
         read_record(path)
 
 
+@pytest.fixture
+def three(tmp_path: Path) -> list[Path]:
+    """Three records in their folder, two with the block."""
+    write_runs(tmp_path / "out", seeds=(0,))
+    write_run(tmp_path / "out", WITH_SR, 1)
+    add_records(tmp_path / "out", tmp_path / "results")
+    return sorted((tmp_path / "results" / "records").glob("*.json"))
+
+
+def test_the_list_of_records_is_what_sha256sum_reads(tmp_path: Path, three: list[Path]) -> None:
+    lines = three[0].with_name("SHA256SUMS").read_text().splitlines()
+    assert lines == [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in three]
+
+
+def test_a_record_that_is_gone_is_missed(tmp_path: Path, three: list[Path]) -> None:
+    three[1].unlink()
+    for call in (read_records, lambda to: add_records(tmp_path / "out", to)):
+        with pytest.raises(ValueError, match=rf"are missing: .*: {three[1].name}; take them from git again"):
+            call(tmp_path / "results")
+
+
+def test_a_record_that_was_forged_is_told(tmp_path: Path, three: list[Path]) -> None:
+    """With a sum of its own that fits, which `check` cannot tell."""
+    record = read_record(three[0])
+    record["date"] = "2020-01-01"
+    three[0].write_text(dumps(record | {"sha256": archive._digest(record)}))
+    with pytest.raises(ValueError, match=rf"were changed since: {three[0].name}; take them from git again"):
+        read_records(tmp_path / "results")
+
+
+def test_a_record_that_came_in_by_itself_is_told(tmp_path: Path, three: list[Path]) -> None:
+    """The same call that could not write the list any more is not stopped by it."""
+    whole = three[0].with_name("SHA256SUMS").read_text()
+    three[0].with_name("SHA256SUMS").write_text("".join(whole.splitlines(keepends=True)[1:]))
+    with pytest.raises(ValueError, match=rf"are not listed: {three[0].name}; move them away and add their runs"):
+        read_records(tmp_path / "results")
+    assert add_records(tmp_path / "out", tmp_path / "results").added == []
+    assert three[0].with_name("SHA256SUMS").read_text() == whole
+
+
+def test_a_list_that_is_gone_or_damaged_is_told(tmp_path: Path, three: list[Path]) -> None:
+    manifest = three[0].with_name("SHA256SUMS")
+    manifest.write_text(manifest.read_text() + "<<<<<<< ours\n")
+    with pytest.raises(ValueError, match="SHA256SUMS, line 4: expected a SHA-256 and a name"):
+        read_records(tmp_path / "results")
+    manifest.unlink()
+    with pytest.raises(ValueError, match=r"is not there, the list of the 3 records .*sha256sum \*.json > SHA256SUMS"):
+        read_records(tmp_path / "results")
+
+
 def test_a_run_without_all_its_epochs_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path, BASELINE, 0, epochs=3)
     history = run.directory / "metrics.jsonl"
@@ -202,6 +280,19 @@ def test_an_archive_brings_records_back(tmp_path: Path) -> None:
     added = add_records(tmp_path / "back" / "records.tar.gz", tmp_path / "results")
     assert sorted(added.added) == sorted(run.directory.name for run in runs)
     assert add_records(tmp_path / "out", tmp_path / "results").added == []  # the folders say the same
+
+
+def test_a_study_is_packed_as_far_as_it_is_finished(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "out", seeds=(0, 1))
+    (runs[2].directory / "result.json").unlink()
+    packed = pack_study(tmp_path / "out", tmp_path / "new" / "back.tar.gz")
+    assert packed == Packed(sorted(runs[n].directory.name for n in (0, 1, 3)), 1)
+    assert add_records(tmp_path / "new" / "back.tar.gz", tmp_path / "results").added == packed.packed
+    for number in (0, 1, 3):
+        (runs[number].directory / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"none of the 4 runs in .* is finished"):
+        pack_study(tmp_path / "out", tmp_path / "none.tar.gz")
+    assert not (tmp_path / "none.tar.gz").exists()
 
 
 def test_an_archive_is_checked_like_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import types
 import warnings
@@ -17,14 +16,18 @@ import torch
 from filelock import FileLock
 from mishaps import Diary, Mishap, four_runs
 from test_local import count_blocks, whole
+from test_resume import nothing
 
-from srblock.executors.execute import run_study
+import srblock
+from srblock.executors.execute import Executor, run_study
 from srblock.runs.run_one import Work
+from srblock.runs.study import Study
 
 ray = pytest.importorskip("ray")
 cluster = pytest.importorskip("srblock.executors.cluster")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+TWO = Executor("ray", workers=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,16 +36,24 @@ def _one_local_ray() -> Iterator[None]:
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")  # Ray's own
         patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the probes
+        ours = Path(__file__).parent, Path(srblock.__file__).parents[1]  # where workers find the probes and srblock
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, ours)))
         cluster._connect(CPU, 2, 1)
         yield
         ray.shutdown()
 
 
-def run(out: Path, **options: Any) -> tuple[list[Any], Diary]:
+def run(
+    out: Path,
+    study: Study | None = None,
+    probe: Any = nothing,
+    inspect: Any = nothing,
+    executor: Executor = TWO,
+    **options: Any,
+) -> tuple[list[Any], Diary]:
     diary = Diary()
-    options = {"executor": "ray", "workers": 2, "progress": diary, "study": four_runs()} | options
-    return run_study(options.pop("study"), out, device=CPU, **options), diary
+    work = Work(study or four_runs(), out, probe, inspect)
+    return run_study(work, device=CPU, progress=diary, executor=executor, **options), diary
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +61,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process with one thread leaves."""
     out, threads = tmp_path_factory.mktemp("undisturbed"), torch.get_num_threads()
     torch.set_num_threads(1)
-    run(out, executor="local", workers=1, probe=Mishap(out.parent), inspect=count_blocks)
+    run(out, executor=Executor(), probe=Mishap(out.parent), inspect=count_blocks)
     torch.set_num_threads(threads)
     return whole(out)
 
@@ -103,7 +114,7 @@ def test_runs_found_from_elsewhere_warn(tmp_path: Path, undisturbed: dict[str, A
     """Only the nodes know what they are: runs found are compared with those they make."""
     study, threads = replace(four_runs(1), seeds=(0,)), torch.get_num_threads()
     torch.set_num_threads(threads + 1)
-    run(tmp_path, study=study, executor="local", workers=1)
+    run(tmp_path, study=study, executor=Executor())
     torch.set_num_threads(threads)
     with pytest.warns(UserWarning, match=rf"is reused but was made with threads {threads + 1} \(now 1\)"):
         run(tmp_path, study=replace(study, seeds=(0, 1)))
@@ -112,7 +123,7 @@ def test_runs_found_from_elsewhere_warn(tmp_path: Path, undisturbed: dict[str, A
 def test_a_node_that_does_not_see_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "SEEN_WITHIN_S", 0.1)
     work, config = Work(four_runs(), tmp_path), four_runs().runs()[0]
-    outcome = cluster._train_there(config, work, CPU, 1, tmp_path / "never")
+    outcome = cluster._train_there(config, None, work, CPU, 1, tmp_path / "never")
     assert outcome.ending == "stop"
     assert f"does not see {tmp_path} as this machine does; choose an --out on a file system" in outcome.text
 
@@ -122,8 +133,8 @@ def test_locks_that_hold_on_one_node_only_are_warned_of(tmp_path: Path, monkeypa
     (tmp_path / "token").touch()
     work, config, threads = Work(four_runs(1), tmp_path), four_runs(1).runs()[0], torch.get_num_threads()
     with FileLock(tmp_path / "token"):
-        assert cluster._train_there(config, work, CPU, threads, tmp_path / "token").warnings == ()
-    (text,) = cluster._train_there(config, work, CPU, threads, tmp_path / "token").warnings
+        assert cluster._train_there(config, None, work, CPU, threads, tmp_path / "token").warnings == ()
+    (text,) = cluster._train_there(config, None, work, CPU, threads, tmp_path / "token").warnings
     assert "holds on its own node only" in text
 
 
@@ -158,20 +169,6 @@ def test_what_no_node_has_is_said() -> None:
         cluster.share_out(nodes({"CPU": 8, "GPU": 1}), CUDA, None, None, 2)
 
 
-@pytest.mark.parametrize(
-    ("device", "cpus", "gpus", "message"),
-    [
-        (torch.device("cuda:1"), None, None, "give --device cuda, not cuda:1"),
-        (CPU, 0, None, "a run needs at least 1 CPU, got 0"),
-        (CPU, None, 0.5, "needs --device cuda, got 0.5 on cpu"),
-        (CUDA, None, -1.0, "must be more than 0"),
-    ],
-)
-def test_options_that_do_not_fit(device: torch.device, cpus: Any, gpus: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        cluster.RayWorkers(Work(four_runs(), Path("out")), device, None, cpus, gpus)
-
-
 def test_no_cluster_where_ray_address_says(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(**options: Any) -> None:
         raise ConnectionError("nobody")
@@ -180,18 +177,3 @@ def test_no_cluster_where_ray_address_says(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RAY_ADDRESS", "nowhere:6379")
     with pytest.raises(ValueError, match="no Ray cluster answers at RAY_ADDRESS=nowhere:6379"):
         cluster._connect(CPU, None, None)
-
-
-def test_without_ray_one_line_says_what_to_install(tmp_path: Path) -> None:
-    program = (
-        "import sys; sys.modules['ray'] = None; sys.path.insert(0, sys.argv[1])\n"
-        "import test_resume, torch\n"
-        "from pathlib import Path\n"
-        "test_resume.run_study(test_resume.study(1), Path(sys.argv[2]), device=torch.device('cpu'),\n"
-        "                      progress=test_resume.Silent(), executor='ray')\n"
-    )
-    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stderr.splitlines()[-1] == (
-        'ValueError: --executor ray needs Ray, which is not installed here: pip install "srblock[cluster]"'
-    )

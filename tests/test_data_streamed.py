@@ -16,7 +16,7 @@ from test_resume import Silent
 
 from srblock.data import ImageData, load, normalization
 from srblock.data.image_files import ImageFiles
-from srblock.executors.execute import run_study
+from srblock.executors.execute import Work, run_study
 from srblock.runs.evaluate import evaluate_run
 from srblock.runs.study import Study, describe_data, recipe_for
 from srblock.variants.notation import parse
@@ -227,7 +227,7 @@ def test_a_study_trains_on_a_streamed_folder(tmp_path: Path, monkeypatch: pytest
     data = load(source, image_size=32)
     recipe = recipe_for(data, CPU, epochs=2, batch_size=8, learning_rate=0.02)
     study = Study((parse("R8"),), (0,), data, source, recipe, image_size=32)
-    (run,) = run_study(study, tmp_path / "out", device=CPU, progress=Silent())
+    (run,) = run_study(Work(study, tmp_path / "out"), device=CPU, progress=Silent())
     first, last = (record["train_loss"] for record in run.metrics)
     assert last < first < np.log(2) * 2
     assert run.result["data"]["mean"] == [0.485, 0.456, 0.406]

@@ -16,6 +16,7 @@ from filelock import FileLock
 from mishaps import Diary, four_runs
 
 from srblock.executors import dispatch as module
+from srblock.executors.budget import Budget
 from srblock.executors.dispatch import dispatch
 from srblock.executors.execute import run_study
 from srblock.runs.records import RunConfig
@@ -54,7 +55,7 @@ class Scripted:
         assert not self.at_work
         self.log.append("renew")
 
-    def submit(self, config: RunConfig) -> None:
+    def submit(self, config: RunConfig, deadline: float | None) -> None:
         self.at_work.append(config)
         assert len(self.at_work) <= self.count
         self.together.append(tuple(each.name for each in self.at_work))
@@ -71,13 +72,14 @@ class Scripted:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished")
-    run_study(four_runs(1), out, device=torch.device("cpu"), progress=Diary())
+    run_study(Work(four_runs(1), out), device=torch.device("cpu"), progress=Diary())
     return out
 
 
 def go(finished: Path, out: Path, script: dict[str, list[Outcome]], count: int = 2) -> tuple[Any, Diary, Scripted]:
     workers, diary = Scripted(finished, out, count, script), Diary()
-    return dispatch(Work(four_runs(1), out), workers, diary), diary, workers
+    work = Work(four_runs(1), out)
+    return dispatch(work, workers, diary, Budget(work)), diary, workers
 
 
 def sleep_as(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], object]) -> None:
@@ -151,8 +153,9 @@ def test_a_damaged_result_fails_and_the_others_go_on(finished: Path, tmp_path: P
 
 def test_a_full_disk_ends_all(finished: Path, tmp_path: Path) -> None:
     workers = Scripted(finished, tmp_path, 2, {A: [Outcome("stop", "cannot write there", 28)]})
+    work = Work(four_runs(1), tmp_path)
     with pytest.raises(OSError, match="cannot write there") as caught:
-        dispatch(Work(four_runs(1), tmp_path), workers, Diary())
+        dispatch(work, workers, Diary(), Budget(work))
     assert caught.value.errno == 28
     assert workers.log == ["enter", "exit"]
 

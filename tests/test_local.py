@@ -16,11 +16,11 @@ from unittest import mock
 import pytest
 import torch
 from mishaps import Diary, Mishap, four_runs
-from test_resume import CONTEXT, contents
+from test_resume import CONTEXT, contents, nothing
 
 from srblock.data.loading import orphans
 from srblock.executors import local
-from srblock.executors.execute import run_study
+from srblock.executors.execute import Executor, run_study
 from srblock.runs import records
 from srblock.runs.run_one import Work
 from srblock.surgery import blocks
@@ -53,15 +53,21 @@ def undisturbed(alone: Path) -> dict[str, Any]:
     return whole(alone)
 
 
-def run(out: Path, **options: Any) -> tuple[list[records.Run], Diary]:
-    diary = Diary()
-    runs = run_study(four_runs(), out, device=CPU, **({"progress": diary, "workers": 2} | options))
-    return runs, diary
+def run(
+    out: Path, workers: int = 2, probe: Any = nothing, inspect: Any = nothing, **options: Any
+) -> tuple[list[records.Run], Diary]:
+    diary, work = Diary(), Work(four_runs(), out, probe, inspect)
+    options = {"progress": diary, "executor": Executor(workers=workers)} | options
+    return run_study(work, device=CPU, **options), diary
 
 
 def whole(out: Path) -> dict[str, Any]:
-    """All that a study leaves, without wall times and logs."""
-    return {name: (*rest, [f for f in files if f != "log.txt"]) for name, (*rest, files) in contents(out).items()}
+    """All that a study leaves, without wall times, logs and what a probe found."""
+    found = {name: (*rest, [f for f in files if f != "log.txt"]) for name, (*rest, files) in contents(out).items()}
+    for _, metrics, *_ in found.values():
+        for record in metrics:
+            del record["probe"]
+    return found
 
 
 def with_block(runs: list[records.RunConfig]) -> list[str]:
@@ -77,8 +83,6 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path, undisturbed: d
     assert [each.result.pop("inspected") for each in runs] == [0, 1, 0, 1]
     for name, (result, *rest) in found.items():
         result.pop("inspected")
-        for record in rest[0]:
-            del record["probe"]
         assert (result, *rest) == undisturbed[name]
     processes, parents, threads = zip(*probe.epochs(), strict=True)
     assert len(set(processes)) == 2, "a process per slot, kept from run to run"
@@ -91,7 +95,7 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path, undisturbed: d
     assert [r for r, _ in diary.of("finished")] != [] == diary.of("failed")
 
 
-def count_blocks(model: torch.nn.Module, test: Any, directory: Path) -> dict[str, Any]:
+def count_blocks(model: torch.nn.Module, *_: Any) -> dict[str, Any]:
     return {"inspected": len(blocks(model))}
 
 
@@ -138,10 +142,7 @@ def test_a_killed_worker_changes_no_bit(tmp_path: Path, undisturbed: dict[str, A
     assert text == "its worker ended by SIGKILL; it goes on from its last epoch"
     assert [text for run, text in diary.of("epoch") if run == name] == [1, 2, 3], "each told once"
     assert len(probe.epochs()) == 4 * 3 + 1, "only the interrupted epoch is trained twice"
-    for found, expected in zip(whole(tmp_path / "out").values(), undisturbed.values(), strict=True):
-        for record in found[1]:
-            del record["probe"]
-        assert found == expected
+    assert whole(tmp_path / "out") == undisturbed
 
 
 def test_out_of_memory_beside_others_is_tried_again_alone(tmp_path: Path) -> None:
@@ -250,7 +251,7 @@ def test_an_idle_worker_that_ends_is_replaced(tmp_path: Path) -> None:
     config = four_runs().runs()[0]
     with local.LocalWorkers(Work(four_runs(), tmp_path), CPU, 1) as workers:
         for wanted in ("done", "done"):
-            workers.submit(config)
+            workers.submit(config, None)
             found: list[Any] = []
             while not found:
                 found = workers.wait(1)

@@ -2,7 +2,7 @@
 
 `results/records/NAME.json` holds what a run folder says in figures: what the run is, its result, what it ran on, and
 every epoch, unrounded. It leaves out weights and recall figures, and where the data lay. Records are only ever added:
-one that exists is never overwritten, and one that was changed by hand is refused when it is read.
+one that exists is never overwritten, and one that was changed, renamed or deleted by hand is missed when they are read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from srblock.runs.manifest import check_manifest, write_manifest
 from srblock.runs.records import Run, RunConfig, finished, read_run
 from srblock.training.files import write_bytes
 from srblock.training.recipe import Recipe
@@ -43,6 +44,19 @@ class Added:
 
     added: list[str]
     known: list[str]
+    unfinished: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing came to.
+
+    Attributes:
+        packed: names of the runs in the archive.
+        unfinished: how many run folders hold no result and were left out.
+    """
+
+    packed: list[str]
     unfinished: int
 
 
@@ -80,11 +94,14 @@ def add_records(source: Path, results: Path) -> Added:
     Args:
         source: the `--out` of a study, a folder with run folders in `runs`; or an archive that `write_archive` made.
 
-    Raises: ValueError if a record of the same name has other content, or as `pack_run`; FileNotFoundError if there is
-    nothing to add from; OSError if a file cannot be written.
+    Raises: ValueError if a record of the same name has other content, or as `pack_run` and `check_manifest`;
+    FileNotFoundError if there is nothing to add from, or `results` is no folder of results; OSError if a file cannot be
+    written.
     """
+    folder = _records_folder(results)
     records, unfinished = _from_archive(source) if source.is_file() else _from_study(source)
-    folder = results / "records"
+    names = [f"{record['name']}.json" for record in records]
+    listed = check_manifest(folder, names)
     added, known = [], []
     for record in records:
         path = folder / f"{record['name']}.json"
@@ -97,18 +114,22 @@ def add_records(source: Path, results: Path) -> Added:
                 f"{path} exists with other content than {source} has for this run; records are never overwritten. "
                 "If the old one is wrong, say so in LOG.md and raise NUMERICS, so that the new run has a new name"
             )
-    folder.mkdir(parents=True, exist_ok=True)
     for record in added:
         write_bytes(folder / f"{record['name']}.json", dumps(record).encode())
+    write_manifest(folder, listed, names)
     return Added([record["name"] for record in added], known, unfinished)
 
 
 def read_records(results: Path) -> list[Run]:
     """Read all records of `results/records`, by name, as runs that `report.comparison` takes (without recall figures).
 
-    Raises: ValueError if a record is damaged or was changed.
+    Raises: ValueError if a record is damaged, was changed, is missing, or came in without `add_records`;
+    FileNotFoundError if `results` is no folder of results.
     """
-    return [_as_run(read_record(path), path) for path in sorted((results / "records").glob("*.json"))]
+    folder = _records_folder(results)
+    runs = [_as_run(read_record(path), path) for path in sorted(folder.glob("*.json"))]
+    check_manifest(folder)
+    return runs
 
 
 def read_record(path: Path) -> Record:
@@ -120,6 +141,19 @@ def read_record(path: Path) -> Record:
     if path.stem != record["name"]:
         raise ValueError(f"{path} holds the run {record['name']}; a record is named after its run")
     return record
+
+
+def pack_study(out: Path, path: Path) -> Packed:
+    """Pack the finished runs of a study's `--out` into an archive for `add_records`, to bring them elsewhere.
+
+    Raises: ValueError if none is finished, or as `pack_run`; FileNotFoundError if there are no runs; OSError if the
+    archive cannot be written.
+    """
+    records, unfinished = _from_study(out)
+    if not records:
+        raise ValueError(f"none of the {unfinished} runs in {out} is finished; give the command that made them again")
+    write_archive(path, records)
+    return Packed([record["name"] for record in records], unfinished)
 
 
 def write_archive(path: Path, records: Sequence[Record]) -> int:
@@ -194,9 +228,21 @@ def _loads(data: bytes, where: str) -> Record:
     return record
 
 
+def _records_folder(results: Path) -> Path:
+    folder = results / "records"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{results} is no folder of results: it has no records/ in it. Name one that has, or make a new one: "
+            f"mkdir -p {folder}"
+        )
+    return folder
+
+
 def _from_study(out: Path) -> tuple[list[Record], int]:
     if not (out / "runs").is_dir():
-        raise FileNotFoundError(f"{out} holds no runs; name the --out of a study, or an archive of records")
+        runs = next((folder for folder in (out.absolute(), out.absolute().parent) if folder.name == "runs"), None)
+        remedy = f"name their --out, {runs.parent}" if runs else "name the --out of a study"
+        raise FileNotFoundError(f"{out} holds no runs; {remedy}, or an archive of records")
     folders = sorted(folder for folder in (out / "runs").iterdir() if folder.is_dir())
     done = [folder for folder in folders if finished(folder)]
     return [pack_run(folder) for folder in done], len(folders) - len(done)
