@@ -82,6 +82,36 @@ def go(finished: Path, out: Path, script: dict[str, list[Outcome]], count: int =
     return dispatch(work, workers, diary, Budget(work)), diary, workers
 
 
+def test_a_paused_run_is_told_of_and_left(finished: Path, tmp_path: Path) -> None:
+    done, diary, workers = go(finished, tmp_path, {A: [Outcome("paused")]}, count=1)
+    assert workers.together == [(A,), (B,), (C,), (D,)]
+    assert diary.of("paused") == [(A, "")]
+    assert diary.of("failed") == diary.of("again") == []
+    assert sorted(done) == sorted([B, C, D])
+
+
+def test_workers_are_not_called_for_what_does_not_fit(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "runs" / B, tmp_path / "runs" / B)
+    workers, diary, work = Scripted(finished, tmp_path, 2, {}), Diary(), Work(four_runs(1), tmp_path)
+    done = dispatch(work, workers, diary, Budget(work, time.monotonic() - 1))
+    assert list(done) == [B]
+    assert workers.log == []
+
+
+def test_a_deadline_ends_the_waiting_for_others(finished: Path, tmp_path: Path) -> None:
+    """A is another process's; C comes back out of memory, and there is no time left to try it alone."""
+    workers, diary, work = Scripted(finished, tmp_path, 2, {C: [MEMORY]}), Diary(), Work(four_runs(1), tmp_path)
+    budget = Budget(work, time.monotonic() + 60)
+    workers.on_give = lambda config: setattr(budget, "deadline", time.monotonic()) if config.name == C else None
+    (tmp_path / "runs" / A).mkdir(parents=True)
+    with FileLock(tmp_path / "runs" / A / ".lock"):
+        done = dispatch(work, workers, diary, budget)
+    assert workers.together == [(B,), (B, C)]
+    assert list(done) == [B]
+    assert [name for name, _ in diary.of("again")] == [C]
+    assert diary.of("waiting") == []
+
+
 def sleep_as(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], object]) -> None:
     """Let something happen while the module under test sleeps; other threads of the tests sleep as before."""
     monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))

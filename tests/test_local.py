@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -204,6 +205,39 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path, undisturbed: dict[st
     process.join(10)
     assert process.exitcode == -signal.SIGKILL
     wait_for(lambda: all(gone(pid) for pid in workers | servers), 20)
+    goes_on(tmp_path / "out", probe, undisturbed)
+
+
+def go_until_terminated(out: Path, probe: Mishap) -> None:
+    """Run the study in a process group of its own, and handle SIGTERM as the command line does."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    diary = Diary()
+    try:
+        run(out, probe=probe, progress=diary)
+    finally:
+        (probe.folder / "told").write_text(" ".join(word for word, _, _ in diary.entries))
+
+
+def test_a_terminated_group_has_no_failed_run(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    """Slurm and containers send SIGTERM to every process, whichever gets it first."""
+    probe = Mishap(tmp_path, slow_s=100)
+    process = CONTEXT.Process(target=go_until_terminated, args=(tmp_path / "out", probe))
+    process.start()
+    wait_for(lambda: len({worker for worker, _, _ in probe.epochs()}) == 2)
+    workers = {worker for worker, _, _ in probe.epochs()}
+    for worker in workers:
+        os.kill(worker, signal.SIGTERM)
+    time.sleep(1)
+    assert not any(map(gone, workers)), "the process that gives them orders decides"
+    start = time.monotonic()
+    os.killpg(process.pid or 0, signal.SIGTERM)
+    process.join(30)
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert time.monotonic() - start < 10, "well before SIGKILL comes, after 30 s with Slurm and 10 s with Docker"
+    assert set((tmp_path / "told").read_text().split()) == {"workers", "started", "epoch"}
+    wait_for(lambda: all(map(gone, workers)), 20)
+    assert not any("ended by" in log.read_text() for log in (tmp_path / "out").rglob("log.txt"))
     goes_on(tmp_path / "out", probe, undisturbed)
 
 

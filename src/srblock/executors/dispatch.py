@@ -78,7 +78,7 @@ def dispatch(work: Work, workers: Workers, progress: Progress, budget: Budget) -
             make_folder(work.folder(config))
             todo.append(config)
     found = list(done)
-    if todo:
+    if next(budget.order(todo, idle=True), None) is not None:
         with workers:
             progress.workers(workers.count, workers.description)
             _Dispatch(work, workers, progress, budget, todo, done).loop()
