@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import socket
 import sys
+import time
 import types
 import warnings
 from collections.abc import Iterator
@@ -19,6 +22,7 @@ from test_local import count_blocks, whole
 from test_resume import nothing
 
 import srblock
+from srblock.data.loading.stream import default_workers
 from srblock.executors.execute import Executor, run_study
 from srblock.runs.run_one import Work
 from srblock.runs.study import Study
@@ -123,18 +127,18 @@ def test_runs_found_from_elsewhere_warn(tmp_path: Path, undisturbed: dict[str, A
 def test_a_node_that_does_not_see_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "SEEN_WITHIN_S", 0.1)
     work, config = Work(four_runs(), tmp_path), four_runs().runs()[0]
-    outcome = cluster._train_there(config, None, work, CPU, 1, tmp_path / "never")
+    outcome = cluster._train_there(config, math.inf, time.time(), work, CPU, 1, tmp_path / "never")
     assert outcome.ending == "stop"
     assert f"does not see {tmp_path} as this machine does; choose an --out on a file system" in outcome.text
 
 
-def test_locks_that_hold_on_one_node_only_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SRBLOCK_WORKERS", "1")
+def test_locks_that_hold_on_one_node_only_are_warned_of(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
     work, config, threads = Work(four_runs(1), tmp_path), four_runs(1).runs()[0], torch.get_num_threads()
+    given = config, math.inf, time.time(), work, CPU, threads, tmp_path / "token"
     with FileLock(tmp_path / "token"):
-        assert cluster._train_there(config, None, work, CPU, threads, tmp_path / "token").warnings == ()
-    (text,) = cluster._train_there(config, None, work, CPU, threads, tmp_path / "token").warnings
+        assert cluster._train_there(*given).warnings == ()
+    (text,) = cluster._train_there(*given).warnings
     assert "holds on its own node only" in text
 
 
@@ -169,11 +173,59 @@ def test_what_no_node_has_is_said() -> None:
         cluster.share_out(nodes({"CPU": 8, "GPU": 1}), CUDA, None, None, 2)
 
 
-def test_no_cluster_where_ray_address_says(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_no_cluster_where_ray_address_says(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of Ray itself, a closed port takes minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setattr(ray, "init", None)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=rf"no Ray cluster answers at RAY_ADDRESS={address} \(.*refused\); start it"):
+        cluster._connect(CPU, None, None)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:{port}"])
+def test_what_ray_cannot_connect_to_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(**options: Any) -> None:
         raise ConnectionError("nobody")
 
-    monkeypatch.setattr(ray, "init", refused)
-    monkeypatch.setenv("RAY_ADDRESS", "nowhere:6379")
-    with pytest.raises(ValueError, match="no Ray cluster answers at RAY_ADDRESS=nowhere:6379"):
-        cluster._connect(CPU, None, None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = address.format(port=server.getsockname()[1])
+        monkeypatch.setattr(ray, "init", refused)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ValueError, match=rf"no Ray cluster answers at RAY_ADDRESS={address} \(nobody\)"):
+            cluster._connect(CPU, None, None)
+
+
+def test_runs_pause_in_the_seconds_left(tmp_path: Path) -> None:
+    """Nodes have clocks of their own: they are told how much time is left, from when on."""
+    probe, study = Mishap(tmp_path, times=0, slow_s=0.5, saves=False), four_runs(30)
+    pace = dict.fromkeys(map(str, study.variants), 0.01)
+    deadline = time.monotonic() + 8
+    runs, diary = run(tmp_path / "out", study, probe, deadline=deadline, epoch_seconds=pace)
+    assert time.monotonic() < deadline + 4
+    assert runs == []
+    paused = {name for name, _ in diary.of("paused")}
+    assert paused == {name for name, _ in diary.of("started")}
+    assert diary.of("failed") == diary.of("again") == []
+    for name in paused:
+        assert (tmp_path / "out" / "runs" / name / "trainer.safetensors").exists()
+    assert [name for name, _ in diary.of("started")][:2] == [config.name for config in study.runs()[:2]]
+
+
+def test_decoding_processes_are_each_run_s_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a process that Ray uses again, and unless somebody has said so."""
+    monkeypatch.delenv("SRBLOCK_WORKERS", raising=False)
+    (tmp_path / "token").touch()
+    seen: list[int] = []
+    work = Work(four_runs(1), tmp_path, lambda model: seen.append(default_workers()) or {}, nothing)
+    threads = torch.get_num_threads()
+    with FileLock(tmp_path / "token"):
+        for config, count in zip(work.study.runs(), (3, 2, 2, 2), strict=True):
+            if len(seen) == 2:
+                monkeypatch.setenv("SRBLOCK_WORKERS", "7")
+            cluster._train_there(config, math.inf, time.time(), work, CPU, count, tmp_path / "token")
+    torch.set_num_threads(threads)
+    assert seen == [3, 2, 7, 7]

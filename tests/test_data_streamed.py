@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 from streamed_fixture import write_jpegs
-from test_resume import Silent
+from test_resume import Silent, nothing
 
 from srblock.data import ImageData, load, normalization
 from srblock.data.image_files import ImageFiles
-from srblock.executors.execute import Work, run_study
+from srblock.executors.execute import Executor, Work, run_study
 from srblock.runs.evaluate import evaluate_run
 from srblock.runs.study import Study, describe_data, recipe_for
 from srblock.variants.notation import parse
@@ -233,3 +233,22 @@ def test_a_study_trains_on_a_streamed_folder(tmp_path: Path, monkeypatch: pytest
     assert run.result["data"]["mean"] == [0.485, 0.456, 0.406]
     top1, _, recorded = evaluate_run(run.directory, device=CPU)
     assert top1 == recorded
+
+
+def decoders(model: Any, test: Any, *_: Any) -> dict[str, int]:
+    """Inspect how many processes decode, in a worker."""
+    return {"decoders": test._images.workers}
+
+
+def test_runs_side_by_side_share_the_processes_that_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes its share, not all cores."""
+    root = write_jpegs(tmp_path / "ILSVRC", classes=WORDNET)
+    source = f"imagenet:{root}"
+    data = load(source, image_size=32)
+    recipe = recipe_for(data, CPU, epochs=1, batch_size=8, learning_rate=0.02, validation_fraction=0.2)
+    monkeypatch.delenv("SRBLOCK_WORKERS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    study = Study((parse("R8"),), (0, 1), data, source, recipe, image_size=32)
+    work = Work(study, tmp_path / "out", nothing, decoders)
+    runs = run_study(work, device=CPU, progress=Silent(), executor=Executor(workers=2))
+    assert [run.result["decoders"] for run in runs] == [1, 1]

@@ -87,8 +87,8 @@ class RayWorkers:
 
     def submit(self, config: RunConfig, deadline: float | None) -> None:
         """Start a run wherever there is room."""
-        left_s = None if deadline is None else deadline - time.monotonic()  # clocks of nodes differ
-        self._at_work[self._task.remote(config, left_s, *self._fixed)] = config
+        left_s = math.inf if deadline is None else deadline - time.monotonic()
+        self._at_work[self._task.remote(config, left_s, time.time(), *self._fixed)] = config
 
     def wait(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
         """Wait for the end of a run, or of its worker."""
@@ -184,22 +184,26 @@ def _knock(address: str) -> None:
 
 
 def _train_there(
-    config: RunConfig, left_s: float | None, work: Work, device: torch.device, threads: int, token: Path
+    config: RunConfig, left_s: float, sent: float, work: Work, device: torch.device, threads: int, token: Path
 ) -> Outcome:
-    """Train a run on a node, if it sees the study's folder, and pause it in so many seconds."""
-    start = time.monotonic()
+    """Train a run on a node, if it sees the study's folder, and pause it so many seconds after it was sent.
+
+    Args:
+        sent: wall clock, whose difference between nodes is not corrected but makes no more time than there was.
+    """
+    start = time.monotonic() - max(0.0, time.time() - sent)
+    patience = time.monotonic() + SEEN_WITHIN_S
     while not token.exists():
-        if time.monotonic() > start + SEEN_WITHIN_S:
+        if time.monotonic() > patience:
             text = f"node {socket.gethostname()} does not see {work.out} as this machine does"
             return Outcome("stop", f"{text}; choose an --out on a file system that all nodes share", errno.ENOENT)
         time.sleep(0.5)
     torch.set_num_threads(threads)
-    deadline = None if left_s is None else start + left_s
     with contextlib.ExitStack() as leaving:
         if "SRBLOCK_WORKERS" not in os.environ:  # processes that decode streamed images; this one may be used again
             os.environ["SRBLOCK_WORKERS"] = str(threads)
             leaving.callback(os.environ.pop, "SRBLOCK_WORKERS")
-        outcome = train_one(work, config, device, on_epoch=until(deadline, work, config), log=True)
+        outcome = train_one(work, config, device, on_epoch=until(start + left_s, work, config), log=True)
     if _locks_reach(token):
         return outcome
     text = f"a lock in {work.out} holds on its own node only: do not start this study a second time meanwhile"
