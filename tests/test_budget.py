@@ -19,7 +19,7 @@ from srblock.executors import local
 from srblock.executors.budget import Budget
 from srblock.executors.execute import Executor, run_study
 from srblock.runs import records
-from srblock.runs.run_one import Work
+from srblock.runs.run_one import Paused, Work
 from srblock.training import loop
 
 CPU = torch.device("cpu")
@@ -210,6 +210,27 @@ def test_a_paused_run_changes_no_bit(tmp_path: Path, machine: Machine) -> None:
     assert paused > 4
     assert contents(tmp_path / "parts") == contents(alone)
     assert not list(tmp_path.rglob("trainer.safetensors"))
+
+
+def test_epochs_told_again_pause_nothing(machine: Machine, tmp_path: Path) -> None:
+    """They may have been slow, as first ones are, or of another machine."""
+    work = Work(four_runs(4), tmp_path)
+    config, slow, fast = work.study.runs()[0], {"epoch": 1, "seconds": 100.0}, {"epoch": 2, "seconds": 10.0}
+    folder = work.folder(config)
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text(json.dumps(slow) + "\n")
+    told: list[Any] = []
+    on_epoch = module.until(machine.now + 40, work, config, told.append)
+    assert on_epoch is not None
+    on_epoch(slow)
+    machine.now += 10
+    on_epoch(fast)
+    machine.now += 10
+    on_epoch(fast | {"epoch": 3})
+    machine.now += 10
+    with pytest.raises(Paused):
+        on_epoch(fast | {"epoch": 3})
+    assert told == [slow, fast, fast | {"epoch": 3}, fast | {"epoch": 3}]
 
 
 # --- several workers ------------------------------------------------------------------------------------------------

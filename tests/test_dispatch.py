@@ -90,6 +90,14 @@ def test_a_paused_run_is_told_of_and_left(finished: Path, tmp_path: Path) -> Non
     assert sorted(done) == sorted([B, C, D])
 
 
+def test_what_does_not_fit_as_a_whole_is_started_alone(finished: Path, tmp_path: Path) -> None:
+    """Until its epoch shows that all are faster than was said."""
+    workers, work = Scripted(finished, tmp_path, 2, {}), Work(four_runs(1), tmp_path)
+    pace = dict.fromkeys(map(str, work.study.variants), 100.0)
+    dispatch(work, workers, Diary(), Budget(work, time.monotonic() + 150, pace))
+    assert workers.together == [(A,), (B,), (B, C), (C, D)]
+
+
 def test_workers_are_not_called_for_what_does_not_fit(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "runs" / B, tmp_path / "runs" / B)
     workers, diary, work = Scripted(finished, tmp_path, 2, {}), Diary(), Work(four_runs(1), tmp_path)
