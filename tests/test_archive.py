@@ -15,17 +15,9 @@ from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
 from srblock.report.comparison import comparison
 from srblock.report.published import write_tables
-from srblock.runs import archive
-from srblock.runs.archive import (
-    Packed,
-    add_records,
-    dumps,
-    pack_run,
-    pack_study,
-    read_record,
-    read_records,
-    write_archive,
-)  # fmt: skip
+from srblock.runs import archive, record_file
+from srblock.runs.archive import Packed, add_records, pack_study, read_records, write_archive
+from srblock.runs.record_file import dumps, pack_run, read_record
 from srblock.runs.records import NUMERICS, RunConfig, read_run
 
 
@@ -63,24 +55,6 @@ def test_a_record_gives_the_run_back(tmp_path: Path) -> None:
         assert again.recall == {}
         assert read_run(run.directory).recall or not run.variant.blocks  # there was something to leave out
     assert comparison(sorted(found.values(), key=lambda run: (run.seed, str(run.variant)))) == comparison(runs)
-
-
-def test_a_record_is_readable_and_small(tmp_path: Path) -> None:
-    """200 epochs stay under 60 kB with every digit, each epoch in a line of its own."""
-    run = write_run(tmp_path, WITH_SR, 0, epochs=200, classes=[f"class number {n}" for n in range(100)])
-    text = dumps(pack_run(run.directory))
-    assert len(text.encode()) < 60_000
-    lines = text.splitlines()
-    starts = [line for line in lines if line.startswith("  [")]
-    assert len(starts) == 200
-    assert json.loads(starts[6].rstrip(","))[0] == 7
-    assert text.count("class number 42") == 1
-
-
-def test_the_day_is_the_one_of_the_result(tmp_path: Path) -> None:
-    run = write_run(tmp_path, BASELINE, 0)
-    os.utime(run.directory / "result.json", (86_400 * 365, 86_400 * 365))
-    assert pack_run(run.directory)["date"] == "1971-01-01"
 
 
 def test_adding_again_changes_nothing(tmp_path: Path) -> None:
@@ -133,14 +107,6 @@ def test_a_folder_of_results_is_never_made_unasked(tmp_path: Path) -> None:
     assert not (tmp_path / "typo").exists()
 
 
-def test_the_place_of_the_data_stays_out(tmp_path: Path) -> None:
-    run = write_run(tmp_path, BASELINE, 0)
-    edit(run.directory / "config.json", source=f"cifar100:{tmp_path}/images")
-    text = dumps(pack_run(run.directory))
-    assert str(tmp_path) not in text
-    assert "source" not in text
-
-
 @pytest.mark.parametrize(
     "place",
     ["/home/someone/data", "cifar100:/data/x", "~/data", r"C:\data", r"\\server\data", "killed, see /var/log/x"],
@@ -151,11 +117,6 @@ def test_a_figure_that_names_a_place_is_refused(tmp_path: Path, place: str) -> N
     with pytest.raises(ValueError, match="names a place on a machine"):
         add_records(tmp_path / "out", tmp_path / "results")
     assert list((tmp_path / "results" / "records").iterdir()) == []
-
-
-def test_slashes_that_are_no_places_pass(tmp_path: Path) -> None:
-    run = write_run(tmp_path, "timm/resnet18.a1_in1k + SR(after=layer3, P=2)", 0, classes=["/", "a/b", "n/a"])
-    assert pack_run(run.directory)["config"]["variant"] == "timm/resnet18.a1_in1k + SR(after=layer3, P=2)"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +189,7 @@ def test_a_record_that_was_forged_is_told(tmp_path: Path, three: list[Path]) -> 
     """With a sum of its own that fits, which `check` cannot tell."""
     record = read_record(three[0])
     record["date"] = "2020-01-01"
-    three[0].write_text(dumps(record | {"sha256": archive._digest(record)}))
+    three[0].write_text(dumps(record | {"sha256": record_file._digest(record)}))
     with pytest.raises(ValueError, match=rf"were changed since: {three[0].name}; take them from git again"):
         read_records(tmp_path / "results")
 
@@ -251,14 +212,6 @@ def test_a_list_that_is_gone_or_damaged_is_told(tmp_path: Path, three: list[Path
     manifest.unlink()
     with pytest.raises(ValueError, match=r"is not there, the list of the 3 records .*sha256sum \*.json > SHA256SUMS"):
         read_records(tmp_path / "results")
-
-
-def test_a_run_without_all_its_epochs_is_refused(tmp_path: Path) -> None:
-    run = write_run(tmp_path, BASELINE, 0, epochs=3)
-    history = run.directory / "metrics.jsonl"
-    history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
-    with pytest.raises(ValueError, match="has 2 epochs, its recipe 3"):
-        pack_run(run.directory)
 
 
 def test_a_record_older_than_a_recipe_field_is_read_with_its_default(tmp_path: Path) -> None:
