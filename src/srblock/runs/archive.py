@@ -56,8 +56,8 @@ def add_records(source: Path, results: Path) -> Added:
     FileNotFoundError if there is nothing to add from, or `results` is no folder of results; OSError if a file cannot be
     written.
     """
-    folder = _records_folder(results)
     records, unfinished = _from_archive(source) if source.is_file() else _from_study(source)
+    folder = _records_folder(results)
     names = [f"{record['name']}.json" for record in records]
     listed = check_manifest(folder, names)
     added, known = [], []
