@@ -38,10 +38,8 @@ from filelock import FileLock, Timeout
 
 from srblock.data import ImageData, load
 from srblock.data.sources import SOURCES
-from srblock.executors.execute import make_folder, run_study
+from srblock.executors.execute import Work, make_folder, run_study
 from srblock.executors.queue import Entry, Pace, Pending, choose, read_queue
-from srblock.inspection.inspect import Inspect
-from srblock.inspection.recall import memory_probe
 from srblock.report.units import duration
 from srblock.runs.archive import pack_run, write_archive
 from srblock.runs.records import RunConfig, epochs_done, finished
@@ -257,10 +255,8 @@ def _run(planned: Planned, options: argparse.Namespace, device: torch.device, de
     """Train one run as far as it goes; return what came of it, and whether it failed."""
     directory = options.work / "runs" / planned.config.name
     clock = Clock(planned, deadline, _history(directory))
-    data = planned.study.data
-    inspect = Inspect(len(data.classes), (data.channels, *data.size))
     try:
-        run_study(planned.study, options.work, device=device, progress=clock, probe=memory_probe, inspect=inspect)
+        run_study(Work(planned.study, options.work), device=device, progress=clock)
     except Stop as stop:
         return str(stop), False
     if clock.failure is not None:

@@ -34,15 +34,18 @@ class Mishap:
         kind: what happens.
         times: how often in all.
         slow_s: stretches each epoch of a run after its first in a process.
+        saves: at every epoch.
     """
 
     folder: Path
     kind: str = "nothing"
     times: int = 1000
     slow_s: float = 0.0
+    saves: bool = True
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        checkpoint.Saver.due = lambda saver: True  # type: ignore[method-assign] # so that no finished epoch is lost
+        if self.saves:
+            checkpoint.Saver.due = lambda saver: True  # type: ignore[method-assign] # so that no finished epoch is lost
         model.probed = getattr(model, "probed", 0) + 1  # type: ignore[assignment]
         if model.probed > 1:
             time.sleep(self.slow_s)
@@ -100,6 +103,9 @@ class Diary(Silent):
 
     def failed(self, run: records.RunConfig, error: Exception) -> None:
         self.entries.append(("failed", run.name, str(error)))
+
+    def paused(self, run: records.RunConfig) -> None:
+        self.entries.append(("paused", run.name, ""))
 
     def waiting(self, run: records.RunConfig) -> None:
         self.entries.append(("waiting", run.name, ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,10 +14,17 @@ from typing import Any
 import pytest
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
-from srblock.runs import archive
-from srblock.runs.archive import add_records, dumps, pack_run, read_record, read_records, write_archive
+from srblock.report.published import write_tables
+from srblock.runs import archive, record_file
+from srblock.runs.archive import Packed, add_records, pack_study, read_records, write_archive
+from srblock.runs.record_file import dumps, pack_run, read_record
 from srblock.runs.records import NUMERICS, RunConfig, read_run
 from srblock.statistics.comparison import comparison
+
+
+@pytest.fixture(autouse=True)
+def _results(tmp_path: Path) -> None:
+    (tmp_path / "results" / "records").mkdir(parents=True)
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -32,7 +40,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def the_record(results: Path) -> Path:
-    (path,) = (results / "records").iterdir()
+    (path,) = (results / "records").glob("*.json")
     return path
 
 
@@ -50,35 +58,17 @@ def test_a_record_gives_the_run_back(tmp_path: Path) -> None:
     assert comparison(sorted(found.values(), key=lambda run: (run.seed, str(run.variant)))) == comparison(runs)
 
 
-def test_a_record_is_readable_and_small(tmp_path: Path) -> None:
-    """200 epochs stay under 60 kB with every digit, each epoch in a line of its own."""
-    run = write_run(tmp_path, WITH_SR, 0, epochs=200, classes=[f"class number {n}" for n in range(100)])
-    text = dumps(pack_run(run.directory))
-    assert len(text.encode()) < 60_000
-    lines = text.splitlines()
-    starts = [line for line in lines if line.startswith("  [")]
-    assert len(starts) == 200
-    assert json.loads(starts[6].rstrip(","))[0] == 7
-    assert text.count("class number 42") == 1
-
-
-def test_the_day_is_the_one_of_the_result(tmp_path: Path) -> None:
-    run = write_run(tmp_path, BASELINE, 0)
-    os.utime(run.directory / "result.json", (86_400 * 365, 86_400 * 365))
-    assert pack_run(run.directory)["date"] == "1971-01-01"
-
-
 def test_adding_again_changes_nothing(tmp_path: Path) -> None:
     write_runs(tmp_path / "out")
     first = add_records(tmp_path / "out", tmp_path / "results")
-    before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json")}
+    before = {path: path.read_bytes() for path in (tmp_path / "results" / "records").iterdir()}
     shutil.copytree(tmp_path / "out", tmp_path / "copy")
     for file in (tmp_path / "copy").rglob("result.json"):
         os.utime(file, (86_400, 86_400))  # as if copied on another day
     again = add_records(tmp_path / "copy", tmp_path / "results")
     assert again.added == []
     assert again.known == first.added
-    assert {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json")} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "results" / "records").iterdir()} == before
 
 
 def test_a_record_with_other_content_is_never_overwritten(tmp_path: Path) -> None:
@@ -104,14 +94,18 @@ def test_unfinished_runs_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_nothing_to_add_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no runs; name the --out of a study"):
         add_records(tmp_path, tmp_path / "results")
+    run = write_run(tmp_path / "out", BASELINE, 0)
+    for folder in (run.directory.parent, run.directory):
+        with pytest.raises(FileNotFoundError, match=rf"no runs; name their --out, {tmp_path / 'out'}, or"):
+            add_records(folder, tmp_path / "results")
 
 
-def test_the_place_of_the_data_stays_out(tmp_path: Path) -> None:
-    run = write_run(tmp_path, BASELINE, 0)
-    edit(run.directory / "config.json", source=f"cifar100:{tmp_path}/images")
-    text = dumps(pack_run(run.directory))
-    assert str(tmp_path) not in text
-    assert "source" not in text
+def test_a_folder_of_results_is_never_made_unasked(tmp_path: Path) -> None:
+    write_run(tmp_path / "out", BASELINE, 0)
+    for call in (lambda to: add_records(tmp_path / "out", to), read_records, write_tables):
+        with pytest.raises(FileNotFoundError, match=rf"no folder of results.* mkdir -p {tmp_path}/typo/records"):
+            call(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
 
 
 @pytest.mark.parametrize(
@@ -123,12 +117,7 @@ def test_a_figure_that_names_a_place_is_refused(tmp_path: Path, place: str) -> N
     edit(run.directory / "result.json", environment__started_on={"log": place})
     with pytest.raises(ValueError, match="names a place on a machine"):
         add_records(tmp_path / "out", tmp_path / "results")
-    assert not (tmp_path / "results").exists()
-
-
-def test_slashes_that_are_no_places_pass(tmp_path: Path) -> None:
-    run = write_run(tmp_path, "timm/resnet18.a1_in1k + SR(after=layer3, P=2)", 0, classes=["/", "a/b", "n/a"])
-    assert pack_run(run.directory)["config"]["variant"] == "timm/resnet18.a1_in1k + SR(after=layer3, P=2)"
+    assert list((tmp_path / "results" / "records").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -176,12 +165,54 @@ def test_a_renamed_record_and_a_cut_one_are_refused(tmp_path: Path) -> None:
         read_record(path)
 
 
-def test_a_run_without_all_its_epochs_is_refused(tmp_path: Path) -> None:
-    run = write_run(tmp_path, BASELINE, 0, epochs=3)
-    history = run.directory / "metrics.jsonl"
-    history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
-    with pytest.raises(ValueError, match="has 2 epochs, its recipe 3"):
-        pack_run(run.directory)
+@pytest.fixture
+def three(tmp_path: Path) -> list[Path]:
+    """Three records in their folder, two with the block."""
+    write_runs(tmp_path / "out", seeds=(0,))
+    write_run(tmp_path / "out", WITH_SR, 1)
+    add_records(tmp_path / "out", tmp_path / "results")
+    return sorted((tmp_path / "results" / "records").glob("*.json"))
+
+
+def test_the_list_of_records_is_what_sha256sum_reads(tmp_path: Path, three: list[Path]) -> None:
+    lines = three[0].with_name("SHA256SUMS").read_text().splitlines()
+    assert lines == [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in three]
+
+
+def test_a_record_that_is_gone_is_missed(tmp_path: Path, three: list[Path]) -> None:
+    three[1].unlink()
+    for call in (read_records, lambda to: add_records(tmp_path / "out", to)):
+        with pytest.raises(ValueError, match=rf"are missing: .*: {three[1].name}; take them from git again"):
+            call(tmp_path / "results")
+
+
+def test_a_record_that_was_forged_is_told(tmp_path: Path, three: list[Path]) -> None:
+    """With a sum of its own that fits, which `check` cannot tell."""
+    record = read_record(three[0])
+    record["date"] = "2020-01-01"
+    three[0].write_text(dumps(record | {"sha256": record_file._digest(record)}))
+    with pytest.raises(ValueError, match=rf"were changed since: {three[0].name}; take them from git again"):
+        read_records(tmp_path / "results")
+
+
+def test_a_record_that_came_in_by_itself_is_told(tmp_path: Path, three: list[Path]) -> None:
+    """The same call that could not write the list any more is not stopped by it."""
+    whole = three[0].with_name("SHA256SUMS").read_text()
+    three[0].with_name("SHA256SUMS").write_text("".join(whole.splitlines(keepends=True)[1:]))
+    with pytest.raises(ValueError, match=rf"are not listed: {three[0].name}; move them away and add their runs"):
+        read_records(tmp_path / "results")
+    assert add_records(tmp_path / "out", tmp_path / "results").added == []
+    assert three[0].with_name("SHA256SUMS").read_text() == whole
+
+
+def test_a_list_that_is_gone_or_damaged_is_told(tmp_path: Path, three: list[Path]) -> None:
+    manifest = three[0].with_name("SHA256SUMS")
+    manifest.write_text(manifest.read_text() + "<<<<<<< ours\n")
+    with pytest.raises(ValueError, match="SHA256SUMS, line 4: expected a SHA-256 and a name"):
+        read_records(tmp_path / "results")
+    manifest.unlink()
+    with pytest.raises(ValueError, match=r"is not there, the list of the 3 records .*sha256sum \*.json > SHA256SUMS"):
+        read_records(tmp_path / "results")
 
 
 def test_a_record_older_than_a_recipe_field_is_read_with_its_default(tmp_path: Path) -> None:
@@ -203,6 +234,19 @@ def test_an_archive_brings_records_back(tmp_path: Path) -> None:
     added = add_records(tmp_path / "back" / "records.tar.gz", tmp_path / "results")
     assert sorted(added.added) == sorted(run.directory.name for run in runs)
     assert add_records(tmp_path / "out", tmp_path / "results").added == []  # the folders say the same
+
+
+def test_a_study_is_packed_as_far_as_it_is_finished(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "out", seeds=(0, 1))
+    (runs[2].directory / "result.json").unlink()
+    packed = pack_study(tmp_path / "out", tmp_path / "new" / "back.tar.gz")
+    assert packed == Packed(sorted(runs[n].directory.name for n in (0, 1, 3)), 1)
+    assert add_records(tmp_path / "new" / "back.tar.gz", tmp_path / "results").added == packed.packed
+    for number in (0, 1, 3):
+        (runs[number].directory / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"none of the 4 runs in .* is finished"):
+        pack_study(tmp_path / "out", tmp_path / "none.tar.gz")
+    assert not (tmp_path / "none.tar.gz").exists()
 
 
 def test_an_archive_is_checked_like_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

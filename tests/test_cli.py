@@ -295,6 +295,7 @@ def test_audit_says_what_the_printed_figures_support() -> None:
 
 def test_results_are_added_once_and_make_tables(compared: tuple[Path, Result], tmp_path: Path) -> None:
     out, _ = compared
+    (tmp_path / "records").mkdir()
     first = invoke("results", "add", out, "--to", tmp_path)
     assert first.exit_code == 0, first.output
     assert "4 added, 0 known already" in first.output

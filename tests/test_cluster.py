@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
-import subprocess
+import socket
 import sys
+import time
 import types
 import warnings
 from collections.abc import Iterator
@@ -17,14 +19,20 @@ import torch
 from filelock import FileLock
 from mishaps import Diary, Mishap, four_runs
 from test_local import count_blocks, whole
+from test_resume import nothing
 
-from srblock.executors.execute import run_study
+import srblock
+from srblock.data.loading.stream import default_workers
+from srblock.executors.execute import Executor, run_study
+from srblock.runs.records import epochs_done
 from srblock.runs.run_one import Work
+from srblock.runs.study import Study
 
 ray = pytest.importorskip("ray")
 cluster = pytest.importorskip("srblock.executors.cluster")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+TWO = Executor("ray", workers=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,16 +41,24 @@ def _one_local_ray() -> Iterator[None]:
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")  # Ray's own
         patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the probes
+        ours = Path(__file__).parent, Path(srblock.__file__).parents[1]  # where workers find the probes and srblock
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, ours)))
         cluster._connect(CPU, 2, 1)
         yield
         ray.shutdown()
 
 
-def run(out: Path, **options: Any) -> tuple[list[Any], Diary]:
+def run(
+    out: Path,
+    study: Study | None = None,
+    probe: Any = nothing,
+    inspect: Any = nothing,
+    executor: Executor = TWO,
+    **options: Any,
+) -> tuple[list[Any], Diary]:
     diary = Diary()
-    options = {"executor": "ray", "workers": 2, "progress": diary, "study": four_runs()} | options
-    return run_study(options.pop("study"), out, device=CPU, **options), diary
+    work = Work(study or four_runs(), out, probe, inspect)
+    return run_study(work, device=CPU, progress=diary, executor=executor, **options), diary
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +66,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process with one thread leaves."""
     out, threads = tmp_path_factory.mktemp("undisturbed"), torch.get_num_threads()
     torch.set_num_threads(1)
-    run(out, executor="local", workers=1, probe=Mishap(out.parent), inspect=count_blocks)
+    run(out, executor=Executor(), probe=Mishap(out.parent), inspect=count_blocks)
     torch.set_num_threads(threads)
     return whole(out)
 
@@ -103,7 +119,7 @@ def test_runs_found_from_elsewhere_warn(tmp_path: Path, undisturbed: dict[str, A
     """Only the nodes know what they are: runs found are compared with those they make."""
     study, threads = replace(four_runs(1), seeds=(0,)), torch.get_num_threads()
     torch.set_num_threads(threads + 1)
-    run(tmp_path, study=study, executor="local", workers=1)
+    run(tmp_path, study=study, executor=Executor())
     torch.set_num_threads(threads)
     with pytest.warns(UserWarning, match=rf"is reused but was made with threads {threads + 1} \(now 1\)"):
         run(tmp_path, study=replace(study, seeds=(0, 1)))
@@ -112,18 +128,18 @@ def test_runs_found_from_elsewhere_warn(tmp_path: Path, undisturbed: dict[str, A
 def test_a_node_that_does_not_see_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "SEEN_WITHIN_S", 0.1)
     work, config = Work(four_runs(), tmp_path), four_runs().runs()[0]
-    outcome = cluster._train_there(config, work, CPU, 1, tmp_path / "never")
+    outcome = cluster._train_there(config, math.inf, time.time(), work, CPU, 1, tmp_path / "never")
     assert outcome.ending == "stop"
     assert f"does not see {tmp_path} as this machine does; choose an --out on a file system" in outcome.text
 
 
-def test_locks_that_hold_on_one_node_only_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SRBLOCK_WORKERS", "1")
+def test_locks_that_hold_on_one_node_only_are_warned_of(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
     work, config, threads = Work(four_runs(1), tmp_path), four_runs(1).runs()[0], torch.get_num_threads()
+    given = config, math.inf, time.time(), work, CPU, threads, tmp_path / "token"
     with FileLock(tmp_path / "token"):
-        assert cluster._train_there(config, work, CPU, threads, tmp_path / "token").warnings == ()
-    (text,) = cluster._train_there(config, work, CPU, threads, tmp_path / "token").warnings
+        assert cluster._train_there(*given).warnings == ()
+    (text,) = cluster._train_there(*given).warnings
     assert "holds on its own node only" in text
 
 
@@ -158,40 +174,67 @@ def test_what_no_node_has_is_said() -> None:
         cluster.share_out(nodes({"CPU": 8, "GPU": 1}), CUDA, None, None, 2)
 
 
-@pytest.mark.parametrize(
-    ("device", "cpus", "gpus", "message"),
-    [
-        (torch.device("cuda:1"), None, None, "give --device cuda, not cuda:1"),
-        (CPU, 0, None, "a run needs at least 1 CPU, got 0"),
-        (CPU, None, 0.5, "needs --device cuda, got 0.5 on cpu"),
-        (CUDA, None, -1.0, "must be more than 0"),
-    ],
-)
-def test_options_that_do_not_fit(device: torch.device, cpus: Any, gpus: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        cluster.RayWorkers(Work(four_runs(), Path("out")), device, None, cpus, gpus)
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_no_cluster_where_ray_address_says(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of Ray itself, a closed port takes minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setattr(ray, "init", None)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=rf"no Ray cluster answers at RAY_ADDRESS={address} \(.*refused\); start it"):
+        cluster._connect(CPU, None, None)
+    assert time.monotonic() - start < 5
 
 
-def test_no_cluster_where_ray_address_says(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:{port}"])
+def test_what_ray_cannot_connect_to_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(**options: Any) -> None:
         raise ConnectionError("nobody")
 
-    monkeypatch.setattr(ray, "init", refused)
-    monkeypatch.setenv("RAY_ADDRESS", "nowhere:6379")
-    with pytest.raises(ValueError, match="no Ray cluster answers at RAY_ADDRESS=nowhere:6379"):
-        cluster._connect(CPU, None, None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = address.format(port=server.getsockname()[1])
+        monkeypatch.setattr(ray, "init", refused)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ValueError, match=rf"no Ray cluster answers at RAY_ADDRESS={address} \(nobody\)"):
+            cluster._connect(CPU, None, None)
 
 
-def test_without_ray_one_line_says_what_to_install(tmp_path: Path) -> None:
-    program = (
-        "import sys; sys.modules['ray'] = None; sys.path.insert(0, sys.argv[1])\n"
-        "import test_resume, torch\n"
-        "from pathlib import Path\n"
-        "test_resume.run_study(test_resume.study(1), Path(sys.argv[2]), device=torch.device('cpu'),\n"
-        "                      progress=test_resume.Silent(), executor='ray')\n"
-    )
-    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stderr.splitlines()[-1] == (
-        'ValueError: --executor ray needs Ray, which is not installed here: pip install "srblock[cluster]"'
-    )
+def test_runs_pause_in_the_seconds_left(tmp_path: Path) -> None:
+    """Thirty epochs of 0.5 s do not fit into 6 s."""
+    probe, study = Mishap(tmp_path, times=0, slow_s=0.5, saves=False), four_runs(30)
+    pace = dict.fromkeys(map(str, study.variants), 0.01)
+    runs, diary = run(tmp_path / "out", study, probe, deadline=time.monotonic() + 6, epoch_seconds=pace)
+    assert runs == []
+    paused = {name for name, _ in diary.of("paused")}
+    assert paused == {name for name, _ in diary.of("started")}
+    assert diary.of("failed") == diary.of("again") == []
+    for name in paused:
+        assert (tmp_path / "out" / "runs" / name / "trainer.safetensors").exists()
+    assert [name for name, _ in diary.of("started")][:2] == [config.name for config in study.runs()[:2]]
+
+
+@pytest.mark.parametrize(("left_s", "ago_s", "epochs"), [(1000, 0, 3), (1000, 2000, 1), (0, -2000, 1)])
+def test_seconds_left_count_from_when_they_were_sent(left_s: float, ago_s: float, epochs: int, tmp_path: Path) -> None:
+    """A start may take long; a node whose clock is behind has no more time for it than there was."""
+    (tmp_path / "token").touch()
+    work, config, threads = Work(four_runs(3), tmp_path), four_runs(3).runs()[0], torch.get_num_threads()
+    with FileLock(tmp_path / "token"):
+        outcome = cluster._train_there(config, left_s, time.time() - ago_s, work, CPU, threads, tmp_path / "token")
+    assert (outcome.ending, epochs_done(work.folder(config))) == ("done" if epochs == 3 else "paused", epochs)
+
+
+def test_decoding_processes_are_each_run_s_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a process that Ray uses again, and unless somebody has said so."""
+    monkeypatch.delenv("SRBLOCK_WORKERS", raising=False)
+    (tmp_path / "token").touch()
+    seen: list[int] = []
+    work = Work(four_runs(1), tmp_path, lambda model: seen.append(default_workers()) or {}, nothing)
+    threads = torch.get_num_threads()
+    with FileLock(tmp_path / "token"):
+        for config, count in zip(work.study.runs(), (3, 2, 2, 2), strict=True):
+            if len(seen) == 2:
+                monkeypatch.setenv("SRBLOCK_WORKERS", "7")
+            cluster._train_there(config, math.inf, time.time(), work, CPU, count, tmp_path / "token")
+    torch.set_num_threads(threads)
+    assert seen == [3, 2, 7, 7]

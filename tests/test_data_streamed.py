@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 from streamed_fixture import write_jpegs
-from test_resume import Silent
+from test_resume import Silent, nothing
 
 from srblock.data import ImageData, load, normalization
 from srblock.data.image_files import ImageFiles
-from srblock.executors.execute import run_study
+from srblock.executors.execute import Executor, Work, run_study
 from srblock.runs.evaluate import evaluate_run
+from srblock.runs.records import read_result
 from srblock.runs.study import Study, describe_data, recipe_for
 from srblock.variants.notation import parse
 
@@ -227,9 +228,28 @@ def test_a_study_trains_on_a_streamed_folder(tmp_path: Path, monkeypatch: pytest
     data = load(source, image_size=32)
     recipe = recipe_for(data, CPU, epochs=2, batch_size=8, learning_rate=0.02)
     study = Study((parse("R8"),), (0,), data, source, recipe, image_size=32)
-    (run,) = run_study(study, tmp_path / "out", device=CPU, progress=Silent())
+    (run,) = run_study(Work(study, tmp_path / "out"), device=CPU, progress=Silent())
     first, last = (record["train_loss"] for record in run.metrics)
     assert last < first < np.log(2) * 2
     assert run.config.data["mean"] == [0.485, 0.456, 0.406]
     top1, _, recorded = evaluate_run(run.directory, device=CPU)
     assert top1 == recorded
+
+
+def decoders(model: Any, test: Any, *_: Any) -> dict[str, int]:
+    """Inspect how many processes decode, in a worker."""
+    return {"decoders": test._images.workers}
+
+
+def test_runs_side_by_side_share_the_processes_that_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes its share, not all cores."""
+    root = write_jpegs(tmp_path / "ILSVRC", classes=WORDNET)
+    source = f"imagenet:{root}"
+    data = load(source, image_size=32)
+    recipe = recipe_for(data, CPU, epochs=1, batch_size=8, learning_rate=0.02, validation_fraction=0.2)
+    monkeypatch.delenv("SRBLOCK_WORKERS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    study = Study((parse("R8"),), (0, 1), data, source, recipe, image_size=32)
+    work = Work(study, tmp_path / "out", nothing, decoders)
+    runs = run_study(work, device=CPU, progress=Silent(), executor=Executor(workers=2))
+    assert [read_result(run.directory)["decoders"] for run in runs] == [1, 1]

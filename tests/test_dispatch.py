@@ -16,6 +16,7 @@ from filelock import FileLock
 from mishaps import Diary, four_runs
 
 from srblock.executors import dispatch as module
+from srblock.executors.budget import Budget
 from srblock.executors.dispatch import dispatch
 from srblock.executors.execute import run_study
 from srblock.runs.records import RunConfig
@@ -54,7 +55,7 @@ class Scripted:
         assert not self.at_work
         self.log.append("renew")
 
-    def submit(self, config: RunConfig) -> None:
+    def submit(self, config: RunConfig, deadline: float | None) -> None:
         self.at_work.append(config)
         assert len(self.at_work) <= self.count
         self.together.append(tuple(each.name for each in self.at_work))
@@ -71,13 +72,52 @@ class Scripted:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished")
-    run_study(four_runs(1), out, device=torch.device("cpu"), progress=Diary())
+    run_study(Work(four_runs(1), out), device=torch.device("cpu"), progress=Diary())
     return out
 
 
 def go(finished: Path, out: Path, script: dict[str, list[Outcome]], count: int = 2) -> tuple[Any, Diary, Scripted]:
     workers, diary = Scripted(finished, out, count, script), Diary()
-    return dispatch(Work(four_runs(1), out), workers, diary), diary, workers
+    work = Work(four_runs(1), out)
+    return dispatch(work, workers, diary, Budget(work)), diary, workers
+
+
+def test_a_paused_run_is_told_of_and_left(finished: Path, tmp_path: Path) -> None:
+    done, diary, workers = go(finished, tmp_path, {A: [Outcome("paused")]}, count=1)
+    assert workers.together == [(A,), (B,), (C,), (D,)]
+    assert diary.of("paused") == [(A, "")]
+    assert diary.of("failed") == diary.of("again") == []
+    assert sorted(done) == sorted([B, C, D])
+
+
+def test_what_does_not_fit_as_a_whole_is_started_alone(finished: Path, tmp_path: Path) -> None:
+    """Until its epoch shows that all are faster than was said."""
+    workers, work = Scripted(finished, tmp_path, 2, {}), Work(four_runs(1), tmp_path)
+    pace = dict.fromkeys(map(str, work.study.variants), 100.0)
+    dispatch(work, workers, Diary(), Budget(work, time.monotonic() + 150, pace))
+    assert workers.together == [(A,), (B,), (B, C), (C, D)]
+
+
+def test_workers_are_not_called_for_what_does_not_fit(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "runs" / B, tmp_path / "runs" / B)
+    workers, diary, work = Scripted(finished, tmp_path, 2, {}), Diary(), Work(four_runs(1), tmp_path)
+    done = dispatch(work, workers, diary, Budget(work, time.monotonic() - 1))
+    assert list(done) == [B]
+    assert workers.log == []
+
+
+def test_a_deadline_ends_the_waiting_for_others(finished: Path, tmp_path: Path) -> None:
+    """A is another process's; C comes back out of memory, and there is no time left to try it alone."""
+    workers, diary, work = Scripted(finished, tmp_path, 2, {C: [MEMORY]}), Diary(), Work(four_runs(1), tmp_path)
+    budget = Budget(work, time.monotonic() + 60)
+    workers.on_give = lambda config: setattr(budget, "deadline", time.monotonic()) if config.name == C else None
+    (tmp_path / "runs" / A).mkdir(parents=True)
+    with FileLock(tmp_path / "runs" / A / ".lock"):
+        done = dispatch(work, workers, diary, budget)
+    assert workers.together == [(B,), (B, C)]
+    assert list(done) == [B]
+    assert [name for name, _ in diary.of("again")] == [C]
+    assert diary.of("waiting") == []
 
 
 def sleep_as(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], object]) -> None:
@@ -151,8 +191,9 @@ def test_a_damaged_result_fails_and_the_others_go_on(finished: Path, tmp_path: P
 
 def test_a_full_disk_ends_all(finished: Path, tmp_path: Path) -> None:
     workers = Scripted(finished, tmp_path, 2, {A: [Outcome("stop", "cannot write there", 28)]})
+    work = Work(four_runs(1), tmp_path)
     with pytest.raises(OSError, match="cannot write there") as caught:
-        dispatch(Work(four_runs(1), tmp_path), workers, Diary())
+        dispatch(work, workers, Diary(), Budget(work))
     assert caught.value.errno == 28
     assert workers.log == ["enter", "exit"]
 

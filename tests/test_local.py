@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,11 +17,11 @@ from unittest import mock
 import pytest
 import torch
 from mishaps import Diary, Mishap, four_runs
-from test_resume import CONTEXT, contents
+from test_resume import CONTEXT, contents, nothing
 
 from srblock.data.loading import orphans
 from srblock.executors import local
-from srblock.executors.execute import run_study
+from srblock.executors.execute import Executor, run_study
 from srblock.runs import records
 from srblock.runs.records import read_result
 from srblock.runs.run_one import Work
@@ -54,15 +55,21 @@ def undisturbed(alone: Path) -> dict[str, Any]:
     return whole(alone)
 
 
-def run(out: Path, **options: Any) -> tuple[list[records.Run], Diary]:
-    diary = Diary()
-    runs = run_study(four_runs(), out, device=CPU, **({"progress": diary, "workers": 2} | options))
-    return runs, diary
+def run(
+    out: Path, workers: int = 2, probe: Any = nothing, inspect: Any = nothing, **options: Any
+) -> tuple[list[records.Run], Diary]:
+    diary, work = Diary(), Work(four_runs(), out, probe, inspect)
+    options = {"progress": diary, "executor": Executor(workers=workers)} | options
+    return run_study(work, device=CPU, **options), diary
 
 
 def whole(out: Path) -> dict[str, Any]:
-    """All that a study leaves, without wall times and logs."""
-    return {name: (*rest, [f for f in files if f != "log.txt"]) for name, (*rest, files) in contents(out).items()}
+    """All that a study leaves, without wall times, logs and what a probe found."""
+    found = {name: (*rest, [f for f in files if f != "log.txt"]) for name, (*rest, files) in contents(out).items()}
+    for _, metrics, *_ in found.values():
+        for record in metrics:
+            del record["probe"]
+    return found
 
 
 def with_block(runs: list[records.RunConfig]) -> list[str]:
@@ -78,8 +85,6 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path, undisturbed: d
     assert [read_result(each.directory)["inspected"] for each in runs] == [0, 1, 0, 1]
     for name, (result, *rest) in found.items():
         result.pop("inspected")
-        for record in rest[0]:
-            del record["probe"]
         assert (result, *rest) == undisturbed[name]
     processes, parents, threads = zip(*probe.epochs(), strict=True)
     assert len(set(processes)) == 2, "a process per slot, kept from run to run"
@@ -92,7 +97,7 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path, undisturbed: d
     assert [r for r, _ in diary.of("finished")] != [] == diary.of("failed")
 
 
-def count_blocks(model: torch.nn.Module, test: Any, directory: Path) -> dict[str, Any]:
+def count_blocks(model: torch.nn.Module, *_: Any) -> dict[str, Any]:
     return {"inspected": len(blocks(model))}
 
 
@@ -139,10 +144,7 @@ def test_a_killed_worker_changes_no_bit(tmp_path: Path, undisturbed: dict[str, A
     assert text == "its worker ended by SIGKILL; it goes on from its last epoch"
     assert [text for run, text in diary.of("epoch") if run == name] == [1, 2, 3], "each told once"
     assert len(probe.epochs()) == 4 * 3 + 1, "only the interrupted epoch is trained twice"
-    for found, expected in zip(whole(tmp_path / "out").values(), undisturbed.values(), strict=True):
-        for record in found[1]:
-            del record["probe"]
-        assert found == expected
+    assert whole(tmp_path / "out") == undisturbed
 
 
 def test_out_of_memory_beside_others_is_tried_again_alone(tmp_path: Path) -> None:
@@ -207,6 +209,39 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path, undisturbed: dict[st
     goes_on(tmp_path / "out", probe, undisturbed)
 
 
+def go_until_terminated(out: Path, probe: Mishap) -> None:
+    """Run the study in a process group of its own, and handle SIGTERM as the command line does."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    diary = Diary()
+    try:
+        run(out, probe=probe, progress=diary)
+    finally:
+        (probe.folder / "told").write_text(" ".join(word for word, _, _ in diary.entries))
+
+
+def test_a_terminated_group_has_no_failed_run(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    """Slurm and containers send SIGTERM to every process, whichever gets it first."""
+    probe = Mishap(tmp_path, slow_s=100)
+    process = CONTEXT.Process(target=go_until_terminated, args=(tmp_path / "out", probe))
+    process.start()
+    wait_for(lambda: len({worker for worker, _, _ in probe.epochs()}) == 2)
+    workers = {worker for worker, _, _ in probe.epochs()}
+    for worker in workers:
+        os.kill(worker, signal.SIGTERM)
+    time.sleep(1)
+    assert not any(map(gone, workers)), "the process that gives them orders decides"
+    start = time.monotonic()
+    os.killpg(process.pid or 0, signal.SIGTERM)
+    process.join(30)
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert time.monotonic() - start < 10, "well before SIGKILL comes, after 30 s with Slurm and 10 s with Docker"
+    assert set((tmp_path / "told").read_text().split()) == {"workers", "started", "epoch"}
+    wait_for(lambda: all(map(gone, workers)), 20)
+    assert not any("ended by" in log.read_text() for log in (tmp_path / "out").rglob("log.txt"))
+    goes_on(tmp_path / "out", probe, undisturbed)
+
+
 def goes_on(out: Path, probe: Mishap, undisturbed: dict[str, Any]) -> None:
     """Check that a stopped study has kept its finished epochs and ends with the same bits."""
     kept = sum(records.epochs_done(folder) for folder in (out / "runs").iterdir())
@@ -251,7 +286,7 @@ def test_an_idle_worker_that_ends_is_replaced(tmp_path: Path) -> None:
     config = four_runs().runs()[0]
     with local.LocalWorkers(Work(four_runs(), tmp_path), CPU, 1) as workers:
         for wanted in ("done", "done"):
-            workers.submit(config)
+            workers.submit(config, None)
             found: list[Any] = []
             while not found:
                 found = workers.wait(1)

@@ -114,10 +114,18 @@ def room(parts: tuple[str, ...]) -> str:
     return "surgery" if top in SURGERY else top
 
 
-def imports(file: Path, package: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and full name of everything a file imports; `from a import b` gives a.b."""
+def imports(file: Path, package: Path, *, late: bool = True) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of everything a file imports; `from a import b` gives a.b.
+
+    Args:
+        late: also what functions import when they are called.
+    """
     below = file.relative_to(package.parent).with_suffix("").parts
-    for node in ast.walk(ast.parse(file.read_text(), str(file))):
+    todo: list[ast.AST] = [ast.parse(file.read_text(), str(file))]
+    while todo:
+        node = todo.pop()
+        if late or not isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            todo.extend(ast.iter_child_nodes(node))
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -162,6 +170,47 @@ def violations(package: Path) -> list[str]:
     return found
 
 
+def imported_modules(package: Path) -> dict[str, set[str]]:
+    """Return what each module imports when it is imported itself, or for type checkers.
+
+    A name that a package's `__init__` takes from a module counts as that module's; `__init__` itself is left out.
+    """
+    files = {".".join(f.relative_to(package.parent).with_suffix("").parts): f for f in package.rglob("*.py")}
+    found = {module: {name for _, name in imports(file, package, late=False)} for module, file in files.items()}
+
+    def owner(name: str) -> str | None:
+        where, _, last = name.rpartition(".")
+        if name in files:
+            return name
+        if where in files:
+            return where
+        exported = found.get(f"{where}.__init__", set())
+        source = next((other for other in exported if other.rpartition(".")[2] == last and other != name), None)
+        return source and owner(source)
+
+    return {
+        module: {target for target in map(owner, names) if target is not None}
+        for module, names in found.items()
+        if not module.endswith("__init__")
+    }
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the strongly connected components of more than one module, and modules that import themselves."""
+
+    def reach(start: str) -> set[str]:
+        seen, todo = set(), [start]
+        while todo:
+            for following in graph.get(todo.pop(), set()) - seen:
+                seen.add(following)
+                todo.append(following)
+        return seen
+
+    reached = {module: reach(module) for module in graph}
+    found = {frozenset(b for b in reached[a] if a in reached.get(b, ())) for a in graph if a in reached[a]}
+    return sorted(sorted(circle) for circle in found)
+
+
 def tree(folder: Path, files: dict[str, str]) -> Path:
     package = folder / "srblock"
     for name, text in files.items():
@@ -175,6 +224,26 @@ def test_rooms_import_only_what_stands_before_them() -> None:
     assert (PACKAGE / "__init__.py", "srblock.block.SqueezeRemember2d") in [
         (PACKAGE / "__init__.py", name) for _, name in imports(PACKAGE / "__init__.py", PACKAGE)
     ]
+
+
+def test_no_module_imports_in_a_circle() -> None:
+    graph = imported_modules(PACKAGE)
+    assert "srblock.block.block" in graph["srblock.surgery"], "names that __init__ exports are followed"
+    assert circles(graph) == []
+
+
+def test_circles_are_found(tmp_path: Path) -> None:
+    files = {
+        "runs/a.py": "from srblock.runs.b import x",
+        "runs/b.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import c",
+        "runs/c.py": "from srblock.runs import d\nfrom srblock.runs import exported",
+        "runs/d.py": "def late():\n    import srblock.runs.a",
+        "runs/__init__.py": "from srblock.runs.a import exported\nfrom .d import other",
+        "runs/e.py": "from srblock.runs import other",
+    }
+    graph = imported_modules(tree(tmp_path, files))
+    assert graph["srblock.runs.e"] == {"srblock.runs.d"}
+    assert circles(graph) == [["srblock.runs.a", "srblock.runs.b", "srblock.runs.c"]]
 
 
 def test_the_block_imports_torch_alone() -> None:

@@ -42,6 +42,7 @@ def record(tmp_path: Path, figures: dict[str, Sequence[float]], **changes: Any) 
     for variant, values in figures.items():
         for seed, value in enumerate(values):
             write_run(out, variant, seed, test_top1=value, **{"epochs": 2, **changes})
+    (tmp_path / "results" / "records").mkdir(parents=True, exist_ok=True)
     add_records(out, tmp_path / "results")
     write_tables(tmp_path / "results")
     return tmp_path / "results" / "tables"
@@ -172,6 +173,7 @@ def test_data_that_the_paper_has_not_stands_alone(tmp_path: Path, monkeypatch: p
 
 
 def test_no_records_make_an_index_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
     (written,) = write_tables(tmp_path)
     assert "No run has been published yet." in written.read_text()
 
@@ -179,8 +181,7 @@ def test_no_records_make_an_index_that_says_so(tmp_path: Path) -> None:
 def test_the_tables_in_the_repository_are_of_its_records(tmp_path: Path) -> None:
     """`srblock results tables` makes them anew; byte for byte what is committed."""
     results = REPOSITORY / "results"
-    if (results / "records").exists():
-        shutil.copytree(results / "records", tmp_path / "records")
+    shutil.copytree(results / "records", tmp_path / "records")
     write_tables(tmp_path)
     made = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     kept = {path.name: path.read_bytes() for path in (results / "tables").iterdir()}

@@ -17,6 +17,7 @@ import pytest
 from srblock.data.sources import SOURCES
 from srblock.executors.queue import Pace, Pending, choose, read_queue
 from srblock.runs.archive import add_records
+from srblock.runs.run_one import Work
 from srblock.training import loop, runtime
 from srblock.training.loop import TrainingDiverged
 
@@ -41,7 +42,7 @@ tables = ["V"]
 
 
 def write_queue(folder: Path, text: str) -> Path:
-    folder.mkdir(exist_ok=True)
+    (folder / "records").mkdir(parents=True, exist_ok=True)
     path = folder / "queue.toml"
     path.write_text(text)
     return path
@@ -304,7 +305,7 @@ def test_a_crash_of_a_run_does_not_end_the_others(
     def crash(*_: object) -> None:
         raise RuntimeError("CUDA error: unspecified")
 
-    monkeypatch.setattr(script.Inspect, "__call__", crash)  # at the end of each run
+    monkeypatch.setattr(script, "Work", lambda study, out: Work(study, out, inspect=crash))  # at the end of each run
     assert call(script, machine, tmp_path, minutes=9) == 1
     said = capsys.readouterr().out
     assert said.count("RuntimeError: CUDA error: unspecified") == 2

@@ -63,6 +63,17 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert sum("another process" in line for line in lines) == 1
 
 
+def test_a_paused_run_says_how_far_it_came() -> None:
+    study, runs = a_study()
+    text = io.StringIO()
+    with RunProgress(study, Console(file=text, width=80)) as progress:
+        progress.started(runs[0])
+        for epoch in range(1, 4):
+            progress.epoch(runs[0], record(epoch))
+        progress.paused(runs[0])
+    assert re.fullmatch(r"\[1/4\] R8, seed 0 +paused +after epoch 3 of 20", text.getvalue().splitlines()[-1])
+
+
 def test_resumed_epochs_count_as_done() -> None:
     study, runs = a_study()
     text = io.StringIO()

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from srblock.data import ImageData
-from srblock.executors.execute import run_study
+from srblock.executors.execute import Work, run_study
 from srblock.runs import records
 from srblock.runs.records import read_result
 from srblock.runs.study import Study
@@ -36,6 +36,7 @@ class Silent:
     def epoch(self, run: records.RunConfig, record: dict[str, Any]) -> None: ...
     def finished(self, run: records.RunConfig, result: records.Run) -> None: ...
     def failed(self, run: records.RunConfig, error: Exception) -> None: ...
+    def paused(self, run: records.RunConfig) -> None: ...
     def waiting(self, run: records.RunConfig) -> None: ...
     def workers(self, count: int, description: str) -> None: ...
     def again(self, run: records.RunConfig, reason: str) -> None: ...
@@ -54,6 +55,11 @@ def study(epochs: int = RECIPE.epochs) -> Study:
     return Study(tuple(map(parse, VARIANTS)), (0,), data, "stripes", replace(RECIPE, epochs=epochs))
 
 
+def nothing(*_: Any) -> dict[str, Any]:
+    """Stand for a probe or an inspection that finds nothing, in other processes too."""
+    return {}
+
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch._dynamo", "srblock.executors.execute"])  # importing takes long
 
@@ -68,7 +74,8 @@ def go(out: Path, ready: Event | None = None, slow_s: float = 0.0, epochs: int =
         time.sleep(slow_s)
         return {}
 
-    run_study(study(epochs), out, device=torch.device("cpu"), progress=Silent(), probe=probe)
+    work = Work(study(epochs), out, probe, nothing)
+    run_study(work, device=torch.device("cpu"), progress=Silent())
 
 
 def start(out: Path, **options: Any) -> ForkServerProcess:
@@ -193,6 +200,6 @@ def test_a_locked_run_is_left_to_its_owner(tmp_path: Path) -> None:
             waited.set()
             lock.release()
 
-    runs = run_study(study(1), tmp_path, device=torch.device("cpu"), progress=Watch())
+    runs = run_study(Work(study(1), tmp_path), device=torch.device("cpu"), progress=Watch())
     assert waited.is_set()
     assert [str(run.variant) for run in runs] == [str(v) for v in study().variants]

@@ -16,7 +16,7 @@ from filelock import FileLock
 from test_resume import study
 from torch import nn
 
-from srblock.runs.run_one import Outcome, Work, train_one
+from srblock.runs.run_one import Outcome, Paused, Work, train_one
 
 CPU = torch.device("cpu")
 
@@ -118,6 +118,17 @@ def test_interruptions_are_no_outcome(error: BaseException, tmp_path: Path) -> N
         train(tmp_path, error)
     with FileLock(log(tmp_path).with_name(".lock"), blocking=False):
         assert train(tmp_path).ending == "busy"
+    assert train(tmp_path).ending == "done"
+
+
+@pytest.mark.filterwarnings("ignore:something is odd")
+def test_a_paused_run_is_saved_and_free_for_others(tmp_path: Path) -> None:
+    def pause(record: object) -> None:
+        raise Paused
+
+    assert train(tmp_path, on_epoch=pause) == Outcome("paused")
+    assert not log(tmp_path).exists()
+    assert (log(tmp_path).parent / "trainer.safetensors").exists()
     assert train(tmp_path).ending == "done"
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_resume import Silent
+from test_resume import Silent, nothing
 from test_resume import study as tiny_study
 
 from srblock.data import ImageData
-from srblock.executors.execute import make_folder, run_study
+from srblock.executors.execute import Work, make_folder, run_study
 from srblock.runs import records
 from srblock.runs.evaluate import evaluate_run
 from srblock.runs.records import read_result
@@ -34,15 +34,17 @@ def image_data(name: str = "cifar100", side: int = 32, flip: bool = True) -> Ima
     )  # fmt: skip
 
 
-def run(study: Study, out: Path, **options: Any) -> list[records.Run]:
-    return run_study(study, out, device=CPU, **({"progress": Silent()} | options))
+def run(
+    study: Study, out: Path, *, progress: Silent | None = None, probe: Any = nothing, inspect: Any = nothing
+) -> list[records.Run]:
+    return run_study(Work(study, out, probe, inspect), device=CPU, progress=progress or Silent())
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path, list[records.Run]]:
     out = tmp_path_factory.mktemp("finished")
     study = tiny_study(2)
-    return study, out, run(study, out, inspect=lambda model, test, folder: {"inspected": len(test)})
+    return study, out, run(study, out, inspect=lambda model, test, *_: {"inspected": len(test)})
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_memories_are_a_group_only_where_the_recipe_treats_them_differently() ->
         (group,) = replace(study, recipe=replace(study.recipe, **changes)).groups(model)
         assert group.keys() == {"params"}
         assert all(ours is own for ours, own in zip(group["params"], model.parameters(), strict=True))
-    (memory,) = (block.memory for block in blocks(with_block).values())
+    (memory,) = (block.memory.values for block in blocks(with_block).values())
     for changes, expected in ((scaled, {"lr_scale": 3.0}), (undecayed, {"lr_scale": 1.0, "weight_decay": 0.0})):
         rest, memories = replace(study, recipe=replace(study.recipe, **changes)).groups(with_block)
         assert memories.pop("params") == [memory]
@@ -239,27 +241,6 @@ def test_what_the_display_raises_is_no_failure_of_a_run(tmp_path: Path) -> None:
     with pytest.raises(BrokenPipeError, match="nobody reads"):
         run(tiny_study(1), tmp_path, progress=Broken())
     assert len(run(tiny_study(1), tmp_path)) == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"executor": "slurm"}, "there is no executor 'slurm'; there are local and ray"),
-        ({"workers": 0}, "--workers must be at least 1, got 0"),
-        ({"workers": 2, "cpus": 4}, "are for --executor ray; local workers share"),
-        ({"gpus": 0.5}, "are for --executor ray"),
-    ],
-)
-def test_options_of_executors_that_do_not_fit(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(tiny_study(1), tmp_path, **options)
-
-
-def test_several_workers_under_torchrun_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("srblock.training.distributed.world_size", lambda: 2)
-    for options in ({"workers": 2}, {"executor": "ray"}):
-        with pytest.raises(ValueError, match="torchrun spreads one run over processes"):
-            run(tiny_study(1), tmp_path, **options)
 
 
 def test_evaluating_again_gives_the_recorded_figure(

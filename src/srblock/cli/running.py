@@ -147,18 +147,13 @@ def plan_and_run(
 
 def run(study: Study, out: Path, device: torch.device, work: WorkOptions | None = None) -> list[Run]:
     """Run what is not finished yet and return the finished runs."""
-    from srblock.executors.execute import run_study
-    from srblock.inspection.inspect import Inspect
-    from srblock.inspection.recall import memory_probe
+    from srblock.executors.execute import Executor, Work, run_study
     from srblock.report.progress import RunProgress
 
-    inspect = Inspect(len(study.data.classes), (study.data.channels, *study.data.size))
     work = work or WorkOptions()
+    executor = Executor(work.executor, work.workers, work.cpus_per_run, work.gpus_per_run)
     with RunProgress(study, console()) as progress:
-        return run_study(
-            study, out, device=device, progress=progress, probe=memory_probe, inspect=inspect,
-            executor=work.executor, workers=work.workers, cpus=work.cpus_per_run, gpus=work.gpus_per_run,
-        )  # fmt: skip
+        return run_study(Work(study, out), device=device, progress=progress, executor=executor)
 
 
 def folder_name(kind: str, study: Study) -> str:

@@ -19,16 +19,15 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from srblock.executors.budget import until
 from srblock.runs.log import add_to_log
 from srblock.runs.records import RunConfig
 from srblock.runs.run_one import Ending, Outcome, Work, make_folder, train_one
 
-try:
-    ray: Any = importlib.import_module("ray")
-except ImportError as error:
-    raise ValueError('--executor ray needs Ray, which is not installed here: pip install "srblock[cluster]"') from error
+ray: Any = importlib.import_module("ray")  # without types; an extra, see `execute.Executor.check`
 
 SEEN_WITHIN_S = 30.0  # a new file of one node must be seen by another
+ANSWERS_WITHIN_S = 5.0  # Ray itself would wait for minutes
 
 
 class RayWorkers:
@@ -40,8 +39,8 @@ class RayWorkers:
             None too and the device is the CPU.
         gpus: of each run; less than 1 lets runs share one. None: its share of the cluster's, at most 1.
 
-    Raises: ValueError for a device that the cluster lacks or that Ray would have to choose; inside the context, OSError
-    if a node does not see the study's folder.
+    Raises: inside the context, ValueError if the cluster is not there or lacks what a run needs, OSError if a node does
+    not see the study's folder.
     """
 
     resumes = 3  # nodes may be taken away again and again
@@ -50,12 +49,6 @@ class RayWorkers:
     def __init__(
         self, work: Work, device: torch.device, count: int | None, cpus: int | None, gpus: float | None
     ) -> None:
-        if device.index is not None:
-            raise ValueError(f"with --executor ray the cluster chooses the GPU: give --device cuda, not {device}")
-        if cpus is not None and cpus < 1:
-            raise ValueError(f"a run needs at least 1 CPU, got {cpus}")
-        if gpus is not None and (gpus <= 0 or device.type != "cuda"):
-            raise ValueError(f"a share of a GPU must be more than 0 and needs --device cuda, got {gpus} on {device}")
         study = work.study  # nodes have working directories of their own
         study = replace(study, weights=study.weights.absolute() if study.weights else None)
         self._work: Work = replace(work, study=study, out=work.out.absolute())
@@ -92,9 +85,10 @@ class RayWorkers:
     ) -> None:
         self._leaving.close()
 
-    def submit(self, config: RunConfig) -> None:
+    def submit(self, config: RunConfig, deadline: float | None) -> None:
         """Start a run wherever there is room."""
-        self._at_work[self._task.remote(config, *self._fixed)] = config
+        left_s = math.inf if deadline is None else deadline - time.monotonic()
+        self._at_work[self._task.remote(config, left_s, time.time(), *self._fixed)] = config
 
     def wait(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
         """Wait for the end of a run, or of its worker."""
@@ -161,8 +155,9 @@ def _connect(device: torch.device, count: int | None, cpus: int | None) -> None:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         try:
+            _knock(address)
             ray.init(address=address, **quiet)
-        except ConnectionError as error:
+        except OSError as error:
             raise ValueError(
                 f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start it first, or "
                 "set RAY_AUTH_MODE=token if it asks for one"
@@ -178,17 +173,37 @@ def _connect(device: torch.device, count: int | None, cpus: int | None) -> None:
     )
 
 
-def _train_there(config: RunConfig, work: Work, device: torch.device, threads: int, token: Path) -> Outcome:
-    """Train a run on a node, if it sees the study's folder."""
-    deadline = time.monotonic() + SEEN_WITHIN_S
+def _knock(address: str) -> None:
+    """Try the port of host:port or ray://host:port; other addresses ("auto", "local") are found by Ray.
+
+    Raises: OSError if nobody listens there.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), ANSWERS_WITHIN_S).close()
+
+
+def _train_there(
+    config: RunConfig, left_s: float, sent: float, work: Work, device: torch.device, threads: int, token: Path
+) -> Outcome:
+    """Train a run on a node, if it sees the study's folder, and pause it so many seconds after it was sent.
+
+    Args:
+        sent: wall clock, whose difference between nodes is not corrected but makes no more time than there was.
+    """
+    start = time.monotonic() - max(0.0, time.time() - sent)
+    patience = time.monotonic() + SEEN_WITHIN_S
     while not token.exists():
-        if time.monotonic() > deadline:
+        if time.monotonic() > patience:
             text = f"node {socket.gethostname()} does not see {work.out} as this machine does"
             return Outcome("stop", f"{text}; choose an --out on a file system that all nodes share", errno.ENOENT)
         time.sleep(0.5)
     torch.set_num_threads(threads)
-    os.environ.setdefault("SRBLOCK_WORKERS", str(threads))  # processes that decode streamed images
-    outcome = train_one(work, config, device, log=True)
+    with contextlib.ExitStack() as leaving:
+        if "SRBLOCK_WORKERS" not in os.environ:  # processes that decode streamed images; this one may be used again
+            os.environ["SRBLOCK_WORKERS"] = str(threads)
+            leaving.callback(os.environ.pop, "SRBLOCK_WORKERS")
+        outcome = train_one(work, config, device, on_epoch=until(start + left_s, work, config), log=True)
     if _locks_reach(token):
         return outcome
     text = f"a lock in {work.out} holds on its own node only: do not start this study a second time meanwhile"

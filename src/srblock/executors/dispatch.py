@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from srblock.executors.budget import Budget
+from srblock.executors.progress import Progress
 from srblock.executors.watch import Watch
 from srblock.runs.log import LOG
 from srblock.runs.records import Run, RunConfig, finished, read_run
 from srblock.runs.run_one import Outcome, Work, make_folder, reuse, warn_if_elsewhere
 from srblock.training import distributed
-
-if TYPE_CHECKING:
-    from srblock.executors.execute import Progress
 
 PATIENCE_S = 60.0  # how long a network file system may take to show a file that another machine wrote
 
@@ -51,8 +50,8 @@ class Workers(Protocol):
     def environment(self) -> dict[str, Any] | None:
         """Describe what the workers run on, outside the context too; None if only they know."""
 
-    def submit(self, config: RunConfig) -> None:
-        """Start a run; at most `count` are given at once."""
+    def submit(self, config: RunConfig, deadline: float | None) -> None:
+        """Start a run, to be paused by the deadline (`budget.until`); at most `count` are given at once."""
 
     def wait(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
         """Wait until a submitted run ends, or the time is over, and return all that have."""
@@ -61,8 +60,8 @@ class Workers(Protocol):
         """Free the memory that idle workers hold."""
 
 
-def dispatch(work: Work, workers: Workers, progress: Progress) -> dict[str, Run]:
-    """Run what is not finished yet on the workers and return all finished runs by name.
+def dispatch(work: Work, workers: Workers, progress: Progress, budget: Budget) -> dict[str, Run]:
+    """Run what is not finished yet on the workers, as far as the budget goes, and return all finished runs by name.
 
     A run whose worker was killed goes on from its last epoch. One that ran out of memory beside others is tried once
     more at the end, alone.
@@ -71,7 +70,7 @@ def dispatch(work: Work, workers: Workers, progress: Progress) -> dict[str, Run]
     """
     here = workers.environment()
     done: dict[str, Run] = {}
-    todo: deque[RunConfig] = deque()
+    todo: list[RunConfig] = []
     for config in work.study.runs():
         if finished(work.folder(config)):
             take_found(work, config, here, progress, done)
@@ -79,10 +78,10 @@ def dispatch(work: Work, workers: Workers, progress: Progress) -> dict[str, Run]
             make_folder(work.folder(config))
             todo.append(config)
     found = list(done)
-    if todo:
+    if next(budget.order(todo, idle=True), None) is not None:
         with workers:
             progress.workers(workers.count, workers.description)
-            _Dispatch(work, workers, progress, todo, done).loop()
+            _Dispatch(work, workers, progress, budget, todo, done).loop()
     made = [run for name, run in done.items() if name not in found]
     if here is None and made:
         for config in work.study.runs():
@@ -104,6 +103,8 @@ def conclude(work: Work, config: RunConfig, outcome: Outcome, progress: Progress
     if outcome.ending == "done":
         done[config.name] = distributed.on_rank0(lambda: _read_when_there(work.folder(config)))
         progress.finished(config, done[config.name])
+    elif outcome.ending == "paused":
+        progress.paused(config)
     else:
         progress.failed(config, RunFailed(outcome.text))
 
@@ -122,11 +123,18 @@ def take_found(
 
 class _Dispatch:
     def __init__(
-        self, work: Work, workers: Workers, progress: Progress, todo: deque[RunConfig], done: dict[str, Run]
+        self,
+        work: Work,
+        workers: Workers,
+        progress: Progress,
+        budget: Budget,
+        todo: list[RunConfig],
+        done: dict[str, Run],
     ) -> None:
-        self.work, self.workers, self.progress, self.todo, self.done = work, workers, progress, todo, done
+        self.work, self.workers, self.progress, self.budget = work, workers, progress, budget
+        self.todo, self.done = todo, done
         self.at_work: dict[str, RunConfig] = {}
-        self.out_of_memory: deque[RunConfig] = deque()  # beside others
+        self.out_of_memory: list[RunConfig] = []  # beside others
         self.alone: set[str] = set()
         self.resumed: Counter[str] = Counter()
         self.watch = Watch()
@@ -134,8 +142,11 @@ class _Dispatch:
     def loop(self) -> None:
         while self.todo or self.out_of_memory or self.at_work:
             self.submit()
-            if not self.at_work and self.todo:  # all of them are locked
-                self.progress.waiting(self.todo[0])
+            if not self.at_work:
+                locked = next(self.budget.order(self.todo, idle=True), None)
+                if locked is None:  # nothing is left to do, or nothing fits into the time left
+                    return
+                self.progress.waiting(locked)
                 time.sleep(1)
                 continue
             for config, outcome in self.workers.wait(self.workers.poll_s):
@@ -146,29 +157,32 @@ class _Dispatch:
                 self.tell_epochs(config)
 
     def submit(self) -> None:
-        """Start as many runs as there is room for, leaving out those that another process is at."""
+        """Start as many runs as there is room and time for, leaving out those that another process is at."""
         if self.alone & self.at_work.keys():
             return
-        for _ in range(len(self.todo)):
-            if len(self.at_work) == self.workers.count:
-                return
-            config = self.todo.popleft()
-            if _locked(self.work.folder(config)):
-                self.todo.append(config)
-            elif finished(self.work.folder(config)):  # by that other process
+        while len(self.at_work) < self.workers.count:
+            runnable = self.budget.order(self.todo, idle=not self.at_work)
+            config = next((config for config in runnable if not _locked(self.work.folder(config))), None)
+            if config is None:
+                break
+            self.todo.remove(config)
+            if finished(self.work.folder(config)):  # by that other process
                 take_found(self.work, config, self.workers.environment(), self.progress, self.done)
             else:
                 self.start(config)
-        if self.out_of_memory and not self.at_work:
-            config = self.out_of_memory.popleft()
+        if self.at_work:
+            return
+        for config in list(self.budget.order(self.out_of_memory, idle=True))[:1]:
+            self.out_of_memory.remove(config)
             self.alone.add(config.name)
             self.workers.restart()
             self.start(config)
 
     def start(self, config: RunConfig) -> None:
         self.at_work[config.name] = config
+        self.budget.started(config)
         self.progress.started(config)
-        self.workers.submit(config)
+        self.workers.submit(config, self.budget.deadline)
 
     def end(self, config: RunConfig, outcome: Outcome) -> None:
         if outcome.ending == "busy":  # locked since it was looked at
@@ -176,7 +190,7 @@ class _Dispatch:
         elif outcome.ending == "killed" and self.resumed[config.name] < self.workers.resumes:
             self.resumed[config.name] += 1
             self.progress.again(config, f"{outcome.text}; it goes on from its last epoch")
-            self.todo.appendleft(config)
+            self.todo.insert(0, config)
         elif outcome.ending == "memory" and config.name not in self.alone and self.workers.count > 1:
             self.progress.again(config, f"{outcome.text}; it is tried once more at the end, alone")
             self.out_of_memory.append(config)
@@ -188,6 +202,7 @@ class _Dispatch:
 
     def tell_epochs(self, config: RunConfig) -> None:
         for record in self.watch.news(self.work.folder(config)):
+            self.budget.epoch(config, record)
             self.progress.epoch(config, record)
 
 

@@ -2,62 +2,108 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
+from srblock.executors.budget import Budget, until
 from srblock.executors.dispatch import conclude, dispatch
 from srblock.executors.local import LocalWorkers
+from srblock.executors.progress import Progress
 from srblock.runs.records import Run, RunConfig
-from srblock.runs.run_one import Inspect, Work, make_folder, train_one
-from srblock.runs.study import Study
+from srblock.runs.run_one import Work, make_folder, train_one
 from srblock.training import distributed
-from srblock.training.loop import Probe, Record
+from srblock.training.loop import Record
+from srblock.training.recipe import Recipe
 
-__all__ = ["EXECUTORS", "Inspect", "Progress", "make_folder", "run_study"]
+__all__ = ["EXECUTORS", "Executor", "Progress", "Work", "make_folder", "run_study"]
 
 EXECUTORS = ("local", "ray")
 
 
-class Progress(Protocol):
-    """What wants to know how a study goes. The last two are called for several workers only."""
+@dataclass(frozen=True)
+class Executor:
+    """Who trains the runs.
 
-    def started(self, run: RunConfig) -> None:
-        """A run starts, or goes on."""
+    Args:
+        kind: "local", or "ray" for a Ray cluster (see `cluster`).
+        workers: runs at once. None: one, in this process, or with Ray as many as the cluster has room for.
+        cpus, gpus: what each run gets, with Ray only; a GPU may be shared (0.5). None: see `cluster.RayWorkers`.
+    """
 
-    def epoch(self, run: RunConfig, record: dict[str, Any]) -> None:
-        """An epoch is done, in this session or an earlier one."""
+    kind: str = "local"
+    workers: int | None = None
+    cpus: int | None = None
+    gpus: float | None = None
 
-    def finished(self, run: RunConfig, result: Run) -> None:
-        """A run has its result, found or made."""
+    @property
+    def several(self) -> bool:
+        """Whether runs are trained in processes of their own."""
+        return self.kind == "ray" or (self.workers or 1) > 1
 
-    def failed(self, run: RunConfig, error: Exception) -> None:
-        """A run ended without a result; the others go on."""
+    def check(self, recipe: Recipe, device: torch.device) -> None:
+        """Refuse what can be refused before any data is loaded.
 
-    def waiting(self, run: RunConfig) -> None:
-        """Another process is at this run; its result is waited for."""
-
-    def workers(self, count: int, description: str) -> None:
-        """So many runs go on at once, on what is described."""
-
-    def again(self, run: RunConfig, reason: str) -> None:
-        """A run ended without a result and will be started once more."""
+        Raises: ValueError for an unknown kind, for options that do not fit it, the device or one another, and for a
+        recipe that could not be trained so.
+        """
+        ray, cuda = self.kind == "ray", device.type == "cuda"
+        for wrong, text in (
+            (
+                self.kind not in EXECUTORS,
+                f"there is no executor {self.kind!r}; there are {' and '.join(EXECUTORS)}",
+            ),
+            (self.workers is not None and self.workers < 1, f"--workers must be at least 1, got {self.workers}"),
+            (
+                not ray and (self.cpus, self.gpus) != (None, None),
+                "CPUs and GPUs of a run are for --executor ray; local workers share what the machine has",
+            ),
+            (self.cpus is not None and self.cpus < 1, f"a run needs at least 1 CPU, got {self.cpus}"),
+            (
+                self.gpus is not None and (self.gpus <= 0 or not cuda),
+                f"a share of a GPU must be more than 0 and needs --device cuda, got {self.gpus} on {device}",
+            ),
+            (
+                ray and importlib.util.find_spec("ray") is None,
+                '--executor ray needs Ray, which is not installed here: pip install "srblock[cluster]"',
+            ),
+            (
+                ray and device.index is not None,
+                f"with --executor ray the cluster chooses the GPU: give --device cuda, not {device}",
+            ),
+            (
+                self.several and distributed.launched() > 1,
+                "torchrun spreads one run over processes; start several workers without it",
+            ),
+            (
+                "graph" in recipe.engine and not cuda,
+                f"--engine {recipe.engine} replays CUDA graphs, and {device} has none; use eager or compile",
+            ),
+            (
+                recipe.sync_batch_norm and not cuda,
+                f"--sync-batch-norm needs CUDA devices, got {device}; leave it off on a CPU",
+            ),
+            (
+                recipe.sync_batch_norm and self.several,
+                "--sync-batch-norm is for one run over several processes (torchrun), and each of several workers' runs "
+                "has one process; leave it off",
+            ),
+        ):
+            if wrong:
+                raise ValueError(text)
 
 
 def run_study(
-    study: Study,
-    out: Path,
+    work: Work,
     *,
     device: torch.device,
     progress: Progress,
-    probe: Probe | None = None,
-    inspect: Inspect | None = None,
-    executor: str = "local",
-    workers: int | None = None,
-    cpus: int | None = None,
-    gpus: float | None = None,
+    executor: Executor = Executor(),
+    deadline: float | None = None,
+    epoch_seconds: Mapping[str, float] | None = None,
 ) -> list[Run]:
     """Run what is not finished yet and return all finished runs in the study's order.
 
@@ -66,69 +112,62 @@ def run_study(
     with its traceback in `log.txt` of its folder, and left out; the others go on. Only a full disk ends them all.
 
     Args:
-        out: runs are folders of `out/runs`. With Ray all nodes must see it.
-        probe: called on the model after each epoch; its figures are recorded (see `training.loop.train`).
-        inspect: called once on the selected model with the test loader and the run's folder; what it returns is
-            recorded in the result. Both must be picklable unless runs are trained in this process.
-        executor: "local", or "ray" for a Ray cluster (see `cluster`).
-        workers: runs at once. None: one, in this process, or with Ray as many as the cluster has room for.
-        cpus, gpus: what each run gets, with Ray only; a GPU may be shared (0.5). None: see `cluster.RayWorkers`.
+        deadline: a value of time.monotonic(). Runs at work then are paused at the end of an epoch, and none is started
+            that would not come far enough (see `budget.Budget`).
+        epoch_seconds: how long an epoch of each variant takes, as far as known.
 
-    Raises: ValueError for an unknown executor, or options that do not fit it; OSError if `out` cannot be written.
+    Raises: ValueError as `Executor.check`, or for a deadline under torchrun; OSError if `out` cannot be written.
     """
-    if executor not in EXECUTORS:
-        raise ValueError(f"there is no executor {executor!r}; there are {' and '.join(EXECUTORS)}")
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {workers}")
-    if executor == "local" and (cpus is not None or gpus is not None):
-        raise ValueError("CPUs and GPUs of a run are for --executor ray; local workers share what the machine has")
-    several = executor == "ray" or (workers is not None and workers > 1)
-    if several and distributed.world_size() > 1:
-        raise ValueError("torchrun spreads one run over processes; start several workers without it")
-    distributed.on_rank0(lambda: make_folder(out / "runs"))
-    work = Work(study, out, probe, inspect)
-    if executor == "ray":
+    executor.check(work.study.recipe, device)
+    if deadline is not None and distributed.world_size() > 1:
+        raise ValueError("a time budget is for runs of one process each; leave it out under torchrun")
+    distributed.on_rank0(lambda: make_folder(work.out / "runs"))
+    budget = Budget(work, deadline, epoch_seconds)
+    if executor.kind == "ray":
         from srblock.executors.cluster import RayWorkers  # an extra
 
-        done = dispatch(work, RayWorkers(work, device, workers, cpus, gpus), progress)
-    elif workers is not None and several:
-        done = dispatch(work, LocalWorkers(work, device, workers), progress)
+        done = dispatch(
+            work, RayWorkers(work, device, executor.workers, executor.cpus, executor.gpus), progress, budget
+        )
+    elif executor.workers is not None and executor.several:
+        done = dispatch(work, LocalWorkers(work, device, executor.workers), progress, budget)
     else:
-        done = _one_after_another(work, device, progress)
-    return [done[config.name] for config in study.runs() if config.name in done]
+        done = _one_after_another(work, device, progress, budget)
+    return [done[config.name] for config in work.study.runs() if config.name in done]
 
 
 class _NotOfTheRun(BaseException):
     """Carries an exception of the progress display past what makes exceptions a run's failure."""
 
 
-def _one_after_another(work: Work, device: torch.device, progress: Progress) -> dict[str, Run]:
+def _one_after_another(work: Work, device: torch.device, progress: Progress, budget: Budget) -> dict[str, Run]:
     """Train in this process."""
     done: dict[str, Run] = {}
     pending = work.study.runs()
-    while pending:
-        busy = []
-        for config in pending:
+    while runnable := list(budget.order(pending, idle=True)):
+        for config in runnable:
 
             def tell(record: Record, config: RunConfig = config) -> None:
+                budget.epoch(config, record)
                 try:
                     progress.epoch(config, record)
                 except Exception as error:
                     raise _NotOfTheRun from error
 
             def start(config: RunConfig = config) -> None:
+                budget.started(config)
                 progress.started(config)
 
+            on_epoch = until(budget.deadline, work, config, tell)
             try:
-                outcome = train_one(work, config, device, on_start=start, on_epoch=tell)
+                outcome = train_one(work, config, device, on_start=start, on_epoch=on_epoch)
             except _NotOfTheRun as wrapped:
                 raise wrapped.__cause__ from None  # type: ignore[misc]
-            if outcome.ending == "busy":
-                busy.append(config)
-            else:
+            if outcome.ending != "busy":
                 conclude(work, config, outcome, progress, done)
-        if len(busy) == len(pending):
-            progress.waiting(busy[0])
+                pending.remove(config)
+                break
+        else:
+            progress.waiting(runnable[0])
             time.sleep(1)
-        pending = busy
     return done

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import time
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -22,13 +21,14 @@ import torch
 
 from srblock.data.loading.orphans import end_with_parent
 from srblock.data.offenders import counted
+from srblock.executors.budget import until
 from srblock.runs.log import add_to_log
 from srblock.runs.records import RunConfig
 from srblock.runs.run_one import Outcome, Work, train_one
 from srblock.training import runtime
 
-KILLED = (-9, -15)  # exit codes of SIGKILL and SIGTERM; nobody kills itself that way
-GRACE_S = 3.0  # from SIGTERM to SIGKILL
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # exit codes; nobody kills itself that way
+GRACE_S = 3.0  # from the end of a connection to that of its process
 PRELOAD = ["torch._dynamo", "srblock.executors.local"]  # imported once; the first is what optimizers import late
 
 
@@ -76,7 +76,7 @@ class LocalWorkers:
     ) -> None:
         self.restart(list(self._slots))
 
-    def submit(self, config: RunConfig) -> None:
+    def submit(self, config: RunConfig, deadline: float | None) -> None:
         """Hand a run to an idle worker, or to a new one."""
         for number, slot in list(self._slots.items()):
             if slot.config is None and not slot.process.is_alive():
@@ -86,7 +86,7 @@ class LocalWorkers:
             self._slots[number] = self._start(number)
         self._slots[number].config = config
         with contextlib.suppress(OSError):  # it has just ended; `wait` finds out how
-            self._slots[number].connection.send(config)
+            self._slots[number].connection.send((config, deadline))
 
     def wait(self, timeout_s: float) -> list[tuple[RunConfig, Outcome]]:
         """Wait for the end of a run, or of its worker."""
@@ -102,7 +102,7 @@ class LocalWorkers:
             except (EOFError, OSError):
                 outcome = self._death(slot, config)
             found.append((config, outcome))
-            if outcome.ending not in ("done", "busy", "diverged"):
+            if outcome.ending not in ("done", "busy", "paused", "diverged"):
                 self.restart([number])  # an error may leave a device unusable for its process
         return found
 
@@ -112,13 +112,9 @@ class LocalWorkers:
             numbers = [number for number, slot in self._slots.items() if slot.config is None]
         slots = [self._slots.pop(number) for number in numbers]
         for slot in slots:
-            slot.process.terminate()
-        deadline = time.monotonic() + GRACE_S
+            slot.process.kill()  # files are whole at any moment
         for slot in slots:
-            slot.process.join(max(0.0, deadline - time.monotonic()))
-            if slot.process.is_alive():
-                slot.process.kill()
-                slot.process.join()
+            slot.process.join()
             slot.connection.close()
             slot.process.close()
 
@@ -183,7 +179,9 @@ def _shared(work: Work) -> Work | bytes:
 
 def _serve(orders: Connection, payload: Work | bytes, device: torch.device, threads: int) -> None:
     """Train what is ordered until there is nobody to order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the process that gives orders sees to the rest
+    # Both may reach all processes of a group; the one that gives orders sees to the rest.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _nothing)  # SIG_IGN would be inherited by processes that must end by it
     end_with_parent()
     faulthandler.enable(file=2)
     torch.set_num_threads(threads)
@@ -193,11 +191,15 @@ def _serve(orders: Connection, payload: Work | bytes, device: torch.device, thre
     work = payload if isinstance(payload, Work) else pickle.loads(payload)
     while True:
         try:
-            config = orders.recv()
+            config, deadline = orders.recv()
         except (EOFError, OSError):
             return
-        outcome = train_one(work, config, device, log=True)
+        outcome = train_one(work, config, device, on_epoch=until(deadline, work, config), log=True)
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()  # for the neighbors
         orders.send(outcome)
+
+
+def _nothing(number: int, frame: object) -> None:
+    """Handle a signal that is for another process."""

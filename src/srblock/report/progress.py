@@ -102,6 +102,11 @@ class RunProgress:
         self._end(run)
         self._line(run, "failed", str(error), "red")
 
+    def paused(self, run: RunConfig) -> None:
+        """Leave a line that says how far a run came before the time was up."""
+        self._leave(run)
+        self._line(run, "paused", f"after epoch {self._done[run.name]} of {self._epochs}")
+
     def again(self, run: RunConfig, reason: str) -> None:
         """Leave a line with the reason why a run will be started once more."""
         self._leave(run)

@@ -61,11 +61,11 @@ class PublishedStudy:
 def write_tables(results: Path) -> list[Path]:
     """Make `results/tables` from `results/records` anew: index.md, and for each study a .md and a .csv of all seeds.
 
-    Raises: ValueError if a record is damaged or was changed; OSError if a file cannot be written.
+    Raises: ValueError or FileNotFoundError as `read_records`; OSError if a file cannot be written.
     """
-    folder = results / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
     studies = published(read_records(results))
+    folder = results / "tables"
+    folder.mkdir(exist_ok=True)
     written = [folder / "index.md"]
     write_bytes(written[0], index(studies).encode())
     for study in studies:

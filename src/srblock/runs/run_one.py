@@ -17,7 +17,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from srblock.data import Loader
+from srblock.data import ImageData, Loader
+from srblock.inspection.inspect import inspect_model
+from srblock.inspection.recall import memory_probe
 from srblock.runs.input import Input, describe_input
 from srblock.runs.log import add_to_log, output_to
 from srblock.runs.records import Run, RunConfig, finished, read_run
@@ -27,8 +29,8 @@ from srblock.training import distributed, runtime
 from srblock.training.files import write_json
 from srblock.training.loop import Probe, Record, TrainingDiverged, train
 
-Inspect = Callable[[nn.Module, Loader, Path], dict[str, Any]]
-Ending = Literal["done", "busy", "diverged", "failed", "memory", "killed", "stop"]
+Inspect = Callable[[nn.Module, Loader, Path, ImageData], dict[str, Any]]
+Ending = Literal["done", "busy", "paused", "diverged", "failed", "memory", "killed", "stop"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what would end every other run as well
 MEMORY_SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
@@ -36,12 +38,19 @@ MEMORY_SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_F
 
 @dataclass(frozen=True)
 class Work:
-    """What all runs of a study need besides their identity; `probe` and `inspect` as in `execute.run_study`."""
+    """What all runs of a study need besides their identity.
+
+    Args:
+        out: runs are folders of `out/runs`.
+        probe: called on the model after each epoch; its figures are recorded (see `training.loop.train`).
+        inspect: called once on the selected model with the test loader, the run's folder and the data; what it returns
+            is recorded in the result. Both must be picklable unless runs are trained in this process.
+    """
 
     study: Study
     out: Path
-    probe: Probe | None = None
-    inspect: Inspect | None = None
+    probe: Probe = memory_probe
+    inspect: Inspect = inspect_model
 
     def folder(self, config: RunConfig) -> Path:
         """Name a run's folder."""
@@ -53,9 +62,10 @@ class Outcome:
     """How a run ended.
 
     Args:
-        ending: "done", found or made; "busy", another process is at it; "diverged"; "failed" by an exception; out of
-            "memory"; "killed" from outside; "stop" for what would end every other run as well.
-        text: for people, apart from "done" and "busy".
+        ending: "done", found or made; "busy", another process is at it; "paused", to go on another time; "diverged";
+            "failed" by an exception; out of "memory"; "killed" from outside; "stop" for what would end every other run
+            as well.
+        text: for people, apart from "done", "busy" and "paused".
         errno: of "stop".
         warnings: what a worker warned of, for the process that people look at.
     """
@@ -64,6 +74,10 @@ class Outcome:
     text: str = ""
     errno: int = 0
     warnings: tuple[str, ...] = ()
+
+
+class Paused(BaseException):
+    """Raised by an `on_epoch`: the run goes on another time. No Exception, which would be the run's failure."""
 
 
 def train_one(
@@ -79,7 +93,8 @@ def train_one(
 
     Args:
         on_start: called once the run is locked, unless it is found done.
-        on_epoch: called with each epoch's record, those of an earlier start included.
+        on_epoch: called with each epoch's record, those of an earlier start included. If it raises Paused, the run is
+            saved and "paused".
         log: put what this process prints and warns of into `log.txt` of the run's folder meanwhile.
     """
     directory = work.folder(config)
@@ -96,6 +111,8 @@ def train_one(
             try:
                 _train(work, config, directory, device, on_start, on_epoch)
                 outcome = Outcome("done")
+            except Paused:
+                outcome = Outcome("paused")
             except Exception as error:
                 if distributed.world_size() > 1 and not isinstance(error, TrainingDiverged):
                     raise  # the other processes may wait for this one in mid-step
@@ -188,7 +205,7 @@ def _train(
 
     def finish() -> None:
         whole = loaders if distributed.world_size() == 1 else study.loaders(config.seed, device)
-        found = {} if work.inspect is None else work.inspect(model, whole.test, directory)
+        found = work.inspect(model, whole.test, directory, study.data)
         environment = {"environment": here | {"peak_memory_mb": runtime.peak_memory_mb()}}
         write_json(directory / "result.json", config.as_dict() | result | found | environment)
         (directory / "trainer.safetensors").unlink(missing_ok=True)
