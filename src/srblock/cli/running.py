@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from srblock.runs.study import Study
     from srblock.variants.notation import Variant
 
-MEASURED = 4  # variants; of more, one of each network is measured and the others' times follow their operations
-
 
 def make_study(
     variants: Sequence[Variant],
@@ -84,42 +82,6 @@ def _lasting(source: str) -> str:
     return str(Path(source).expanduser().resolve())
 
 
-def print_plan(study: Study, out: Path, device: torch.device) -> None:
-    """Print what the study is about to do, with the time left from a few measured steps."""
-    from srblock.inspection.cost import cost
-    from srblock.report import tables
-    from srblock.runs.records import epochs_done, finished
-    from srblock.runs.study import measure_ms_per_image
-
-    rows = []
-    measured: dict[str, tuple[float, int]] = {}  # by network: ms per image, operations
-    for variant in study.variants:
-        size = cost(study.build(variant, study.seeds[0]), (study.data.channels, *study.data.size))
-        folders = [out / "runs" / run.name for run in study.runs() if run.variant == variant]
-        started = {folder: epochs_done(folder) for folder in folders if not finished(folder)}
-        ms_per_image = None
-        if started:
-            if len(study.variants) <= MEASURED or variant.network not in measured:
-                measured[variant.network] = measure_ms_per_image(study, variant, device), size.flops_per_image
-            ms, operations = measured[variant.network]
-            ms_per_image = ms * size.flops_per_image / operations
-        images = len(study.data.train_labels) * (study.recipe.epochs * len(started) - sum(started.values()))
-        rows.append(
-            tables.PlanRow(
-                variant=str(variant),
-                parameters=size.parameters,
-                overhead_percent=size.overhead_percent,
-                flops_per_image=size.flops_per_image,
-                ms_per_image=ms_per_image,
-                done=len(study.seeds) - len(started),
-                partial=sum(done > 0 for done in started.values()),
-                todo=sum(done == 0 for done in started.values()),
-                seconds_left=1e-3 * (ms_per_image or 0.0) * images,
-            )
-        )
-    tables.print_plan(rows, study, device, console())
-
-
 def plan_and_run(
     study: Study, out: Path, device: torch.device, work: WorkOptions, *, dry_run: bool, then: str = ""
 ) -> list[Run]:
@@ -129,12 +91,13 @@ def plan_and_run(
         then: what follows this study, a sentence.
     """
     from srblock.executors.execute import make_folder
+    from srblock.report.plan import print_plan
+    from srblock.runs.plan import plan
 
     if not dry_run:
         make_folder(out)
-    print_plan(study, out, device)
-    if (work.workers or 1) > 1 or work.executor == "ray":
-        note("The time is that of one run after another; several at once may take less.")
+    at_once = work.workers or (None if work.executor == "ray" else 1)
+    print_plan(plan(study, out, device, download=not dry_run), study, device, console(), at_once=at_once)
     if then:
         note(then)
     if dry_run:

@@ -1,0 +1,120 @@
+"""What a study is about to do: what each variant costs, which of its runs are finished, and how long the rest takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from srblock.data import ImageData
+from srblock.inspection.cost import cost
+from srblock.runs.records import epochs_done, finished
+from srblock.runs.study import Study, measure_ms_per_image
+
+MEASURED = 4  # variants; of more, one of each network is measured and the others' times follow their operations
+# Published sizes of known sets: training images, test images, classes, channels, side.
+PUBLISHED = {
+    "digits": (1_438, 359, 10, 1, 8),
+    "cifar10": (50_000, 10_000, 10, 3, 32),
+    "cifar100": (50_000, 10_000, 100, 3, 32),
+    "imagenet": (1_281_167, 50_000, 1000, 3, 224),
+}
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One variant before it is trained.
+
+    Attributes:
+        ms_per_image: measured time of a training step, for one image; None where nothing was measured.
+        epoch_seconds: of training, from that time; None without it.
+        done, partial, todo: how many runs are finished, started, not started.
+        seconds_left: of the runs one after another, from that time; None without it where runs are left.
+    """
+
+    variant: str
+    parameters: int
+    overhead_percent: float
+    flops_per_image: int
+    ms_per_image: float | None
+    epoch_seconds: float | None
+    done: int
+    partial: int
+    todo: int
+    seconds_left: float | None
+
+
+def plan(
+    study: Study, out: Path, device: torch.device, *, measure: bool = True, download: bool = True
+) -> list[PlanRow]:
+    """Look at every variant of a study, in its order.
+
+    Args:
+        out: where its runs are, or will be.
+        measure: time a few training steps of what has runs left. Without, no image is touched.
+        download: whether pretrained weights may be fetched; without, networks are looked at as they are from scratch.
+
+    Raises: ValueError for a variant that cannot be built for the data.
+    """
+    looked_at = study if download else replace(study, pretrained=False)
+    rows = []
+    measured: dict[str, tuple[float, int]] = {}  # by network: ms per image, operations
+    for variant in study.variants:
+        size = cost(looked_at.build(variant, study.seeds[0]), (study.data.channels, *study.data.size))
+        folders = [out / "runs" / run.name for run in study.runs() if run.variant == variant]
+        started = {folder: epochs_done(folder) for folder in folders if not finished(folder)}
+        ms_per_image = None
+        if started and measure:
+            if len(study.variants) <= MEASURED or variant.network not in measured:
+                ms = measure_ms_per_image(looked_at, variant, device)
+                measured[variant.network] = ms, size.flops_per_image
+            ms, operations = measured[variant.network]
+            ms_per_image = ms * size.flops_per_image / operations
+        epoch_seconds = None if ms_per_image is None else 1e-3 * ms_per_image * study.data.train_size
+        epochs_left = study.recipe.epochs * len(started) - sum(started.values())
+        rows.append(
+            PlanRow(
+                variant=str(variant),
+                parameters=size.parameters,
+                overhead_percent=size.overhead_percent,
+                flops_per_image=size.flops_per_image,
+                ms_per_image=ms_per_image,
+                epoch_seconds=epoch_seconds,
+                done=len(study.seeds) - len(started),
+                partial=sum(done > 0 for done in started.values()),
+                todo=sum(done == 0 for done in started.values()),
+                seconds_left=0.0 if not started else None if epoch_seconds is None else epoch_seconds * epochs_left,
+            )
+        )
+    return rows
+
+
+def seconds_left(rows: Sequence[PlanRow], at_once: int) -> float | None:
+    """Add up a plan's time, so many runs going on at once; None where something was not measured."""
+    known = [row.seconds_left for row in rows if row.seconds_left is not None]
+    left = sum(row.partial + row.todo for row in rows)
+    return None if len(known) < len(rows) else sum(known) / max(1, min(at_once, left))
+
+
+def stand_in(source: str, image_size: int | None = None) -> ImageData:
+    """Return a set of a known one's published sizes, without its images: enough for sizes, operations and a recipe.
+
+    What a specification says of another set is not known before it is loaded; it is taken to be like digits.
+    """
+    name = source.partition(":")[0]
+    train, test, classes, channels, side = PUBLISHED.get(name, PUBLISHED["digits"])
+    size = image_size or side
+    image = torch.zeros(1, dtype=torch.uint8)  # one byte for all pixels
+    label = torch.zeros(1, dtype=torch.int64)
+    return ImageData(
+        name=name,
+        train_images=image.expand(train, channels, size, size),
+        train_labels=label.expand(train),
+        test_images=image.expand(test, channels, size, size),
+        test_labels=label.expand(test),
+        classes=tuple(map(str, range(classes))),
+        flip=name != "digits",
+        fingerprint="",
+    )
