@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from run_fixture import write_run
 
-from srblock.paper.select import select
+from srblock.paper.select import Unsaid, select
 from srblock.report.reproduction import (
     print_reproduction,
     remarks,
@@ -106,7 +106,7 @@ def test_another_u_finds_its_own_runs(tmp_path: Path) -> None:
     made = runs(tmp_path, FIGURES | {"R18 + SR(M=4, P=2, U=16)": [70.0, 71.0]})
     rows = select("table1", "R18 + SR")
     assert [line.ours.n for line in reproduction(rows, made) if line.ours] == [5, 5]
-    assert [line.ours.n for line in reproduction(rows, made, hidden=16) if line.ours] == [5, 2]
+    assert [line.ours.n for line in reproduction(rows, made, unsaid=Unsaid(hidden=16)) if line.ours] == [5, 2]
 
 
 def test_seeds_of_the_paper() -> None:

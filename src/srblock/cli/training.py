@@ -114,12 +114,13 @@ def reproduce(
 
     running.check_margin(margin)
     chosen = paper.select(table, rows)
-    variants = paper.variants_of(chosen, hidden)
+    unsaid = paper.Unsaid(hidden=hidden)
+    variants = paper.variants_of(chosen, unsaid)
     study, device = running.make_study(variants, range(seeds), options, chosen[0].data, refuse="reproduce")
     runs = running.plan_and_run(study, out, device, work, dry_run=dry_run)
     from srblock.report import reproduction, tables
 
-    lines = reproduction.reproduction(chosen, runs, hidden=hidden, margin=margin)
+    lines = reproduction.reproduction(chosen, runs, unsaid=unsaid, margin=margin)
     reproduction.print_reproduction(lines, study.recipe, study.data.name, console())
     folder = out / running.folder_name(f"reproduce-{table.lower()}", study)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from srblock.paper.select import variant_of
+from srblock.paper.select import AS_IT_IS, Unsaid, variant_of
 from srblock.paper.tables import PaperRow, base_of
 from srblock.report import units
 from srblock.report.tables import empty_table
@@ -49,17 +49,17 @@ class Line:
 
 
 def reproduction(
-    rows: Sequence[PaperRow], runs: Sequence[Run], *, hidden: int | None = None, margin: float = MARGIN
+    rows: Sequence[PaperRow], runs: Sequence[Run], *, unsaid: Unsaid = AS_IT_IS, margin: float = MARGIN
 ) -> list[Line]:
     """Set the paper's rows beside runs; all differences are judged together.
 
     Args:
-        rows: of one table, baselines among them (`reproduce.select`).
+        rows: of one table, baselines among them (`paper.select`).
         runs: of one study.
-        hidden: U, if the runs were asked to have another (`reproduce.variant_of`).
+        unsaid: what was chosen for the runs of what the paper leaves unsaid.
         margin: percentage points that count as no difference.
     """
-    found = {row: _values(row, runs, hidden) for row in rows}
+    found = {row: _values(row, runs, unsaid) for row in rows}
     bases = {row: base_of(row) for row in rows}
     differences = {
         row: difference(found[base], found[row])
@@ -167,8 +167,8 @@ def _agreement(line: Line) -> str:
     return f" The paper's {signed(printed.mean)} lies {where} our interval, {signed(ours.low)} to {signed(ours.high)}."
 
 
-def _values(row: PaperRow, runs: Sequence[Run], hidden: int | None) -> list[float]:
-    variant = variant_of(row, hidden)
+def _values(row: PaperRow, runs: Sequence[Run], unsaid: Unsaid) -> list[float]:
+    variant = variant_of(row, unsaid)
     return [run.test_top1 for run in runs if run.variant == variant]
 
 
