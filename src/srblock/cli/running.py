@@ -1,75 +1,170 @@
-"""From options to runs: load the data, make the study, print its plan, run it, write what came of it."""
+"""The skeleton of the commands that train: check options, load data, print the plan, run, say what is left."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from srblock.cli.app import command_line, console
-from srblock.cli.options import WorkOptions
+from srblock.cli.app import AGAIN, FAILED, command_line, console
+from srblock.cli.options import StudyOptions, WorkOptions
 
 if TYPE_CHECKING:
     import torch
 
-    from srblock.cli.options import StudyOptions
     from srblock.report.comparison import Row
     from srblock.runs.records import Run
     from srblock.runs.study import Study
     from srblock.variants.notation import Variant
 
 
-def make_study(
-    variants: Sequence[Variant],
-    seeds: Iterable[int],
-    options: StudyOptions,
-    default_data: str = "digits",
-    refuse: str | None = None,
-) -> tuple[Study, torch.device]:
-    """Load the data and resolve the recipe.
+@dataclass(frozen=True)
+class Session:
+    """A command's options, checked as far as that goes without data.
 
-    Args:
-        refuse: the command's name, if torchrun must not start it several times over.
-
-    Raises: ValueError for options that do not fit together, or a variant named twice.
+    Attributes:
+        source: of the data.
+        at_hand: whether the data is looked at; only a dry run may do without.
     """
-    from srblock.data import load
-    from srblock.report.progress import LoadProgress
-    from srblock.runs.study import Study, recipe_for
-    from srblock.training import distributed, runtime
 
-    if refuse is not None:
-        distributed.refuse(refuse)
+    options: StudyOptions
+    work: WorkOptions
+    device: torch.device
+    source: str
+    at_hand: bool
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a study, or of nothing in a dry run.
+
+    Attributes:
+        runs: the finished ones.
+        failed: how many ended without a result.
+        left, seconds_left: how many the time did not reach, and how long they take.
+    """
+
+    runs: list[Run]
+    failed: int = 0
+    left: int = 0
+    seconds_left: float | None = None
+
+    @property
+    def worth_a_report(self) -> bool:
+        """Whether there is something to compare, or nothing more to come."""
+        return bool(self.runs) and (not self.left or len({run.variant for run in self.runs}) > 1)
+
+
+def prepare(
+    options: StudyOptions,
+    work: WorkOptions,
+    variants: Sequence[Variant],
+    *,
+    default_data: str = "digits",
+    margin: float | None = None,
+) -> Session:
+    """Check everything that can be wrong before data is loaded, which may take long.
+
+    Raises: ValueError for options that do not fit together or this machine, or a variant named twice.
+    """
+    from srblock.data.sources import at_hand
+    from srblock.runs.plan import stand_in
+    from srblock.runs.study import recipe_for
+    from srblock.training import runtime
+
+    if margin is not None and not margin > 0:
+        raise ValueError(f"--margin must be above 0 percentage points, got {margin}; 0.2 is the default")
     for index, variant in enumerate(variants):
         if variant in variants[:index]:
             raise ValueError(f"{variant} is named twice; name each variant once")
-    weights = options.weights
-    if options.pretrained and weights is not None:
+    if options.pretrained and options.weights is not None:
         raise ValueError("--pretrained and --weights both say where to start; give one of them")
-    if weights is not None and not weights.is_file():
-        raise ValueError(f"--weights: there is no file {weights}")
-    source = default_data if options.data is None else options.data
+    if options.weights is not None and not options.weights.is_file():
+        raise ValueError(f"--weights: there is no file {options.weights}")
     device = runtime.pick_device(options.device)
-    with LoadProgress(console()) as progress:
-        images = load(source, image_size=options.image_size, progress=progress)
-    recipe = recipe_for(images, device, options.recipe, **options.changes())
-    study = Study(
-        tuple(variants), tuple(seeds), images, _lasting(source), recipe, options.image_size, options.pretrained, weights
-    )
-    return study, device
+    source = default_data if options.data is None else options.data
+    recipe_for(stand_in(source, options.image_size), device, options.recipe, **options.changes())
+    return Session(options, work, device, source, not work.dry_run or at_hand(source))
 
 
-def check_margin(margin: float) -> None:
-    """Refuse a margin that no verdict could be given for, before anything is trained.
+def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[int]) -> Study:
+    """Load the data, or in a dry run without it its published sizes, and resolve the recipe.
 
-    Raises: ValueError if it is not above 0.
+    Raises: ValueError or OSError as `data.load`.
     """
-    if not margin > 0:
-        raise ValueError(f"--margin must be above 0 percentage points, got {margin}; 0.2 is the default")
+    from srblock.data import load
+    from srblock.report.progress import LoadProgress
+    from srblock.runs.plan import stand_in
+    from srblock.runs.study import Study, recipe_for
+
+    options = session.options
+    if session.at_hand:
+        with LoadProgress(console()) as progress:
+            images = load(session.source, image_size=options.image_size, progress=progress)
+    else:
+        images = stand_in(session.source, options.image_size)
+    recipe = recipe_for(images, session.device, options.recipe, **options.changes())
+    return Study(
+        tuple(variants), tuple(seeds), images, _lasting(session.source), recipe, options.image_size,
+        options.pretrained, options.weights,
+    )  # fmt: skip
+
+
+def carry_out(session: Session, study: Study, *, then: str = "") -> Done:
+    """Print the plan, and unless that is all, run it.
+
+    Args:
+        then: what follows this study, a sentence.
+    """
+    from srblock.executors.execute import make_folder
+    from srblock.report.plan import print_plan
+    from srblock.runs.plan import plan
+
+    work, out = session.work, session.options.out
+    if not work.dry_run:
+        make_folder(out)
+    rows = plan(study, out, session.device, measure=session.at_hand, download=not work.dry_run)
+    at_once = work.workers or (None if work.executor == "ray" else 1)
+    print_plan(rows, study, session.device, console(), at_once=at_once, at_hand=session.at_hand)
+    if then:
+        note(then)
+    if work.dry_run:
+        return Done([])
+    return run(session, study)
+
+
+def run(session: Session, study: Study) -> Done:
+    """Run what is not finished yet."""
+    from srblock.executors.execute import run_study
+    from srblock.inspection.inspect import Inspect
+    from srblock.inspection.recall import memory_probe
+    from srblock.report.progress import RunProgress
+
+    inspect = Inspect(len(study.data.classes), (study.data.channels, *study.data.size))
+    work = session.work
+    with RunProgress(study, console()) as progress:
+        runs = run_study(
+            study, session.options.out, device=session.device, progress=progress, probe=memory_probe, inspect=inspect,
+            executor=work.executor, workers=work.workers, cpus=work.cpus_per_run, gpus=work.gpus_per_run,
+        )  # fmt: skip
+    left, seconds = progress.left()
+    return Done(runs, len(study.runs()) - len(runs) - left, left, seconds)
+
+
+def conclude(done: Done, *, then: str = "") -> int:
+    """Say what is left and how to go on; return the command's status."""
+    from srblock.data.offenders import counted
+    from srblock.report.units import duration
+
+    if done.left:
+        about = f", about {duration(done.seconds_left)}" if done.seconds_left else ""
+        note(f"The time is up with {counted(done.left, 'run')} left{about}. {then} Go on with the same command:")
+        console().print(f"  {command_line()}", soft_wrap=True, highlight=False, markup=False)
+        return AGAIN
+    return FAILED if done.failed else 0
 
 
 def _lasting(source: str) -> str:
@@ -80,48 +175,6 @@ def _lasting(source: str) -> str:
     if name in SOURCES:
         return f"{name}:{Path(path).expanduser().resolve()}" if colon else source
     return str(Path(source).expanduser().resolve())
-
-
-def plan_and_run(
-    study: Study, out: Path, device: torch.device, work: WorkOptions, *, dry_run: bool, then: str = ""
-) -> list[Run]:
-    """Print the plan, and unless that is all, run it. Leaves the command if no run finished: each has its line.
-
-    Args:
-        then: what follows this study, a sentence.
-    """
-    from srblock.executors.execute import make_folder
-    from srblock.report.plan import print_plan
-    from srblock.runs.plan import plan
-
-    if not dry_run:
-        make_folder(out)
-    at_once = work.workers or (None if work.executor == "ray" else 1)
-    print_plan(plan(study, out, device, download=not dry_run), study, device, console(), at_once=at_once)
-    if then:
-        note(then)
-    if dry_run:
-        raise typer.Exit
-    runs = run(study, out, device, work)
-    if not runs:
-        raise typer.Exit(1)
-    return runs
-
-
-def run(study: Study, out: Path, device: torch.device, work: WorkOptions | None = None) -> list[Run]:
-    """Run what is not finished yet and return the finished runs."""
-    from srblock.executors.execute import run_study
-    from srblock.inspection.inspect import Inspect
-    from srblock.inspection.recall import memory_probe
-    from srblock.report.progress import RunProgress
-
-    inspect = Inspect(len(study.data.classes), (study.data.channels, *study.data.size))
-    work = work or WorkOptions()
-    with RunProgress(study, console()) as progress:
-        return run_study(
-            study, out, device=device, progress=progress, probe=memory_probe, inspect=inspect,
-            executor=work.executor, workers=work.workers, cpus=work.cpus_per_run, gpus=work.gpus_per_run,
-        )  # fmt: skip
 
 
 def folder_name(kind: str, study: Study) -> str:
