@@ -41,6 +41,7 @@ def invoke(*words: object) -> Result:
     shown = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
         patch.setattr(sys, "argv", ["srblock", *map(str, words)])
+        patch.setattr(sys.modules["srblock.cli.app"], "START", time.monotonic())
         with pytest.raises(SystemExit) as left:
             cli.main()
     return Result(int(left.value.code or 0), shown.getvalue())
@@ -227,7 +228,7 @@ def test_an_output_folder_in_the_way(
 def test_a_signal_ends_a_study_cleanly_and_the_same_command_goes_on(
     tmp_path: Path, number: signal.Signals, status: int, more: list[str]
 ) -> None:
-    words = ["compare", PLAIN, BLOCK, "--data", "digits", "--epochs", "12", "--seeds", "1", *more]
+    words = ["compare", PLAIN, BLOCK, "--data", "digits", "--epochs", "8", "--seeds", "1", *more]
     words += ["--out", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-m", "srblock", *words],
@@ -314,6 +315,35 @@ def test_wrong_options_are_one_line_that_helps(
     assert len(text.splitlines()) <= 2
 
 
+def test_a_time_budget_ends_a_study_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    words = ["compare", PLAIN, BLOCK, "--data", "digits", "--epochs", 60, "--seeds", 2, "--out", tmp_path]
+    stopped = invoke(*words, "--minutes", 0.1)
+    assert stopped.exit_code == 75, stopped.output
+    text = " ".join(stopped.output.split())
+    assert re.search(
+        r"The time is up with [34] runs left, about .*\d s\. Go on with the same command: srblock compare", text
+    )
+    planned = invoke(*words, "--dry-run").output
+    assert re.search(r"(1 finished|1 started)", planned), "what was done in the time is kept"
+
+
+def test_what_is_finished_when_the_time_is_up_is_reported(compared: tuple[Path, Result], tmp_path: Path) -> None:
+    out, _ = compared
+    for folder in (out / "runs").iterdir():
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        (tmp_path / "runs" / folder.name).symlink_to(folder)
+    stopped = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 3, "--out", tmp_path, "--minutes", 1e-6)
+    assert stopped.exit_code == 75, stopped.output
+    assert "with 2 runs left, about" in " ".join(stopped.output.split())
+    assert list(tmp_path.glob("compare-*/report.html"))
+    nothing = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 3, "--out", tmp_path / "b", "--minutes", 1e-6)
+    assert nothing.exit_code == 75
+    assert not list(tmp_path.glob("b/compare-*")), "nothing to compare yet"
+    alone = invoke("train", PLAIN, *DIGITS, "--out", tmp_path / "b", "--minutes", 1e-6)
+    assert alone.exit_code == 75
+    assert "1 run left." in alone.output
+
+
 def test_the_module_is_the_command() -> None:
     environment = os.environ | {"COLUMNS": "100"}
     shown = subprocess.run(
@@ -371,6 +401,13 @@ def test_sweep_chooses_on_validation_and_tests_on_fresh_seeds(tmp_path: Path) ->
     assert len(chosen_among) == 6
     assert [seed for _, seed in tested] == [2, 2, 3, 3]
     assert tested[0][0] == "R8"
+    stopped = invoke(*words[:4], "--fresh", 3, *words[6:], "--minutes", 1e-6)  # both halves share the budget
+    assert stopped.exit_code == 75, stopped.output
+    assert "2 runs left" in stopped.output
+    assert "on fresh seeds" in stopped.output
+    first = invoke(*words[:2], "--seeds", 3, *words[4:], "--minutes", 1e-6)
+    assert first.exit_code == 75
+    assert "Then 2 fresh seeds each of R8 and of the setting chosen. Go on" in " ".join(first.output.split())
 
 
 def test_the_margin_of_the_commands_is_that_of_the_verdicts() -> None:
@@ -387,6 +424,7 @@ def test_audit_says_what_the_printed_figures_support() -> None:
 
 def test_results_are_added_once_and_make_tables(compared: tuple[Path, Result], tmp_path: Path) -> None:
     out, _ = compared
+    (tmp_path / "records").mkdir()
     first = invoke("results", "add", out, "--to", tmp_path)
     assert first.exit_code == 0, first.output
     assert "4 added, 0 known already" in first.output
@@ -404,6 +442,7 @@ def test_finished_runs_are_packed_for_another_place(compared: tuple[Path, Result
     packed = invoke("results", "pack", tmp_path / "out", tmp_path / "records.tar.gz")
     assert packed.exit_code == 0, packed.output
     assert "packed 3 finished runs into" in packed.output
+    (tmp_path / "results" / "records").mkdir(parents=True)
     added = invoke("results", "add", tmp_path / "records.tar.gz", "--to", tmp_path / "results")
     assert "3 added, 0 known already, 0 unfinished" in added.output
 
@@ -414,6 +453,29 @@ def test_torchrun_is_for_train_only(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert f"srblock {words[0]} runs in one process and torchrun started 2" in error(capsys, monkeypatch, *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--executor", "slurm"], "there is no executor 'slurm'"),
+        (["--workers", "0"], "--workers must be at least 1"),
+        (["--gpus-per-run", "0.5"], "--executor ray"),
+        (["--engine", "graph", "--device", "cpu"], "CUDA graphs"),
+        (["--sync-batch-norm", "--device", "cpu"], "sync-batch-norm needs CUDA"),
+        (["--epochs", "0"], "epochs must be at least 1"),
+    ],
+)
+@pytest.mark.parametrize("command", [["compare", PLAIN, BLOCK], ["reproduce", "table1"], ["sweep", "R8 + SR(P={2,4})"]])
+def test_who_works_is_checked_before_data_is_loaded(
+    command: list[str],
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("srblock.data.load", lambda *_, **__: pytest.fail("nothing is to be loaded"))
+    assert message in error(capsys, monkeypatch, *command, *options, "--dry-run")
 
 
 @pytest.mark.parametrize(
@@ -434,4 +496,5 @@ def test_wrong_input_of_the_new_commands_is_one_clear_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "records").mkdir(parents=True)
     assert message in error(capsys, monkeypatch, *words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import time
 import warnings
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from srblock import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+START = time.monotonic()  # before torch is imported: that counts too
 
 app = App(
     name="srblock",
@@ -44,6 +47,11 @@ def console() -> Console:
 def command_line() -> str:
     """Return the command as it was given, to be given again."""
     return shlex.join(["srblock", *sys.argv[1:]])
+
+
+def deadline(minutes: float | None) -> float | None:
+    """Return when a command is to end, by time.monotonic(); the budget counts from the start of the process."""
+    return None if minutes is None else START + 60 * minutes
 
 
 def _say(text: object) -> None:

@@ -74,6 +74,11 @@ class StudyOptions:
         str | None, Parameter(group=WHERE, help="eager, compile, graph or compile+graph: how a step is run")
     ] = None
 
+    minutes: Annotated[
+        float | None,
+        Parameter(group=WHERE, validator=Number(gt=0), help="end by then, with status 75 if runs are left"),
+    ] = None
+
     out: Annotated[
         Path, Parameter(group=OUTPUT, help="where runs and reports go; the same folder continues what is there")
     ] = Path("out")

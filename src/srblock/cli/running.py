@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srblock.cli.app import AGAIN, FAILED, command_line, console
+from srblock.cli.app import AGAIN, FAILED, command_line, console, deadline
 from srblock.cli.options import StudyOptions, WorkOptions
 
 if TYPE_CHECKING:
     import torch
 
+    from srblock.executors.execute import Executor
     from srblock.report.comparison import Row
     from srblock.runs.records import Run
     from srblock.runs.study import Study
@@ -26,14 +27,16 @@ class Session:
     """A command's options, checked as far as that goes without data.
 
     Attributes:
+        executor: who trains.
         source: of the data.
         at_hand: whether the data is looked at; only a dry run may do without.
     """
 
     options: StudyOptions
-    work: WorkOptions
+    executor: Executor
     device: torch.device
     source: str
+    dry_run: bool
     at_hand: bool
 
 
@@ -71,6 +74,7 @@ def prepare(
     Raises: ValueError for options that do not fit together or this machine, or a variant named twice.
     """
     from srblock.data.sources import at_hand
+    from srblock.executors.execute import Executor
     from srblock.runs.plan import stand_in
     from srblock.runs.study import recipe_for
     from srblock.training import runtime
@@ -86,8 +90,10 @@ def prepare(
         raise ValueError(f"--weights: there is no file {options.weights}")
     device = runtime.pick_device(options.device)
     source = default_data if options.data is None else options.data
-    recipe_for(stand_in(source, options.image_size), device, options.recipe, **options.changes())
-    return Session(options, work, device, source, not work.dry_run or at_hand(source))
+    recipe = recipe_for(stand_in(source, options.image_size), device, options.recipe, **options.changes())
+    executor = Executor(work.executor, work.workers, work.cpus_per_run, work.gpus_per_run)
+    executor.check(recipe, device)
+    return Session(options, executor, device, source, work.dry_run, not work.dry_run or at_hand(source))
 
 
 def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[int]) -> Study:
@@ -121,35 +127,42 @@ def carry_out(session: Session, study: Study, *, then: str = "") -> Done:
     """
     from srblock.executors.execute import make_folder
     from srblock.report.plan import print_plan
-    from srblock.runs.plan import plan
+    from srblock.runs.plan import plan, seconds_left
 
-    work, out = session.work, session.options.out
-    if not work.dry_run:
+    out, executor = session.options.out, session.executor
+    if not session.dry_run:
         make_folder(out)
-    rows = plan(study, out, session.device, measure=session.at_hand, download=not work.dry_run)
-    at_once = work.workers or (None if work.executor == "ray" else 1)
+    rows = plan(study, out, session.device, measure=session.at_hand, download=not session.dry_run)
+    at_once = executor.workers or (None if executor.kind == "ray" else 1)
     print_plan(rows, study, session.device, console(), at_once=at_once, at_hand=session.at_hand)
     if then:
         note(then)
-    if work.dry_run:
+    if session.dry_run:
         return Done([])
-    return run(session, study)
+    done = run(session, study, {row.variant: row.epoch_seconds for row in rows if row.epoch_seconds is not None})
+    if done.left and not done.seconds_left:
+        return replace(done, seconds_left=seconds_left(rows, at_once or 1))
+    return done
 
 
-def run(session: Session, study: Study) -> Done:
-    """Run what is not finished yet."""
-    from srblock.executors.execute import run_study
-    from srblock.inspection.inspect import Inspect
-    from srblock.inspection.recall import memory_probe
+def run(session: Session, study: Study, epoch_seconds: Mapping[str, float] | None = None) -> Done:
+    """Run what is not finished yet, as far as the time goes.
+
+    Args:
+        epoch_seconds: of each variant, from the plan.
+    """
+    from srblock.executors.execute import Work, run_study
     from srblock.report.progress import RunProgress
 
-    inspect = Inspect(len(study.data.classes), (study.data.channels, *study.data.size))
-    work = session.work
     with RunProgress(study, console()) as progress:
         runs = run_study(
-            study, session.options.out, device=session.device, progress=progress, probe=memory_probe, inspect=inspect,
-            executor=work.executor, workers=work.workers, cpus=work.cpus_per_run, gpus=work.gpus_per_run,
-        )  # fmt: skip
+            Work(study, session.options.out),
+            device=session.device,
+            progress=progress,
+            executor=session.executor,
+            deadline=deadline(session.options.minutes),
+            epoch_seconds=epoch_seconds,
+        )
     left, seconds = progress.left()
     return Done(runs, len(study.runs()) - len(runs) - left, left, seconds)
 

@@ -167,7 +167,7 @@ def sweep(
     study = running.make_study(session, (base, *candidates), range(seeds))
     then = f"Then {fresh} fresh seeds each of {base} and of the setting chosen."
     first = running.carry_out(session, study, then=then)
-    if work.dry_run or first.left or not first.runs:
+    if session.dry_run or first.left or not first.runs:
         return running.conclude(first, then=then)
     from srblock.report import sweep as report
     from srblock.report import tables
