@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -64,6 +66,35 @@ def test_of_many_variants_one_of_each_network_is_measured(
     assert rows[-1].ms_per_image == pytest.approx(2 * rows[-1].flops_per_image / rows[0].flops_per_image)
 
 
+def test_epochs_done_here_say_how_long_the_next_ones_take(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "measure_ms_per_image", lambda study, variant, device: 2.0)
+    here = planning.runtime.environment(CPU)["device"]
+    for config, device in zip(study.runs(), (here, "another"), strict=False):
+        folder = tmp_path / "runs" / config.name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"environment": {"device": device}}))
+        lines = [json.dumps({"train_seconds": seconds}) for seconds in (90.0, 5.0, 6.0)]
+        (folder / "metrics.jsonl").write_text("\n".join(lines[:2]) + "\n" + lines[2] + "\n")
+    plain, block = plan(study, tmp_path, CPU)
+    assert plain.ms_per_image == pytest.approx(1e3 * 6.0 / (0.9 * 1438))
+    assert block.ms_per_image == 2.0
+    (folder / "config.json").write_text("{")
+    assert plan(study, tmp_path, CPU)[1].ms_per_image == 2.0
+
+
+def test_measuring_ends_with_the_time(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 10.0))
+    monkeypatch.setattr(planning, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(planning, "measure_ms_per_image", lambda study, variant, device: 2.0)
+    plain, block = plan(study, tmp_path, CPU, until=5.0)
+    assert plain.ms_per_image == 2.0
+    assert block.ms_per_image == pytest.approx(2 * block.flops_per_image / plain.flops_per_image)
+    monkeypatch.setattr(planning, "time", SimpleNamespace(monotonic=lambda: 10.0))
+    assert [row.ms_per_image for row in plan(study, tmp_path, CPU, until=5.0)] == [None, None]
+
+
 def test_several_at_once_take_a_share_of_the_time_but_not_more_than_there_are_runs() -> None:
     assert seconds_left(ROWS, 1) == 67.3
     assert seconds_left(ROWS, 2) == 67.3 / 2
@@ -74,7 +105,7 @@ def test_several_at_once_take_a_share_of_the_time_but_not_more_than_there_are_ru
 def test_what_is_printed(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, ROWS, study)
     assert "1,438 training and 359 test images of 8x8 in 10 classes; 3 epochs" in text
-    assert "6 runs: 3 finished, 1 started, 2 not started; about 1 min 07 s left, from a few measured steps." in text
+    assert "6 runs: 3 finished, 1 started, 2 not started; about 1 min 07 s left, from measured steps." in text
     assert "0 of 3 -" in text
     assert "3 of 3 1 min 07 s" in text
     assert "All 3 runs are finished." in printed(capsys, ROWS[:1], study)

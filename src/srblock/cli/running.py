@@ -132,7 +132,8 @@ def carry_out(session: Session, study: Study, *, then: str = "") -> Done:
     out, executor = session.options.out, session.executor
     if not session.dry_run:
         make_folder(out)
-    rows = plan(study, out, session.device, measure=session.at_hand, download=not session.dry_run)
+    end = deadline(session.options.minutes)
+    rows = plan(study, out, session.device, measure=session.at_hand, until=end, download=not session.dry_run)
     at_once = executor.workers or (None if executor.kind == "ray" else 1)
     print_plan(rows, study, session.device, console(), at_once=at_once, at_hand=session.at_hand)
     if then:
@@ -174,7 +175,8 @@ def conclude(done: Done, *, then: str = "") -> int:
 
     if done.left:
         about = f", about {duration(done.seconds_left)}" if done.seconds_left else ""
-        note(f"The time is up with {counted(done.left, 'run')} left{about}. {then} Go on with the same command:")
+        said = [f"The time is up with {counted(done.left, 'run')} left{about}.", then, "Go on with the same command:"]
+        note(" ".join(filter(None, said)))
         console().print(f"  {command_line()}", soft_wrap=True, highlight=False, markup=False)
         return AGAIN
     return FAILED if done.failed else 0

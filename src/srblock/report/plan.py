@@ -79,12 +79,9 @@ def _in_all(rows: Sequence[PlanRow], data: str, at_once: int | None, at_hand: bo
     time = units.duration(seconds)
     if at_once is None:
         return (
-            f"{text}; about {time} left one after another, from a few measured steps. As many go on at once as the "
+            f"{text}; about {time} left one after another, from measured steps. As many go on at once as the "
             "cluster has room for."
         )
     if at_once > 1:
-        return (
-            f"{text}; at least {time} left with {at_once} at once, from a few steps measured alone: runs that share a "
-            "machine slow each other down."
-        )
-    return f"{text}; about {time} left, from a few measured steps."
+        return f"{text}; at least {time} left with {at_once} at once, if they do not slow each other down."
+    return f"{text}; about {time} left, from measured steps."

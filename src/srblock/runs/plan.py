@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -12,6 +16,7 @@ from srblock.data import ImageData
 from srblock.inspection.cost import cost
 from srblock.runs.records import epochs_done, finished
 from srblock.runs.study import Study, measure_ms_per_image
+from srblock.training import runtime
 
 MEASURED = 4  # variants; of more, one of each network is measured and the others' times follow their operations
 # Published sizes of known sets: training images, test images, classes, channels, side.
@@ -28,7 +33,8 @@ class PlanRow:
     """One variant before it is trained.
 
     Attributes:
-        ms_per_image: measured time of a training step, for one image; None where nothing was measured.
+        ms_per_image: time of a training step, for one image: of epochs done here, else of a few measured steps; None
+            where nothing was measured.
         epoch_seconds: of training, from that time; None without it.
         done, partial, todo: how many runs are finished, started, not started.
         seconds_left: of the runs one after another, from that time; None without it where runs are left.
@@ -47,18 +53,27 @@ class PlanRow:
 
 
 def plan(
-    study: Study, out: Path, device: torch.device, *, measure: bool = True, download: bool = True
+    study: Study,
+    out: Path,
+    device: torch.device,
+    *,
+    measure: bool = True,
+    until: float | None = None,
+    download: bool = True,
 ) -> list[PlanRow]:
     """Look at every variant of a study, in its order.
 
     Args:
         out: where its runs are, or will be.
-        measure: time a few training steps of what has runs left. Without, no image is touched.
+        measure: time a few training steps of what has runs left and no epoch done. Without, no image is touched.
+        until: when to stop measuring, by time.monotonic(); the rest follows its network's operations, if one was
+            measured.
         download: whether pretrained weights may be fetched; without, networks are looked at as they are from scratch.
 
     Raises: ValueError for a variant that cannot be built for the data.
     """
     looked_at = study if download else replace(study, pretrained=False)
+    here = str(runtime.environment(device)["device"])
     rows = []
     measured: dict[str, tuple[float, int]] = {}  # by network: ms per image, operations
     for variant in study.variants:
@@ -66,12 +81,16 @@ def plan(
         folders = [out / "runs" / run.name for run in study.runs() if run.variant == variant]
         started = {folder: epochs_done(folder) for folder in folders if not finished(folder)}
         ms_per_image = None
-        if started and measure:
-            if len(study.variants) <= MEASURED or variant.network not in measured:
+        if started and measure and (known := _recorded_ms(study, folders, here)) is not None:
+            ms_per_image = known
+        elif started and measure:
+            wanted = len(study.variants) <= MEASURED or variant.network not in measured
+            if wanted and (until is None or time.monotonic() < until):
                 ms = measure_ms_per_image(looked_at, variant, device)
                 measured[variant.network] = ms, size.flops_per_image
-            ms, operations = measured[variant.network]
-            ms_per_image = ms * size.flops_per_image / operations
+            if variant.network in measured:
+                ms, operations = measured[variant.network]
+                ms_per_image = ms * size.flops_per_image / operations
         epoch_seconds = None if ms_per_image is None else 1e-3 * ms_per_image * study.data.train_size
         epochs_left = study.recipe.epochs * len(started) - sum(started.values())
         rows.append(
@@ -89,6 +108,19 @@ def plan(
             )
         )
     return rows
+
+
+def _recorded_ms(study: Study, folders: Sequence[Path], here: str) -> float | None:
+    """Return the median training time of an image in the epochs done on the device called `here`; None without any."""
+    images = (1 - study.recipe.validation_fraction) * study.data.train_size
+    found = []
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged folder is an error of its run
+            there = json.loads((folder / "config.json").read_text())["environment"]["device"]
+            if there == here:
+                lines = (folder / "metrics.jsonl").read_text().splitlines()
+                found += [1e3 * json.loads(line)["train_seconds"] / images for line in lines]
+    return median(found) if found else None
 
 
 def seconds_left(rows: Sequence[PlanRow], at_once: int) -> float | None:
