@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 import warnings
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
@@ -62,25 +61,23 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
     _say(f"warning: {message}")
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """End as Ctrl-C does: every context is left, so workers are ended and files are whole."""
-    signal.signal(number, signal.SIG_IGN)  # once is enough; whoever cannot wait sends SIGKILL
-    raise SystemExit(TERMINATED)
-
-
 def main() -> None:
     """Run the command line; errors that a user can mend are one line, not a traceback."""
+    terminated: list[int] = []
+
+    def terminate(number: int, _: object) -> None:
+        """End as Ctrl-C does: every context is left, so workers are ended and files are whole."""
+        signal.signal(number, signal.SIG_IGN)  # once is enough; whoever cannot wait sends SIGKILL
+        terminated.append(number)
+        raise KeyboardInterrupt  # nothing else gets through Ray
+
     warnings.showwarning = _warn
-    signal.signal(signal.SIGTERM, _terminate)  # what Slurm and containers send
+    signal.signal(signal.SIGTERM, terminate)  # what Slurm and containers send
     try:
         sys.exit(app(sys.argv[1:]))
-    except (SystemExit, KeyboardInterrupt) as end:
-        status = INTERRUPTED if isinstance(end, KeyboardInterrupt) else end.code
-        if status == signal.SIGTERM:  # by Ray, which has a handler of its own
-            status = TERMINATED
-        if status in (INTERRUPTED, TERMINATED):
-            _say(f"\nstopped. Finished epochs are kept; go on with the same command:\n  {command_line()}")
-        sys.exit(status)
+    except KeyboardInterrupt:
+        _say(f"\nstopped. Finished epochs are kept; go on with the same command:\n  {command_line()}")
+        sys.exit(TERMINATED if terminated else INTERRUPTED)
     except CycloptsError as error:
         _say(f"error: {str(error).strip()}")
         sys.exit(WRONG)
