@@ -442,6 +442,7 @@ def test_finished_runs_are_packed_for_another_place(compared: tuple[Path, Result
     packed = invoke("results", "pack", tmp_path / "out", tmp_path / "records.tar.gz")
     assert packed.exit_code == 0, packed.output
     assert "packed 3 finished runs into" in packed.output
+    assert "1 unfinished left out" in packed.output
     (tmp_path / "results" / "records").mkdir(parents=True)
     added = invoke("results", "add", tmp_path / "records.tar.gz", "--to", tmp_path / "results")
     assert "3 added, 0 known already, 0 unfinished" in added.output
@@ -489,7 +490,7 @@ def test_who_works_is_checked_before_data_is_loaded(
         (["compare", PLAIN, BLOCK, "--executor", "slurm", *DIGITS], "there is no executor 'slurm'"),
         (["compare", PLAIN, BLOCK, "--gpus-per-run", "0.5", *DIGITS], "ray"),
         (["results", "add", "nowhere"], "nowhere"),
-        (["results", "pack", ".", "records.tar.gz"], "holds no finished run to pack; name the --out of a study"),
+        (["results", "pack", ".", "records.tar.gz"], "holds no runs; name the --out of a study"),
     ],
 )
 def test_wrong_input_of_the_new_commands_is_one_clear_line(

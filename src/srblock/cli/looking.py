@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -69,19 +68,12 @@ def pack(
     /,
 ) -> None:
     """Pack the records of finished runs into one small file, to be added elsewhere."""
-    from srblock.runs.archive import pack_run, write_archive
-    from srblock.runs.records import finished
+    from srblock.data.offenders import counted
+    from srblock.runs.archive import pack_study
 
-    records = []
-    for folder in filter(finished, sorted((out / "runs").glob("*"))):
-        try:
-            records.append(pack_run(folder))
-        except ValueError as error:
-            warnings.warn(f"not packed: {error}", stacklevel=1)
-    if not records:
-        raise ValueError(f"{out} holds no finished run to pack; name the --out of a study")
-    size = write_archive(file, records)
-    print(f"packed {len(records)} finished run{'s' if len(records) > 1 else ''} into {file} ({size / 1000:.0f} kB)")
+    found = pack_study(out, file)
+    packed, size = counted(len(found.packed), "finished run"), file.stat().st_size / 1000
+    print(f"packed {packed} into {file} ({size:.0f} kB), {found.unfinished} unfinished left out")
 
 
 @results.command(help_epilogue="Example: srblock results add records.tar.gz --to results")

@@ -75,7 +75,8 @@ class RayWorkers:
             if not ray.is_initialized():
                 on_sigterm = signal.getsignal(signal.SIGTERM)
                 _connect(self._device, *self._wanted[:2])
-                signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one there that aborts
+                with contextlib.suppress(ValueError, TypeError):  # another thread's, or no handler of Python's
+                    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one there that aborts
                 leaving.callback(ray.shutdown)
             self.count, cpus, gpus = share_out(ray.nodes(), self._device, *self._wanted)
             each = _counted(cpus, "CPU") + (f" and {_counted(gpus, 'GPU')}" if gpus else "")
