@@ -22,7 +22,7 @@ def stages(
     *,
     input_size: Annotated[int, Parameter(help="side of the images in pixels", validator=AT_LEAST_1)] = 224,
     all_modules: Annotated[
-        bool, Parameter(name="--all", negative="", show_default=False, help="every usable module, not only the stages")
+        bool, Parameter(name="--all", negative="", show_default=False, help="every usable module, after the stages")
     ] = False,
 ) -> None:
     """List where a block can go in a network."""
@@ -34,7 +34,10 @@ def stages(
     model = build(parse(network), classes=1000, channels=3, image_size=(input_size, input_size), seed=0)
     found = surgery.stages(model, input_size)
     numbered = [stage for stage in found if stage.number is not None]
-    tables.print_stages(found if all_modules or not numbered else numbered, console())
+    others = [stage for stage in found if stage.number is None]
+    if not numbered:
+        print(f"the stages of {network} cannot be numbered; these are all places for after=NAME")
+    tables.print_stages(numbered + others if all_modules or not numbered else numbered, console())
 
 
 @app.command(sort_key=7, help_epilogue="Example: srblock overhead")
