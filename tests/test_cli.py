@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -342,6 +343,12 @@ def test_what_is_finished_when_the_time_is_up_is_reported(compared: tuple[Path, 
     alone = invoke("train", PLAIN, *DIGITS, "--out", tmp_path / "b", "--minutes", 1e-6)
     assert alone.exit_code == 75
     assert "1 run left." in alone.output
+
+
+def test_a_report_waits_until_there_is_something_to_compare_or_nothing_more_to_come() -> None:
+    plain, block = SimpleNamespace(variant=PLAIN), SimpleNamespace(variant=BLOCK)
+    for runs, left, expected in (([], 0, False), ([plain], 3, False), ([plain, block], 2, True), ([plain], 0, True)):
+        assert running.Done(runs, left=left).worth_a_report is expected  # type: ignore[arg-type]
 
 
 def test_the_module_is_the_command() -> None:
