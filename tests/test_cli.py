@@ -345,6 +345,14 @@ def test_what_is_finished_when_the_time_is_up_is_reported(compared: tuple[Path, 
     assert "1 run left." in alone.output
 
 
+def test_a_budget_counts_from_the_start_and_leaves_time_for_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = sys.modules["srblock.cli.app"]
+    monkeypatch.setattr(frame, "START", 1000.0)
+    assert frame.deadline(None) is None
+    assert frame.deadline(60) == 1000 + 3600 - 10
+    assert frame.deadline(0.5) == 1000 + 30 - 1.5
+
+
 def test_a_report_waits_until_there_is_something_to_compare_or_nothing_more_to_come() -> None:
     plain, block = SimpleNamespace(variant=PLAIN), SimpleNamespace(variant=BLOCK)
     for runs, left, expected in (([], 0, False), ([plain], 3, False), ([plain, block], 2, True), ([plain], 0, True)):
