@@ -145,6 +145,17 @@ def test_train_then_evaluate(tmp_path: Path) -> None:
     assert percent[0] == percent[1]
 
 
+def test_options_reach_the_recipe(tmp_path: Path) -> None:
+    options = {"--schedule": "poly", "--epoch-steps": 7, "--memory-lr-scale": 4.0, "--memory-weight-decay": 0.0,
+               "--lr": 0.05, "--batch-size": 32, "--clip-norm": 1.0}  # fmt: skip
+    trained = invoke("train", BLOCK, *DIGITS, "--out", tmp_path, *(word for pair in options.items() for word in pair))
+    assert trained.exit_code == 0, trained.output
+    recipe = json.loads(next(tmp_path.glob("runs/*/config.json")).read_text())["recipe"]
+    names = [name.removeprefix("--").replace("-", "_") for name in options]
+    recipe["lr"] = recipe["learning_rate"]
+    assert {name: recipe[name] for name in names} == dict(zip(names, options.values(), strict=True))
+
+
 def test_training_starts_from_a_weights_file(tmp_path: Path) -> None:
     """An epoch at a rate of nearly zero from trained weights is far better than one from scratch."""
     invoke("train", PLAIN, "--data", "digits", "--epochs", 6, "--out", tmp_path)

@@ -84,6 +84,12 @@ def test_epochs_done_here_say_how_long_the_next_ones_take(
     assert plan(study, tmp_path, CPU)[1].ms_per_image == 2.0
 
 
+def test_an_epoch_may_be_a_number_of_steps(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "measure_ms_per_image", lambda study, variant, device: 2.0)
+    steps = replace(study, recipe=replace(study.recipe, epoch_steps=5, batch_size=32))
+    assert plan(steps, tmp_path, CPU)[0].epoch_seconds == pytest.approx(2e-3 * 5 * 32)
+
+
 def test_measuring_ends_with_the_time(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((0.0, 10.0))
     monkeypatch.setattr(planning, "time", SimpleNamespace(monotonic=lambda: next(clock)))

@@ -55,9 +55,19 @@ class StudyOptions:
         str, Parameter(group=TRAINING, help="cifar10, cifar100, imagenet, short, or auto: by the data")
     ] = "auto"
     epochs: Annotated[int | None, Parameter(group=TRAINING, help="stretch or shrink the recipe to so many")] = None
+    epoch_steps: Annotated[
+        int | None, Parameter(group=TRAINING, help="count so many steps as an epoch (default: one pass)")
+    ] = None
     batch_size: Annotated[int | None, Parameter(group=TRAINING, help="images a step, of all processes together")] = None
     lr: Annotated[float | None, Parameter(group=TRAINING, help="learning rate at the start")] = None
+    schedule: Annotated[str | None, Parameter(group=TRAINING, help="of the rate: multistep, cosine or poly")] = None
     weight_decay: Annotated[float | None, Parameter(group=TRAINING, help="of SGD, on every parameter")] = None
+    memory_lr_scale: Annotated[
+        float | None, Parameter(group=TRAINING, help="factor of the rate for the blocks' memories")
+    ] = None
+    memory_weight_decay: Annotated[
+        float | None, Parameter(group=TRAINING, help="of the blocks' memories (default: as --weight-decay)")
+    ] = None
     nesterov: Annotated[bool | None, Parameter(group=TRAINING, help="Nesterov's momentum")] = None
     clip_norm: Annotated[float | None, Parameter(group=TRAINING, help="scale gradients to at most this norm")] = None
     sync_batch_norm: Annotated[bool | None, Parameter(group=TRAINING, help="batch norm over all processes")] = None
@@ -85,7 +95,8 @@ class StudyOptions:
 
     def changes(self) -> dict[str, Any]:
         """Return what the options change in a recipe, None where nothing."""
-        named = ("epochs", "batch_size", "weight_decay", "nesterov", "clip_norm", "crop", "test_resize", "test_square",
+        named = ("epochs", "epoch_steps", "batch_size", "schedule", "weight_decay", "memory_lr_scale",
+                 "memory_weight_decay", "nesterov", "clip_norm", "crop", "test_resize", "test_square",
                  "sync_batch_norm", "precision", "engine")  # fmt: skip
         return {"learning_rate": self.lr} | {name: getattr(self, name) for name in named}
 

@@ -91,7 +91,7 @@ def plan(
             if variant.network in measured:
                 ms, operations = measured[variant.network]
                 ms_per_image = ms * size.flops_per_image / operations
-        epoch_seconds = None if ms_per_image is None else 1e-3 * ms_per_image * study.data.train_size
+        epoch_seconds = None if ms_per_image is None else 1e-3 * ms_per_image * _images(study)
         epochs_left = study.recipe.epochs * len(started) - sum(started.values())
         rows.append(
             PlanRow(
@@ -110,9 +110,15 @@ def plan(
     return rows
 
 
+def _images(study: Study) -> int:
+    """Count the images that an epoch reads, those of validation among them."""
+    steps = study.recipe.epoch_steps
+    return study.data.train_size if steps is None else steps * study.recipe.batch_size
+
+
 def _recorded_ms(study: Study, folders: Sequence[Path], here: str) -> float | None:
     """Return the median training time of an image in the epochs done on the device called `here`; None without any."""
-    images = (1 - study.recipe.validation_fraction) * study.data.train_size
+    images = _images(study) if study.recipe.epoch_steps else (1 - study.recipe.validation_fraction) * _images(study)
     found = []
     for folder in folders:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged folder is an error of its run
