@@ -1,23 +1,28 @@
 """The command line as a person uses it: real commands, real digits, wrong inputs."""
 
+import contextlib
 import csv
 import inspect
+import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
 
+import srblock
 from srblock import cli
 from srblock.cli import running
-from srblock.cli.options import StudyOptions
+from srblock.cli.options import StudyOptions, WorkOptions
 from srblock.statistics.equivalence import MARGIN
 from srblock.training import runtime
 from srblock.variants.notation import parse
@@ -26,8 +31,21 @@ DIGITS = ["--data", "digits", "--epochs", "1"]
 PLAIN, BLOCK = "R8", "R8 + SR(M=3, P=4)"
 
 
+@dataclass
+class Result:
+    exit_code: int
+    output: str
+
+
 def invoke(*words: object) -> Result:
-    return CliRunner().invoke(cli.app, [str(word) for word in words])
+    """Run as `srblock ...` would, in this process; what it prints on either stream is its output."""
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        patch.setattr(sys, "argv", ["srblock", *map(str, words)])
+        patch.setattr(sys.modules["srblock.cli.app"], "START", time.monotonic())
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    return Result(int(left.value.code or 0), shown.getvalue())
 
 
 def error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> str:
@@ -93,6 +111,22 @@ def test_a_plan_with_nothing_left_measures_nothing(compared: tuple[Path, Result]
     assert re.search(r"R8 .* M +- ", result.output), result.output
 
 
+def test_a_dry_run_without_the_data_has_its_published_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRBLOCK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("a plan must download nothing"))
+    words = ["reproduce", "table1", "--rows", "R18 + SR", "--seeds", 5, "--out", tmp_path / "out"]
+    planned = invoke(*words, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    text = " ".join(planned.output.split())
+    assert "50,000 training and 10,000 test images of 32x32 in 100 classes" in text
+    assert "R18 11,220,132 0.00% 1.11 G - 5 of 5 -" in text
+    assert "R18 + SR(M=4, P=2) 11,237,172 0.15% 1.11 G - 5 of 5 -" in text
+    assert "10 runs. cifar100 is not at hand" in text
+    assert not list(tmp_path.iterdir())
+    imagenet = invoke("reproduce", "table3", "--rows", "R50 + SR", "--dry-run").output
+    assert "1,281,167 training and 50,000 test images of 224x224 in 1000 classes" in " ".join(imagenet.split())
+
+
 def test_when_all_runs_diverge_the_command_fails(tmp_path: Path) -> None:
     result = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 1, "--lr", 1e30, "--out", tmp_path)
     assert result.exit_code == 1
@@ -109,6 +143,17 @@ def test_train_then_evaluate(tmp_path: Path) -> None:
     assert tested.exit_code == 0, tested.output
     percent = re.findall(r"(\d+\.\d\d)%", tested.output)
     assert percent[0] == percent[1]
+
+
+def test_options_reach_the_recipe(tmp_path: Path) -> None:
+    options = {"--schedule": "poly", "--epoch-steps": 7, "--memory-lr-scale": 4.0, "--memory-weight-decay": 0.0,
+               "--lr": 0.05, "--batch-size": 32, "--clip-norm": 1.0}  # fmt: skip
+    trained = invoke("train", BLOCK, *DIGITS, "--out", tmp_path, *(word for pair in options.items() for word in pair))
+    assert trained.exit_code == 0, trained.output
+    recipe = json.loads(next(tmp_path.glob("runs/*/config.json")).read_text())["recipe"]
+    names = [name.removeprefix("--").replace("-", "_") for name in options]
+    recipe["lr"] = recipe["learning_rate"]
+    assert {name: recipe[name] for name in names} == dict(zip(names, options.values(), strict=True))
 
 
 def test_training_starts_from_a_weights_file(tmp_path: Path) -> None:
@@ -193,12 +238,18 @@ def test_an_output_folder_in_the_way(
     assert "choose a writable one with --out" in text
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_ends_cleanly_and_the_same_command_resumes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "srblock", "compare", PLAIN, BLOCK, "--data", "digits", "--epochs", "40"]
-    command += ["--seeds", "1", "--out", str(tmp_path)]
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.parametrize(
+    ("number", "status", "more"),
+    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, []), (signal.SIGTERM, 143, ["--workers", "2"])],
+)
+def test_a_signal_ends_a_study_cleanly_and_the_same_command_goes_on(
+    tmp_path: Path, number: signal.Signals, status: int, more: list[str]
+) -> None:
+    words = ["compare", PLAIN, BLOCK, "--data", "digits", "--epochs", "8", "--seeds", "1", *more]
+    words += ["--out", str(tmp_path)]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "srblock", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -208,19 +259,121 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_resumes(tmp_path: Path) -> Non
     while not any(path.stat().st_size for path in tmp_path.glob("runs/*/metrics.jsonl")):
         assert process.poll() is None
         assert time.time() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status, errors
     assert "Traceback" not in errors
     assert "go on with the same command" in errors
     assert f"--out {tmp_path}" in errors
-    done = sum(len(path.read_text().splitlines()) for path in tmp_path.glob("runs/*/metrics.jsonl"))
-    assert done >= 1
-    plan = invoke(
-        "compare", PLAIN, BLOCK, "--data", "digits", "--epochs", 40, "--seeds", 1, "--out", tmp_path, "--dry-run"
+    assert not list(tmp_path.glob("runs/*/result.json")), "it was to be stopped in the midst of a run"
+    assert "started, " in (planned := invoke(*words, "--dry-run").output)
+    assert "0 started" not in planned
+    done = invoke(*words)
+    assert done.exit_code == 0, done.output
+    assert len(list(tmp_path.glob("runs/*/result.json"))) == 2
+
+
+COMMANDS = ("compare", "train", "evaluate", "reproduce", "sweep", "stages", "overhead", "audit", "results pack",
+            "results add", "results tables")  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_narrow_terminal_and_shows_an_example_that_can_be_given(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = invoke(*command.split(), "--help")
+    assert shown.exit_code == 0
+    lines = shown.output.splitlines()
+    assert max(map(len, lines)) <= 80
+    summary = lines[2:4]
+    assert summary[1] == "", f"the first sentence takes more than a line: {summary}"
+    (example,) = [line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")]
+    name, *words = shlex.split(example)
+    assert (name, words[: len(command.split())]) == ("srblock", command.split())
+    cli.app.parse_args(words, print_error=False, exit_on_error=False)
+
+
+def test_help_has_headings_for_the_options() -> None:
+    shown = invoke("reproduce", "--help").output
+    for heading in ("What to run", "Data", "Training", "Where it runs", "Output"):
+        assert f"─ {heading} " in shown
+
+
+def test_without_arguments_there_is_help() -> None:
+    assert invoke().output == invoke("--help").output
+    assert "--install-completion" in invoke().output
+    assert invoke("--version").output.strip() == srblock.__version__
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare"], "compare needs two variants or more, got none"),
+        (["compare", "R8", "R18", "--sedes", "3"], "Did you mean --seeds?"),
+        (["compair", "R8"], 'Did you mean "compare"?'),
+        (["compare", "R8", "R18", "--seeds", "many"], 'unable to convert "many" into int'),
+        (["compare", "R8", "R18", "--seeds", "0"], "Must be >= 1"),
+        (["compare", "R8", "R18", "--image-size", "-3"], "Must be >= 1"),
+        (["train"], "VARIANT requires an argument"),
+        (["train", "R8", "--no-pretrained"], "Unknown option"),
+        (["stages", "R18", "R34"], "R34"),
+        (["reproduce", "table1", "--activation", "tanh"], 'Choose from: "relu"'),
+        (["reproduce", "table1", "--dropout-stages", "last"], "numbers such as 4 or 3+4, got 'last'"),
+        (["reproduce", "table1", "--rows", "R18 + SR", "--dropout-rate", "0.2"], "none of these rows has it: R18, R18"),
+    ],
+)
+def test_wrong_options_are_one_line_that_helps(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = error(capsys, monkeypatch, *words)
+    assert text.startswith("error: ")
+    assert message in text
+    assert len(text.splitlines()) <= 2
+
+
+def test_a_time_budget_ends_a_study_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    words = ["compare", PLAIN, BLOCK, "--data", "digits", "--epochs", 60, "--seeds", 2, "--out", tmp_path]
+    stopped = invoke(*words, "--minutes", 0.1)
+    assert stopped.exit_code == 75, stopped.output
+    text = " ".join(stopped.output.split())
+    assert re.search(
+        r"The time is up with [34] runs left, about .*\d s\. Go on with the same command: srblock compare", text
     )
-    assert "1 started" in plan.output
+    planned = invoke(*words, "--dry-run").output
+    assert re.search(r"(1 finished|1 started)", planned), "what was done in the time is kept"
+
+
+def test_what_is_finished_when_the_time_is_up_is_reported(compared: tuple[Path, Result], tmp_path: Path) -> None:
+    out, _ = compared
+    for folder in (out / "runs").iterdir():
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        (tmp_path / "runs" / folder.name).symlink_to(folder)
+    stopped = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 3, "--out", tmp_path, "--minutes", 1e-6)
+    assert stopped.exit_code == 75, stopped.output
+    assert "with 2 runs left, about" in " ".join(stopped.output.split())
+    assert list(tmp_path.glob("compare-*/report.html"))
+    nothing = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 3, "--out", tmp_path / "b", "--minutes", 1e-6)
+    assert nothing.exit_code == 75
+    assert not list(tmp_path.glob("b/compare-*")), "nothing to compare yet"
+    alone = invoke("train", PLAIN, *DIGITS, "--out", tmp_path / "b", "--minutes", 1e-6)
+    assert alone.exit_code == 75
+    assert "1 run left." in alone.output
+
+
+def test_a_budget_counts_from_the_start_and_leaves_time_for_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = sys.modules["srblock.cli.app"]
+    monkeypatch.setattr(frame, "START", 1000.0)
+    assert frame.deadline(None) is None
+    assert frame.deadline(60) == 1000 + 3600 - 10
+    assert frame.deadline(0.5) == 1000 + 30 - 1.5
+
+
+def test_a_report_waits_until_there_is_something_to_compare_or_nothing_more_to_come() -> None:
+    plain, block = SimpleNamespace(variant=PLAIN), SimpleNamespace(variant=BLOCK)
+    for runs, left, expected in (([], 0, False), ([plain], 3, False), ([plain, block], 2, True), ([plain], 0, True)):
+        assert running.Done(runs, left=left).worth_a_report is expected  # type: ignore[arg-type]
 
 
 def test_the_module_is_the_command() -> None:
@@ -251,7 +404,8 @@ def test_reproduce_sets_the_paper_beside_ours(tmp_path: Path) -> None:
 
 def leave_finished(out: Path, variant: str, top1: float) -> None:
     """Leave a finished run of seed 0 on digits, as the command above will look for it."""
-    study, _ = running.make_study([parse(variant)], [0], StudyOptions(epochs=1))
+    session = running.prepare(StudyOptions(epochs=1), WorkOptions(), [parse(variant)])
+    study = running.make_study(session, [parse(variant)], [0])
     (config,) = study.runs()
     folder = out / "runs" / config.name
     folder.mkdir(parents=True)
@@ -279,6 +433,13 @@ def test_sweep_chooses_on_validation_and_tests_on_fresh_seeds(tmp_path: Path) ->
     assert len(chosen_among) == 6
     assert [seed for _, seed in tested] == [2, 2, 3, 3]
     assert tested[0][0] == "R8"
+    stopped = invoke(*words[:4], "--fresh", 3, *words[6:], "--minutes", 1e-6)  # both halves share the budget
+    assert stopped.exit_code == 75, stopped.output
+    assert "2 runs left" in stopped.output
+    assert "on fresh seeds" in stopped.output
+    first = invoke(*words[:2], "--seeds", 3, *words[4:], "--minutes", 1e-6)
+    assert first.exit_code == 75
+    assert "Then 2 fresh seeds each of R8 and of the setting chosen. Go on" in " ".join(first.output.split())
 
 
 def test_the_margin_of_the_commands_is_that_of_the_verdicts() -> None:
@@ -304,12 +465,50 @@ def test_results_are_added_once_and_make_tables(compared: tuple[Path, Result], t
     assert "R8 + SR(M=3, P=4) (n = 2)" in (tmp_path / "tables" / "index.md").read_text()
 
 
+def test_finished_runs_are_packed_for_another_place(compared: tuple[Path, Result], tmp_path: Path) -> None:
+    out, _ = compared
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    for folder in sorted((out / "runs").iterdir())[:3]:
+        (tmp_path / "out" / "runs" / folder.name).symlink_to(folder)
+    (tmp_path / "out" / "runs" / "unfinished").mkdir()
+    packed = invoke("results", "pack", tmp_path / "out", tmp_path / "records.tar.gz")
+    assert packed.exit_code == 0, packed.output
+    assert "packed 3 finished runs into" in packed.output
+    assert "1 unfinished left out" in packed.output
+    (tmp_path / "results" / "records").mkdir(parents=True)
+    added = invoke("results", "add", tmp_path / "records.tar.gz", "--to", tmp_path / "results")
+    assert "3 added, 0 known already, 0 unfinished" in added.output
+
+
 @pytest.mark.parametrize("words", [["compare", PLAIN, BLOCK], ["reproduce", "table1"], ["sweep", "R8 + SR(P={2,4})"]])
 def test_torchrun_is_for_train_only(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert f"srblock {words[0]} runs in one process and torchrun started 2" in error(capsys, monkeypatch, *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--executor", "slurm"], "there is no executor 'slurm'"),
+        (["--workers", "0"], "--workers must be at least 1"),
+        (["--gpus-per-run", "0.5"], "--executor ray"),
+        (["--engine", "graph", "--device", "cpu"], "CUDA graphs"),
+        (["--sync-batch-norm", "--device", "cpu"], "sync-batch-norm needs CUDA"),
+        (["--epochs", "0"], "epochs must be at least 1"),
+    ],
+)
+@pytest.mark.parametrize("command", [["compare", PLAIN, BLOCK], ["reproduce", "table1"], ["sweep", "R8 + SR(P={2,4})"]])
+def test_who_works_is_checked_before_data_is_loaded(
+    command: list[str],
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("srblock.data.load", lambda *_, **__: pytest.fail("nothing is to be loaded"))
+    assert message in error(capsys, monkeypatch, *command, *options, "--dry-run")
 
 
 @pytest.mark.parametrize(
@@ -323,10 +522,12 @@ def test_torchrun_is_for_train_only(
         (["compare", PLAIN, BLOCK, "--executor", "slurm", *DIGITS], "there is no executor 'slurm'"),
         (["compare", PLAIN, BLOCK, "--gpus-per-run", "0.5", *DIGITS], "ray"),
         (["results", "add", "nowhere"], "nowhere"),
+        (["results", "pack", ".", "records.tar.gz"], "holds no runs; name the --out of a study"),
     ],
 )
 def test_wrong_input_of_the_new_commands_is_one_clear_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "records").mkdir(parents=True)
     assert message in error(capsys, monkeypatch, *words)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from srblock.data import load
+from srblock.data.sources import at_hand
 from srblock.data.sources.cache import cache_folder
 
 
@@ -20,6 +21,18 @@ from srblock.data.sources.cache import cache_folder
 def test_unknown_names(spec, message):
     with pytest.raises(ValueError, match=message):
         load(spec)
+
+
+def test_only_what_would_be_downloaded_or_has_no_path_is_not_at_hand(tmp_path):
+    assert not at_hand("cifar100", tmp_path)
+    assert not at_hand("imagenet")
+    for spec in ("digits", "cifar100:somewhere", "imagenet:somewhere", "my_images"):
+        assert at_hand(spec, tmp_path)
+    (tmp_path / "cifar-100-binary").mkdir()
+    assert not at_hand("cifar100", tmp_path)
+    for name in ("train.bin", "test.bin", "fine_label_names.txt"):
+        (tmp_path / "cifar-100-binary" / name).touch()
+    assert at_hand("cifar100", tmp_path)
 
 
 def test_nearest_paths_are_offered(tmp_path):

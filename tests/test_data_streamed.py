@@ -232,8 +232,8 @@ def test_a_study_trains_on_a_streamed_folder(tmp_path: Path, monkeypatch: pytest
     first, last = (record["train_loss"] for record in run.metrics)
     assert last < first < np.log(2) * 2
     assert run.config.data["mean"] == [0.485, 0.456, 0.406]
-    top1, _, recorded = evaluate_run(run.directory, device=CPU)
-    assert top1 == recorded
+    found = evaluate_run(run.directory, device=CPU)
+    assert found.value == found.recorded
 
 
 def decoders(model: Any, test: Any, *_: Any) -> dict[str, int]:

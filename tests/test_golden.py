@@ -90,10 +90,10 @@ def test_a_study_has_the_names_and_figures_it_had(study: dict[str, dict[str, Any
 
 def test_a_run_folder_of_that_day_gives_the_figure_it_recorded(tmp_path: Path) -> None:
     shutil.copytree(OLD_RUN, tmp_path / OLD_RUN.name)
-    top1, loss, recorded = evaluate_run(tmp_path / OLD_RUN.name, device=torch.device("cpu"))
+    found = evaluate_run(tmp_path / OLD_RUN.name, device=torch.device("cpu"))
     then = json.loads((OLD_RUN / "result.json").read_text())
-    assert top1 == pytest.approx(recorded, abs=0.3)  # one image of 360
-    assert loss == pytest.approx(then["test_loss"], rel=1e-4)
+    assert found.value == pytest.approx(found.recorded, abs=0.3)  # one image of 360
+    assert found.loss == pytest.approx(then["test_loss"], rel=1e-4)
 
 
 def test_the_published_tables_follow_from_the_records(tmp_path: Path) -> None:

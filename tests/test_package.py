@@ -20,8 +20,8 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # --- importing with the core alone -----------------------------------------------------------------------------------
 
 EXTRAS = [
-    "PIL", "click", "filelock", "jinja2", "matplotlib", "onnx", "onnxruntime", "onnxscript", "ray", "rich",
-    "safetensors", "scipy", "sklearn", "timm", "torchvision", "typer", "yaml",
+    "PIL", "cyclopts", "filelock", "jinja2", "matplotlib", "onnx", "onnxruntime", "onnxscript", "ray", "rich",
+    "safetensors", "scipy", "sklearn", "timm", "torchvision", "yaml",
 ]  # fmt: skip
 
 PROBE = f"""

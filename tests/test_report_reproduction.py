@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from run_fixture import write_run
 
-from srblock.paper.select import select, variant_of
+from srblock.paper.select import AS_IT_IS, Unsaid, select, variant_of
 from srblock.paper.tables import PaperRow
 from srblock.report.reproduction import print_reproduction, remarks, size_control, write_markdown
 from srblock.runs.records import Run
@@ -24,8 +24,8 @@ def runs(out: Path, figures: dict[str, list[float]]) -> list[Run]:
             for seed, top1 in enumerate(values)]  # fmt: skip
 
 
-def reproduction(rows: list[PaperRow], runs: list[Run], hidden: int | None = None) -> list[Line]:
-    return beside.reproduction({row: variant_of(row, hidden) for row in rows}, runs)
+def reproduction(rows: list[PaperRow], runs: list[Run], unsaid: Unsaid = AS_IT_IS) -> list[Line]:
+    return beside.reproduction({row: variant_of(row, unsaid) for row in rows}, runs)
 
 
 def test_figures_and_verdict(tmp_path: Path) -> None:
@@ -108,7 +108,10 @@ def test_another_u_finds_its_own_runs(tmp_path: Path) -> None:
     made = runs(tmp_path, FIGURES | {"R18 + SR(M=4, P=2, U=16)": [70.0, 71.0]})
     rows = select("table1", "R18 + SR")
     assert [line.ours.n for line in reproduction(rows, made) if line.ours] == [5, 5]
-    assert [line.ours.n for line in reproduction(rows, made, hidden=16) if line.ours] == [5, 2]
+    lines = reproduction(rows, made, Unsaid(hidden=16))
+    assert [line.ours.n for line in lines if line.ours] == [5, 2]
+    (said,) = (text for text in remarks(lines, FULL, "cifar100") if "unsaid" in text)
+    assert said.endswith("unsaid: R18 + SR (M=4, P=2, U=16) as R18 + SR(M=4, P=2, U=16).")
 
 
 def test_seeds_of_the_paper() -> None:

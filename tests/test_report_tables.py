@@ -261,25 +261,6 @@ def test_csv_of_the_comparison(tmp_path: Path) -> None:
         assert "undecided" in line["verdict"]
 
 
-def test_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    data = SimpleNamespace(
-        name="digits", size=(8, 8), train_labels=range(1437), test_labels=range(360), classes=range(10)
-    )
-    study = SimpleNamespace(data=data, recipe=SimpleNamespace(epochs=20, batch_size=64), seeds=(0, 1, 2))
-    rows = [
-        tables.PlanRow(BASELINE, 75_290, 0.0, 1_600_000, 0.42, done=3, partial=0, todo=0, seconds_left=0.0),
-        tables.PlanRow(WITH_SR, 77_514, 2.95, 1_605_000, 0.44, done=0, partial=1, todo=2, seconds_left=67.3),
-    ]
-    tables.print_plan(rows, study, "cpu", Console(width=80))  # type: ignore[arg-type]
-    text = " ".join(capsys.readouterr().out.split())
-    assert "1,437 training and 360 test images of 8x8 in 10 classes; 20 epochs" in text
-    assert "6 runs: 3 finished, 1 started, 2 not started; about 1 min 07 s left" in text
-    assert "0 of 3 -" in text
-    assert "3 of 3 1 min 07 s" in text
-    tables.print_plan(rows[:1], study, "cpu", Console(width=80))  # type: ignore[arg-type]
-    assert "All 3 runs are finished." in capsys.readouterr().out
-
-
 def test_stages_and_overhead(capsys: pytest.CaptureFixture[str]) -> None:
     stages = [
         SimpleNamespace(name="layer3", number=3, channels=256, size=(8, 8)),

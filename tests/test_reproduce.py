@@ -2,7 +2,7 @@
 
 import pytest
 
-from srblock.paper.select import TABLES, select, variant_of, variants_of
+from srblock.paper.select import TABLES, Unsaid, select, variant_of, variants_of
 from srblock.paper.tables import ROWS, base_of
 from srblock.variants.notation import parse
 
@@ -59,9 +59,63 @@ def test_every_row_with_the_block_has_its_baseline() -> None:
     assert base_of(ROWS[0]) is None
 
 
-def test_variants_are_those_of_the_rows_with_another_u_if_asked_for() -> None:
-    rows = select("table1", "R18 + SR")
-    assert [str(variant) for variant in variants_of(rows)] == ["R18", "R18 + SR(M=4, P=2)"]
-    assert variants_of(rows, hidden=16) == (parse("R18"), parse("R18 + SR(M=4, P=2, U=16)"))
+def test_variants_are_those_of_the_rows() -> None:
+    assert [str(variant) for variant in variants_of(select("table1", "R18 + SR"))] == ["R18", "R18 + SR(M=4, P=2)"]
     with pytest.raises(ValueError, match="of table IV is segmentation"):
         variant_of(next(row for row in ROWS if row.table == "IV"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "unsaid", "expected"),
+    [
+        ("R18 + SR", Unsaid(hidden=16), ["R18", "R18 + SR(M=4, P=2, U=16)"]),
+        (
+            "R18 + SR",
+            Unsaid(activation="relu", init="channels"),
+            ["R18", "R18 + SR(M=4, P=2, act=relu, init=channels)"],
+        ),
+        ("R18 + D2D + SR", Unsaid(p=0.2), ["R18 + D2D(p=0.2)", "R18 + D2D(p=0.2) + SR(M=4, P=12)"]),
+        ("R18 + D + SR", Unsaid(stages=(3, 4)), ["R18 + D(M=3+4)", "R18 + D(M=3+4) + SR(M=3, P=10)"]),
+        ("VGG16 + SR", Unsaid(p=0.3), ["VGG16 + D(p=0.3)", "VGG16 + D(p=0.3) + SR(M=2, P=8)"]),
+        (
+            "R18 + DB + SR",
+            Unsaid(size=5, schedule="linear"),
+            ["R18 + DB(size=5, schedule=linear)", "R18 + DB(size=5, schedule=linear) + SR(M=3, P=2)"],
+        ),
+    ],
+)
+def test_what_the_paper_leaves_unsaid_can_be_chosen(pattern: str, unsaid: Unsaid, expected: list[str]) -> None:
+    assert variants_of(select("table1", pattern), unsaid) == tuple(map(parse, expected))
+
+
+def test_a_choice_touches_only_what_it_is_of() -> None:
+    """A VGG's dropout stands in its linear layers, dropout2d has no size, a baseline no block."""
+    rows = select("table1")
+    chosen = variants_of(rows, Unsaid(stages=(3,), size=5, schedule="linear", activation="relu"))
+    assert len(chosen) == len(rows)
+    assert {
+        parse("R18"),
+        parse("VGG16 + D"),
+        parse("R34 + D2D(M=3)"),
+        parse("R50 + DB(M=3, size=5, schedule=linear)"),
+    } <= {*chosen}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "unsaid", "message"),
+    [
+        (
+            "R18 + SR",
+            Unsaid(p=0.2),
+            r"dropout's rate is given, but none of these rows has it: R18, R18 \+ SR \(M=4, P=2\)",
+        ),
+        ("R18 + D2D + SR", Unsaid(size=5), "dropblock's size is given, but none"),
+        ("VGG16*", Unsaid(stages=(3,)), "dropout's place in a ResNet is given, but none"),
+        ("R18 + D + SR", Unsaid(stages=(5,)), "D stands in stages 1 to 4 of R18, in order, got M=5"),
+        ("R18", Unsaid(hidden=8), "U of the block is given, but none"),
+        ("R18 + SR", Unsaid(activation="tanh"), "activation must be one of"),
+    ],
+)
+def test_a_choice_that_fits_no_row_is_refused(pattern: str, unsaid: Unsaid, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        variants_of(select("table1", pattern), unsaid)

@@ -249,9 +249,9 @@ def test_evaluating_again_gives_the_recorded_figure(
     study, _, runs = finished
     monkeypatch.setattr("srblock.runs.evaluate.load", lambda source, image_size: study.data)
     for each in runs:
-        top1, loss, recorded = evaluate_run(each.directory, device=CPU)
-        assert top1 == recorded == each.score
-        assert loss == each.test_loss
+        found = evaluate_run(each.directory, device=CPU)
+        assert found.value == found.recorded == each.score
+        assert (found.loss, found.figure.label) == (each.test_loss, "top-1")
 
 
 def test_evaluating_on_other_data_warns_or_refuses(

@@ -1,26 +1,39 @@
-"""The command line's frame: the app, its console, and errors in one line."""
+"""The command line's frame: the app, its console, signals, and errors in one line."""
 
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
+import time
 import warnings
 from typing import TYPE_CHECKING
 
-import typer
+from cyclopts import App, CycloptsError
+
+from srblock import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(
-    help="Does the Squeeze-and-Remember block help? Train with and without it, and see.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+START = time.monotonic()  # before torch is imported: that counts too
 
-INTERRUPTED = 130  # what typer makes of Ctrl-C
+app = App(
+    name="srblock",
+    help="Does the Squeeze-and-Remember block help? Train with and without it, and see.",
+    version=__version__,
+    help_format="plaintext",
+    exit_on_error=False,
+    print_error=False,
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+app.register_install_completion_command()
+
+FAILED = 1  # a run has no result
+WRONG = 2  # input that a user can mend
+AGAIN = 75  # the time is up and the same command goes on: EX_TEMPFAIL of sysexits.h
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, SIGTERM
 
 
 def console() -> Console:
@@ -35,32 +48,51 @@ def command_line() -> str:
     return shlex.join(["srblock", *sys.argv[1:]])
 
 
+def deadline(minutes: float | None) -> float | None:
+    """Return when training is to end, by time.monotonic().
+
+    The budget counts from the start of the process, and its last 10 s, 5% of a short one, are for the report.
+    """
+    return None if minutes is None else START + 60 * minutes - min(10.0, 0.05 * 60 * minutes)
+
+
+def _say(text: object) -> None:
+    print(text, file=sys.stderr)
+
+
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"warning: {message}", err=True)
+    _say(f"warning: {message}")
 
 
 def main() -> None:
     """Run the command line; errors that a user can mend are one line, not a traceback."""
+    terminated: list[int] = []
+
+    def terminate(number: int, _: object) -> None:
+        """End as Ctrl-C does: every context is left, so workers are ended and files are whole."""
+        signal.signal(number, signal.SIG_IGN)  # once is enough; whoever cannot wait sends SIGKILL
+        terminated.append(number)
+        raise KeyboardInterrupt  # nothing else gets through Ray
+
     warnings.showwarning = _warn
+    signal.signal(signal.SIGTERM, terminate)  # what Slurm and containers send
     try:
-        app()
-    except (SystemExit, KeyboardInterrupt) as end:
-        if isinstance(end, KeyboardInterrupt) or end.code == INTERRUPTED:
-            typer.echo(
-                f"\nstopped. Finished epochs are kept; go on with the same command:\n  {command_line()}", err=True
-            )
-            sys.exit(INTERRUPTED)
-        raise
+        sys.exit(app(sys.argv[1:]))
+    except KeyboardInterrupt:
+        _say(f"\nstopped. Finished epochs are kept; go on with the same command:\n  {command_line()}")
+        sys.exit(TERMINATED if terminated else INTERRUPTED)
+    except CycloptsError as error:
+        _say(f"error: {str(error).strip()}")
+        sys.exit(WRONG)
     except (ValueError, OSError) as error:  # what our rooms raise for bad input, damaged files and full disks
         ours = error.strerror if isinstance(error, OSError) and error.filename is None else None  # without "[Errno 28]"
-        typer.echo(f"error: {ours or error}", err=True)
-        sys.exit(2)
+        _say(f"error: {ours or error}")
+        sys.exit(WRONG)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; not worth importing torch for
             raise
-        typer.echo(
+        _say(
             f"error: the device is out of memory ({str(error).splitlines()[0]}); use a smaller --batch-size or "
-            "--image-size. Finished runs are safe; the same command goes on",
-            err=True,
+            "--image-size. Finished runs are safe; the same command goes on"
         )
-        sys.exit(2)
+        sys.exit(WRONG)

@@ -5,19 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from srblock.cli.app import app, console
+from srblock.cli.options import AT_LEAST_1
 
-results = typer.Typer(help="Published runs: add finished ones, make the tables anew.", no_args_is_help=True)
-app.add_typer(results, name="results")
+results = App(name="results", sort_key=9, help="Published runs: pack and add finished ones, make the tables anew.")
+app.command(results)
 
 
-@app.command()
+@app.command(sort_key=6, help_epilogue="Example: srblock stages torchvision/resnet50 --input-size 224")
 def stages(
-    network: Annotated[str, typer.Argument(metavar="NETWORK", help="R18, timm/NAME, torchvision/NAME, ...")],
-    input_size: Annotated[int, typer.Option(help="side of the images in pixels", min=1)] = 224,
-    all_modules: Annotated[bool, typer.Option("--all", help="every usable module, after the stages")] = False,
+    network: Annotated[str, Parameter(help="R18, timm/NAME, torchvision/NAME, ...")],
+    /,
+    *,
+    input_size: Annotated[int, Parameter(help="side of the images in pixels", validator=AT_LEAST_1)] = 224,
+    all_modules: Annotated[
+        bool, Parameter(name="--all", negative="", show_default=False, help="every usable module, after the stages")
+    ] = False,
 ) -> None:
     """List where a block can go in a network."""
     from srblock import surgery
@@ -30,23 +36,25 @@ def stages(
     numbered = [stage for stage in found if stage.number is not None]
     others = [stage for stage in found if stage.number is None]
     if not numbered:
-        typer.echo(f"the stages of {network} cannot be numbered; these are all places for after=NAME")
+        print(f"the stages of {network} cannot be numbered; these are all places for after=NAME")
     tables.print_stages(numbered + others if all_modules or not numbered else numbered, console())
 
 
-@app.command()
+@app.command(sort_key=7, help_epilogue="Example: srblock overhead")
 def overhead() -> None:
-    """Print the parameter overhead of every row of the paper: as printed, by Eq. (1), and of the built network."""
+    """Print the overhead of every row of the paper: as printed, by Eq. (1), built."""
     from srblock.paper.overheads import overhead_table
     from srblock.report import tables
 
     tables.print_overhead(overhead_table(), console())
 
 
-@app.command()
+@app.command(sort_key=8, help_epilogue="Example: srblock audit --ddof 0")
 def audit(
+    *,
     ddof: Annotated[
-        int, typer.Option(help="read the printed deviations as divided by n - 1 (1) or n (0)", min=0, max=1)
+        int,
+        Parameter(help="read the printed deviations as divided by n - 1 (1) or n (0)", validator=Number(gte=0, lte=1)),
     ] = 1,
 ) -> None:
     """Say what the paper's own printed means and deviations support."""
@@ -56,27 +64,44 @@ def audit(
     print_audit(audited(ddof), console())
 
 
-@results.command("add")
+@results.command(help_epilogue="Example: srblock results pack out records.tar.gz")
+def pack(
+    out: Annotated[Path, Parameter(help="the --out of a study")],
+    file: Annotated[Path, Parameter(help="the archive to write, a tar.gz")],
+    /,
+) -> None:
+    """Pack the records of finished runs into one small file, to be added elsewhere."""
+    from srblock.data.offenders import counted
+    from srblock.runs.archive import pack_study
+
+    found = pack_study(out, file)
+    packed, size = counted(len(found.packed), "finished run"), file.stat().st_size / 1000
+    print(f"packed {packed} into {file} ({size:.0f} kB), {found.unfinished} unfinished left out")
+
+
+@results.command(help_epilogue="Example: srblock results add records.tar.gz --to results")
 def add(
-    source: Annotated[Path, typer.Argument(help="the --out of a study, or an archive of records")],
-    to: Annotated[Path, typer.Option(help="the folder of results")] = Path("results"),
+    source: Annotated[Path, Parameter(help="the --out of a study, or an archive of records")],
+    /,
+    *,
+    to: Annotated[Path, Parameter(help="the folder of results")] = Path("results"),
 ) -> None:
     """Add finished runs as records; records are never overwritten."""
     from srblock.runs.archive import add_records
 
     found = add_records(source, to)
     for name in found.added:
-        typer.echo(f"added {name}")
-    typer.echo(
+        print(f"added {name}")
+    print(
         f"{len(found.added)} added, {len(found.known)} known already, {found.unfinished} unfinished left out; "
         f"srblock results tables {to} makes the tables anew"
     )
 
 
-@results.command("tables")
-def tables(folder: Annotated[Path, typer.Argument(help="the folder of results")] = Path("results")) -> None:
+@results.command(help_epilogue="Example: srblock results tables results")
+def tables(folder: Annotated[Path, Parameter(help="the folder of results")] = Path("results"), /) -> None:
     """Make the tables from the records anew."""
     from srblock.report.published import write_tables
 
     for path in write_tables(folder):
-        typer.echo(path)
+        print(path)

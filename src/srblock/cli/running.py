@@ -1,77 +1,185 @@
-"""From options to runs: load the data, make the study, print its plan, run it, write what came of it."""
+"""The skeleton of the commands that train: check options, load data, print the plan, run, say what is left."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from srblock.cli.app import command_line, console
-from srblock.cli.options import WorkOptions
+from srblock.cli.app import AGAIN, FAILED, command_line, console, deadline
+from srblock.cli.options import StudyOptions, WorkOptions
 
 if TYPE_CHECKING:
     import torch
 
-    from srblock.cli.options import StudyOptions
+    from srblock.executors.execute import Executor
     from srblock.runs.records import Run
     from srblock.runs.study import Study
     from srblock.statistics.comparison import Row
     from srblock.variants.notation import Variant
 
-MEASURED = 4  # variants; of more, one of each network is measured and the others' times follow their operations
 
+@dataclass(frozen=True)
+class Session:
+    """A command's options, checked as far as that goes without data.
 
-def make_study(
-    variants: Sequence[Variant],
-    seeds: Iterable[int],
-    options: StudyOptions,
-    default_data: str = "digits",
-    refuse: str | None = None,
-) -> tuple[Study, torch.device]:
-    """Load the data and resolve the recipe.
-
-    Args:
-        refuse: the command's name, if torchrun must not start it several times over.
-
-    Raises: ValueError for options that do not fit together, or a variant named twice.
+    Attributes:
+        executor: who trains.
+        source: of the data.
+        at_hand: whether the data is looked at; only a dry run may do without.
     """
-    from srblock.data import load
-    from srblock.report.progress import LoadProgress
-    from srblock.runs.study import Study, recipe_for
-    from srblock.training import distributed, runtime
 
-    if refuse is not None:
-        distributed.refuse(refuse)
+    options: StudyOptions
+    executor: Executor
+    device: torch.device
+    source: str
+    dry_run: bool
+    at_hand: bool
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a study, or of nothing in a dry run.
+
+    Attributes:
+        runs: the finished ones.
+        failed: how many ended without a result.
+        left, seconds_left: how many the time did not reach, and how long they take.
+    """
+
+    runs: list[Run]
+    failed: int = 0
+    left: int = 0
+    seconds_left: float | None = None
+
+    @property
+    def worth_a_report(self) -> bool:
+        """Whether there is something to compare, or nothing more to come."""
+        return bool(self.runs) and (not self.left or len({run.variant for run in self.runs}) > 1)
+
+
+def prepare(
+    options: StudyOptions,
+    work: WorkOptions,
+    variants: Sequence[Variant],
+    *,
+    default_data: str = "digits",
+    margin: float | None = None,
+) -> Session:
+    """Check everything that can be wrong before data is loaded, which may take long.
+
+    Raises: ValueError for options that do not fit together or this machine, or a variant named twice.
+    """
+    from srblock.data.sources import at_hand
+    from srblock.executors.execute import Executor
+    from srblock.runs.plan import stand_in
+    from srblock.runs.study import recipe_for
+    from srblock.training import runtime
+
+    if margin is not None and not margin > 0:
+        raise ValueError(f"--margin must be above 0 percentage points, got {margin}; 0.2 is the default")
     for index, variant in enumerate(variants):
         if variant in variants[:index]:
             raise ValueError(f"{variant} is named twice; name each variant once")
-    weights = options.weights
-    if options.pretrained and weights is not None:
+    if options.pretrained and options.weights is not None:
         raise ValueError("--pretrained and --weights both say where to start; give one of them")
-    if weights is not None and not weights.is_file():
-        raise ValueError(f"--weights: there is no file {weights}")
-    source = default_data if options.data is None else options.data
+    if options.weights is not None and not options.weights.is_file():
+        raise ValueError(f"--weights: there is no file {options.weights}")
     device = runtime.pick_device(options.device)
-    with LoadProgress(console()) as progress:
-        images = load(source, image_size=options.image_size, progress=progress)
-    recipe = recipe_for(images, device, options.recipe, **options.changes())
-    study = Study(
-        tuple(variants), tuple(seeds), images, _lasting(source), recipe, options.image_size, options.pretrained, weights
-    )
-    return study, device
+    source = default_data if options.data is None else options.data
+    recipe = recipe_for(stand_in(source, options.image_size), device, options.recipe, **options.changes())
+    executor = Executor(work.executor, work.workers, work.cpus_per_run, work.gpus_per_run)
+    executor.check(recipe, device)
+    return Session(options, executor, device, source, work.dry_run, not work.dry_run or at_hand(source))
 
 
-def check_margin(margin: float) -> None:
-    """Refuse a margin that no verdict could be given for, before anything is trained.
+def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[int]) -> Study:
+    """Load the data, or in a dry run without it its published sizes, and resolve the recipe.
 
-    Raises: ValueError if it is not above 0.
+    Raises: ValueError or OSError as `data.load`.
     """
-    if not margin > 0:
-        raise ValueError(f"--margin must be above 0 percentage points, got {margin}; 0.2 is the default")
+    from srblock.data import load
+    from srblock.report.progress import LoadProgress
+    from srblock.runs.plan import stand_in
+    from srblock.runs.study import Study, recipe_for
+
+    options = session.options
+    if session.at_hand:
+        with LoadProgress(console()) as progress:
+            images = load(session.source, image_size=options.image_size, progress=progress)
+    else:
+        images = stand_in(session.source, options.image_size)
+    recipe = recipe_for(images, session.device, options.recipe, **options.changes())
+    return Study(
+        tuple(variants), tuple(seeds), images, _lasting(session.source), recipe, options.image_size,
+        options.pretrained, options.weights,
+    )  # fmt: skip
+
+
+def carry_out(session: Session, study: Study, *, then: str = "") -> Done:
+    """Print the plan, and unless that is all, run it.
+
+    Args:
+        then: what follows this study, a sentence.
+    """
+    from srblock.executors.execute import make_folder
+    from srblock.report.plan import print_plan
+    from srblock.runs.plan import plan, seconds_left
+
+    out, executor = session.options.out, session.executor
+    if not session.dry_run:
+        make_folder(out)
+    end = deadline(session.options.minutes)
+    rows = plan(study, out, session.device, measure=session.at_hand, until=end, download=not session.dry_run)
+    at_once = executor.workers or (None if executor.kind == "ray" else 1)
+    print_plan(rows, study, session.device, console(), at_once=at_once, at_hand=session.at_hand)
+    if then:
+        note(then)
+    if session.dry_run:
+        return Done([])
+    done = run(session, study, {row.variant: row.epoch_seconds for row in rows if row.epoch_seconds is not None})
+    if done.left and not done.seconds_left:
+        return replace(done, seconds_left=seconds_left(rows, at_once or 1))
+    return done
+
+
+def run(session: Session, study: Study, epoch_seconds: Mapping[str, float] | None = None) -> Done:
+    """Run what is not finished yet, as far as the time goes.
+
+    Args:
+        epoch_seconds: of each variant, from the plan.
+    """
+    from srblock.executors.execute import Work, run_study
+    from srblock.report.progress import RunProgress
+
+    with RunProgress(study, console()) as progress:
+        runs = run_study(
+            Work(study, session.options.out),
+            device=session.device,
+            progress=progress,
+            executor=session.executor,
+            deadline=deadline(session.options.minutes),
+            epoch_seconds=epoch_seconds,
+        )
+    left, seconds = progress.left()
+    return Done(runs, len(study.runs()) - len(runs) - left, left, seconds)
+
+
+def conclude(done: Done, *, then: str = "") -> int:
+    """Say what is left and how to go on; return the command's status."""
+    from srblock.data.offenders import counted
+    from srblock.report.units import duration
+
+    if done.left:
+        about = f", about {duration(done.seconds_left)}" if done.seconds_left else ""
+        said = [f"The time is up with {counted(done.left, 'run')} left{about}.", then, "Go on with the same command:"]
+        note(" ".join(filter(None, said)))
+        console().print(f"  {command_line()}", soft_wrap=True, highlight=False, markup=False)
+        return AGAIN
+    return FAILED if done.failed else 0
 
 
 def _lasting(source: str) -> str:
@@ -82,78 +190,6 @@ def _lasting(source: str) -> str:
     if name in SOURCES:
         return f"{name}:{Path(path).expanduser().resolve()}" if colon else source
     return str(Path(source).expanduser().resolve())
-
-
-def print_plan(study: Study, out: Path, device: torch.device) -> None:
-    """Print what the study is about to do, with the time left from a few measured steps."""
-    from srblock.inspection.cost import cost
-    from srblock.report import tables
-    from srblock.runs.records import epochs_done, finished
-    from srblock.runs.study import measure_ms_per_image
-
-    rows = []
-    measured: dict[str, tuple[float, int]] = {}  # by network: ms per image, operations
-    for variant in study.variants:
-        size = cost(study.build(variant, study.seeds[0]), (study.data.channels, *study.data.size))
-        folders = [out / "runs" / run.name for run in study.runs() if run.variant == variant]
-        started = {folder: epochs_done(folder) for folder in folders if not finished(folder)}
-        ms_per_image = None
-        if started:
-            if len(study.variants) <= MEASURED or variant.network not in measured:
-                measured[variant.network] = measure_ms_per_image(study, variant, device), size.flops_per_image
-            ms, operations = measured[variant.network]
-            ms_per_image = ms * size.flops_per_image / operations
-        images = len(study.data.train_labels) * (study.recipe.epochs * len(started) - sum(started.values()))
-        rows.append(
-            tables.PlanRow(
-                variant=str(variant),
-                parameters=size.parameters,
-                overhead_percent=size.overhead_percent,
-                flops_per_image=size.flops_per_image,
-                ms_per_image=ms_per_image,
-                done=len(study.seeds) - len(started),
-                partial=sum(done > 0 for done in started.values()),
-                todo=sum(done == 0 for done in started.values()),
-                seconds_left=1e-3 * (ms_per_image or 0.0) * images,
-            )
-        )
-    tables.print_plan(rows, study, device, console())
-
-
-def plan_and_run(
-    study: Study, out: Path, device: torch.device, work: WorkOptions, *, dry_run: bool, then: str = ""
-) -> list[Run]:
-    """Print the plan, and unless that is all, run it. Leaves the command if no run finished: each has its line.
-
-    Args:
-        then: what follows this study, a sentence.
-    """
-    from srblock.executors.execute import make_folder
-
-    if not dry_run:
-        make_folder(out)
-    print_plan(study, out, device)
-    if (work.workers or 1) > 1 or work.executor == "ray":
-        note("The time is that of one run after another; several at once may take less.")
-    if then:
-        note(then)
-    if dry_run:
-        raise typer.Exit
-    runs = run(study, out, device, work)
-    if not runs:
-        raise typer.Exit(1)
-    return runs
-
-
-def run(study: Study, out: Path, device: torch.device, work: WorkOptions | None = None) -> list[Run]:
-    """Run what is not finished yet and return the finished runs."""
-    from srblock.executors.execute import Executor, Work, run_study
-    from srblock.report.progress import RunProgress
-
-    work = work or WorkOptions()
-    executor = Executor(work.executor, work.workers, work.cpus_per_run, work.gpus_per_run)
-    with RunProgress(study, console()) as progress:
-        return run_study(Work(study, out), device=device, progress=progress, executor=executor)
 
 
 def folder_name(kind: str, study: Study) -> str:

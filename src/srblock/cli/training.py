@@ -5,189 +5,195 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from srblock.cli import running
-from srblock.cli.app import app, console
-from srblock.cli.options import Device, DryRun, Margin, Out, StudyOptions, VariantWord, WorkOptions, takes
+from srblock.cli.app import FAILED, app, console
+from srblock.cli.options import AT_LEAST_1, OWN, Device, Margin, StudyOptions, UnsaidOptions, WorkOptions
 
 if TYPE_CHECKING:
     from srblock.variants.notation import Variant
 
+STUDY, WORK, AS_IT_IS = StudyOptions(), WorkOptions(), UnsaidOptions()
 
-@app.command()
-@takes(StudyOptions, "options")
-@takes(WorkOptions, "work")
+
+@app.command(sort_key=1, help_epilogue='Example: srblock compare R18 "R18 + SR(M=4, P=2)" --data cifar100 --seeds 5')
 def compare(
-    variants: Annotated[list[str], typer.Argument(metavar="VARIANT...", help="the first is the baseline")],
-    seeds: Annotated[int, typer.Option(help="how many seeds of each variant", min=1)] = 3,
-    out: Out = Path("out"),
+    *variants: Annotated[str, Parameter(help='e.g. R18 "R18 + SR(M=4, P=2)"; the first is the baseline')],
+    seeds: Annotated[int, Parameter(group=OWN, validator=AT_LEAST_1, help="how many of each variant")] = 3,
     margin: Margin = 0.2,
-    dry_run: DryRun = False,
-    *,
-    options: StudyOptions,
-    work: WorkOptions,
-) -> None:
+    options: StudyOptions = STUDY,
+    work: WorkOptions = WORK,
+) -> int:
     """Train variants on the same data with the same seeds and report what differs.
 
-    Finished runs are reused and started ones go on, so the same command again resumes.
+    Finished runs are reused and started ones go on, so the same command again
+    resumes.
     """
+    from srblock.training import distributed
+
+    distributed.refuse("compare")
     if len(variants) < 2:
-        raise ValueError(f"compare needs two variants or more, got {variants[0]!r} alone; srblock train runs one")
-    running.check_margin(margin)
-    study, device = running.make_study(_parsed(variants), range(seeds), options, refuse="compare")
-    runs = running.plan_and_run(study, out, device, work, dry_run=dry_run)
-    from srblock.report import tables
-    from srblock.statistics.comparison import comparison
+        came = f"{variants[0]!r} alone" if variants else "none"
+        raise ValueError(f"compare needs two variants or more, got {came}; srblock train runs one")
+    parsed = _parsed(variants)
+    session = running.prepare(options, work, parsed, margin=margin)
+    study = running.make_study(session, parsed, range(seeds))
+    done = running.carry_out(session, study)
+    if done.worth_a_report:
+        from srblock.report import tables
+        from srblock.statistics.comparison import comparison
 
-    rows = comparison(runs, [str(variant) for variant in study.variants], margin=margin)
-    tables.print_table(rows, console())
-    folder = out / running.folder_name("compare", study)
-    running.say_where(running.write_reports(folder, runs, rows))
-    if len(runs) < len(study.runs()):
-        raise typer.Exit(1)
+        rows = comparison(done.runs, [str(variant) for variant in study.variants], margin=margin)
+        tables.print_table(rows, console())
+        folder = options.out / running.folder_name("compare", study)
+        running.say_where(running.write_reports(folder, done.runs, rows))
+    return running.conclude(done)
 
 
-@app.command()
-@takes(StudyOptions, "options")
+@app.command(sort_key=2, help_epilogue='Example: srblock train "R18 + SR(M=4, P=2)" --data cifar100 --seed 3')
 def train(
-    variant: VariantWord,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    out: Out = Path("out"),
+    variant: Annotated[str, Parameter(help='e.g. "R18 + D2D + SR(M=4, P=12)"')],
+    /,
     *,
-    options: StudyOptions,
-) -> None:
-    """Train one variant with one seed; the same command again goes on where it stopped.
+    seed: Annotated[int, Parameter(group=OWN, validator=Number(gte=0), help="decides all that is drawn")] = 0,
+    options: StudyOptions = STUDY,
+) -> int:
+    """Train one variant with one seed; the same command goes on where it stopped.
 
     Over several processes: torchrun --nproc-per-node 2 -m srblock train ...
     """
     from srblock.training import distributed
 
     with distributed.start(options.device):
-        study, device = running.make_study(_parsed([variant]), [seed], options)
+        parsed = _parsed([variant])
+        session = running.prepare(options, WORK, parsed)
+        study = running.make_study(session, parsed, [seed])
         study.build(study.variants[0], seed)  # what cannot be built is an error of the command, not of a run
-        runs = running.run(study, out, device)
-        if not runs:
-            raise typer.Exit(1)
-        (found,) = runs
-        typer.echo(
-            f"{found.variant}, seed {seed}: test {found.figure.label} {found.score:.2f}% "
-            f"(epoch {found.best_epoch}, validation {found.validation_score:.2f}%)\n{found.directory}"
-        )
+        done = running.run(session, study)
+        for run in done.runs:
+            print(
+                f"{run.variant}, seed {run.seed}: test {run.figure.label} {run.score:.2f}% "
+                f"(epoch {run.best_epoch}, validation {run.validation_score:.2f}%)\n{run.directory}"
+            )
+        return running.conclude(done)
 
 
-@app.command()
+@app.command(sort_key=3, help_epilogue="Example: srblock evaluate out/runs/r18-s0-1f33aea2")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="the folder of a finished run")],
-    data: Annotated[str | None, typer.Option(help="where the data is now (default: where it was)")] = None,
+    run: Annotated[Path, Parameter(help="the folder of a finished run")],
+    /,
+    *,
+    data: Annotated[str | None, Parameter(help="where the data is now (default: where it was)")] = None,
     device: Device = "auto",
 ) -> None:
     """Test a finished run's weights again."""
     from srblock.runs.evaluate import evaluate_run
     from srblock.training import runtime
 
-    top1, loss, recorded = evaluate_run(run, source=data, device=runtime.pick_device(device))
-    typer.echo(f"test top-1 {top1:.2f}% (recorded: {recorded:.2f}%), loss {loss:.4f}")
+    found = evaluate_run(run, source=data, device=runtime.pick_device(device))
+    print(f"test {found.figure.label} {found.value:.2f}% (recorded: {found.recorded:.2f}%), loss {found.loss:.4f}")
 
 
-@app.command()
-@takes(StudyOptions, "options")
-@takes(WorkOptions, "work")
+@app.command(sort_key=4, help_epilogue='Example: srblock reproduce table1 --rows "R18*" --seeds 5 --dry-run')
 def reproduce(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="table1, table2, table3 or table5")],
-    rows: Annotated[str, typer.Option(help='rows by name, with * and ?: "R18*"; baselines come with them')] = "*",
-    seeds: Annotated[int, typer.Option(help="how many seeds of each row", min=1)] = 5,
-    hidden: Annotated[
-        int | None, typer.Option("--hidden", "-U", help="U of every block (default: as the overheads imply)", min=1)
-    ] = None,
-    out: Out = Path("out"),
-    margin: Margin = 0.2,
-    dry_run: DryRun = False,
+    table: Annotated[str, Parameter(help="table1, table2, table3 or table5")],
+    /,
     *,
-    options: StudyOptions,
-    work: WorkOptions,
-) -> None:
+    rows: Annotated[str, Parameter(group=OWN, help='by name, with * and ?: "R18*"; baselines come with them')] = "*",
+    seeds: Annotated[int, Parameter(group=OWN, validator=AT_LEAST_1, help="how many of each row")] = 5,
+    margin: Margin = 0.2,
+    unsaid: UnsaidOptions = AS_IT_IS,
+    options: StudyOptions = STUDY,
+    work: WorkOptions = WORK,
+) -> int:
     """Train rows of a table of the paper and print the paper's figures beside ours.
 
-    The data is the table's own unless --data says otherwise. Finished runs are reused and started ones go on.
+    The data is the table's own unless --data says otherwise. Finished runs are
+    reused and started ones go on. What the paper leaves unsaid about its rows is
+    an option with a default.
     """
     from srblock.paper import select as paper
+    from srblock.training import distributed
 
-    running.check_margin(margin)
-    chosen = paper.select(table, rows)
-    variants = paper.variants_of(chosen, hidden)
-    study, device = running.make_study(variants, range(seeds), options, chosen[0].data, refuse="reproduce")
-    runs = running.plan_and_run(study, out, device, work, dry_run=dry_run)
-    from srblock.report import reproduction, tables
-    from srblock.statistics.reproduction import reproduction as beside
+    distributed.refuse("reproduce")
+    chosen, choices = paper.select(table, rows), unsaid.choices()
+    variants = paper.variants_of(chosen, choices)
+    session = running.prepare(options, work, variants, default_data=chosen[0].data, margin=margin)
+    study = running.make_study(session, variants, range(seeds))
+    done = running.carry_out(session, study)
+    if done.worth_a_report:
+        from srblock.report import reproduction, tables
+        from srblock.statistics.reproduction import reproduction as beside
 
-    lines = beside({row: paper.variant_of(row, hidden) for row in chosen}, runs, margin=margin)
-    reproduction.print_reproduction(lines, study.recipe, study.data.name, console())
-    folder = out / running.folder_name(f"reproduce-{table.lower()}", study)
-    folder.mkdir(parents=True, exist_ok=True)
-    tables.write_csv(folder / "results.csv", runs)
-    reproduction.write_markdown(folder / "table.md", lines, study.recipe, study.data.name)
-    running.say_where([("every seed", folder / "results.csv"), ("table", folder / "table.md")])
-    if len(runs) < len(study.runs()):
-        raise typer.Exit(1)
+        lines = beside({row: paper.variant_of(row, choices) for row in chosen}, done.runs, margin=margin)
+        reproduction.print_reproduction(lines, study.recipe, study.data.name, console())
+        folder = options.out / running.folder_name(f"reproduce-{table.lower()}", study)
+        folder.mkdir(parents=True, exist_ok=True)
+        tables.write_csv(folder / "results.csv", done.runs)
+        reproduction.write_markdown(folder / "table.md", lines, study.recipe, study.data.name)
+        running.say_where([("every seed", folder / "results.csv"), ("table", folder / "table.md")])
+    return running.conclude(done)
 
 
-@app.command()
-@takes(StudyOptions, "options")
-@takes(WorkOptions, "work")
+@app.command(sort_key=5, help_epilogue='Example: srblock sweep "R18 + D2D + SR(M={3,4}, P={2..12:2})" --data cifar100')
 def sweep(
-    settings: Annotated[
-        str, typer.Argument(metavar="SETTINGS", help='e.g. "R18 + D2D + SR(M={3,4}, P={2..12:2}, U={8,16,32})"')
-    ],
-    seeds: Annotated[int, typer.Option(help="seeds of every setting, to choose on validation", min=1)] = 2,
-    fresh: Annotated[int, typer.Option(help="fresh seeds of the chosen setting and the plain network", min=1)] = 5,
-    out: Out = Path("out"),
-    margin: Margin = 0.2,
-    dry_run: DryRun = False,
+    settings: Annotated[str, Parameter(help='e.g. "R18 + D2D + SR(M={3,4}, P={2..12:2}, U={8,16,32})"')],
+    /,
     *,
-    options: StudyOptions,
-    work: WorkOptions,
-) -> None:
-    """Choose a block's M, P and U on validation, train the choice anew on fresh seeds, and test that.
+    seeds: Annotated[
+        int, Parameter(group=OWN, validator=AT_LEAST_1, help="of every setting, to choose on validation")
+    ] = 2,
+    fresh: Annotated[
+        int, Parameter(group=OWN, validator=AT_LEAST_1, help="fresh seeds of the choice and of the plain network")
+    ] = 5,
+    margin: Margin = 0.2,
+    options: StudyOptions = STUDY,
+    work: WorkOptions = WORK,
+) -> int:
+    """Choose M, P and U on validation, train the choice on fresh seeds, and test it.
 
     Also says how much choosing alone would have gained, by chance and as seen here.
     """
     from dataclasses import replace
 
+    from srblock.training import distributed
     from srblock.variants import grid as sweeping
 
-    running.check_margin(margin)
+    distributed.refuse("sweep")
     candidates = sweeping.expand(settings)
     base = candidates[0].without_sr()
-    study, device = running.make_study((base, *candidates), range(seeds), options, refuse="sweep")
+    session = running.prepare(options, work, (base, *candidates), margin=margin)
+    study = running.make_study(session, (base, *candidates), range(seeds))
     then = f"Then {fresh} fresh seeds each of {base} and of the setting chosen."
-    first = running.plan_and_run(study, out, device, work, dry_run=dry_run, then=then)
+    first = running.carry_out(session, study, then=then)
+    if session.dry_run or first.left or not first.runs:
+        return running.conclude(first, then=then)
     from srblock.report import sweep as report
     from srblock.report import tables
     from srblock.statistics.comparison import comparison
     from srblock.statistics.selection import collect
 
-    found = collect(candidates, study.seeds, first)
+    found = collect(candidates, study.seeds, first.runs)
     chosen = found.best.variant
     report.print_selection(found, chosen, console())
     final = replace(study, variants=(base, chosen), seeds=tuple(range(seeds, seeds + fresh)))
-    runs = running.run(final, out, device, work)
-    if not runs:
-        raise typer.Exit(1)
-    rows = comparison(runs, [str(base), str(chosen)], margin=margin)
-    tables.print_table(rows, console())
-    by_variant = {variant: [run for run in runs if run.variant == variant] for variant in final.variants}
-    for text in report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]):
-        running.note(text)
-    folder = out / running.folder_name("sweep", study)
-    files = running.write_reports(folder, runs, rows)
-    tables.write_csv(folder / "settings.csv", first)
-    running.say_where([*files, ("settings", folder / "settings.csv")])
-    if len(runs) < len(final.runs()) or found.dropped:
-        raise typer.Exit(1)
+    second = running.carry_out(session, final)
+    if second.worth_a_report:
+        rows = comparison(second.runs, [str(base), str(chosen)], margin=margin)
+        tables.print_table(rows, console())
+        by_variant = {variant: [run for run in second.runs if run.variant == variant] for variant in final.variants}
+        for text in report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]):
+            running.note(text)
+        folder = options.out / running.folder_name("sweep", study)
+        files = running.write_reports(folder, second.runs, rows)
+        tables.write_csv(folder / "settings.csv", first.runs)
+        running.say_where([*files, ("settings", folder / "settings.csv")])
+    return running.conclude(second) or (FAILED if found.dropped else 0)
 
 
-def _parsed(texts: list[str]) -> list[Variant]:
+def _parsed(texts: tuple[str, ...] | list[str]) -> list[Variant]:
     from srblock.variants.notation import parse
 
     return [parse(text) for text in texts]

@@ -8,6 +8,7 @@ import importlib
 import logging
 import math
 import os
+import signal
 import socket
 import time
 import uuid
@@ -65,7 +66,10 @@ class RayWorkers:
     def __enter__(self) -> RayWorkers:
         with contextlib.ExitStack() as leaving:
             if not ray.is_initialized():
+                on_sigterm = signal.getsignal(signal.SIGTERM)
                 _connect(self._device, *self._wanted[:2])
+                with contextlib.suppress(ValueError, TypeError):  # another thread's, or no handler of Python's
+                    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one there that aborts
                 leaving.callback(ray.shutdown)
             self.count, cpus, gpus = share_out(ray.nodes(), self._device, *self._wanted)
             each = _counted(cpus, "CPU") + (f" and {_counted(gpus, 'GPU')}" if gpus else "")

@@ -3,13 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from srblock.paper.tables import ROWS, PaperRow, base_of
 from srblock.variants.notation import Variant
 
 TABLES = {f"table{number}": numeral for number, numeral in enumerate(("I", "II", "III", "IV", "V"), start=1)}
+
+SPOKEN = {
+    "hidden": "U of the block",
+    "activation": "the block's activation",
+    "init": "the block's initialization",
+    "p": "dropout's rate",
+    "stages": "dropout's place in a ResNet",
+    "size": "dropblock's size",
+    "schedule": "dropblock's schedule",
+}
+
+
+@dataclass(frozen=True)
+class Unsaid:
+    """What the paper leaves unsaid about its rows, chosen for all of them; None keeps what a row has.
+
+    Attributes:
+        hidden: U of the blocks (else as the printed overheads imply).
+        activation, init: of the blocks.
+        p: the rate of dropout, dropout2d and dropblock, in a VGG's linear layers too.
+        stages: where they stand in a ResNet; a VGG has them in its linear layers.
+        size, schedule: of dropblock.
+    """
+
+    hidden: int | None = None
+    activation: str | None = None
+    init: str | None = None
+    p: float | None = None
+    stages: tuple[int, ...] | None = None
+    size: int | None = None
+    schedule: str | None = None
+
+    def of(self, variant: Variant) -> Variant:
+        """Return a variant with these choices where it has something that they are of, else the variant itself."""
+        options = _given(hidden=self.hidden, activation=self.activation, init=self.init)
+        if variant.sr_blocks and options:
+            changed = (replace(block, options=replace(block.options, **options)) for block in variant.sr_blocks)
+            variant = replace(variant, sr_blocks=tuple(changed))
+        drop = variant.regularizer
+        if drop is None:
+            return variant
+        changes = _given(p=self.p)
+        if drop.stages:
+            changes |= _given(stages=self.stages)
+        if drop.kind == "DB":
+            changes |= _given(size=self.size, schedule=self.schedule)
+        return replace(variant, regularizer=replace(drop, **changes)) if changes else variant
+
+
+AS_IT_IS = Unsaid()
 
 
 def select(table: str, pattern: str = "*") -> list[PaperRow]:
@@ -36,28 +87,37 @@ def select(table: str, pattern: str = "*") -> list[PaperRow]:
     return [row for row in rows if row in wanted]
 
 
+def _given(**choices: Any) -> dict[str, Any]:
+    return {name: value for name, value in choices.items() if value is not None}
+
+
 def _names(row: PaperRow) -> tuple[str, ...]:
     return row.model, row.label, row.notation or ""
 
 
-def variants_of(rows: Sequence[PaperRow], hidden: int | None = None) -> tuple[Variant, ...]:
+def variants_of(rows: Sequence[PaperRow], unsaid: Unsaid = AS_IT_IS) -> tuple[Variant, ...]:
     """Return the variants of some rows, each once.
 
-    Args:
-        hidden: U for all blocks in place of the audit's reading (the paper does not say which row has which).
+    Raises: ValueError as `variant_of`, or if a choice touches no row.
     """
-    return tuple(dict.fromkeys(variant_of(row, hidden) for row in rows))
+    for field in fields(unsaid):
+        value = getattr(unsaid, field.name)
+        if value is not None:
+            alone = Unsaid(**{field.name: value})
+            if all(alone.of(variant) is variant for variant in map(variant_of, rows)):
+                labels = ", ".join(row.label for row in rows)
+                raise ValueError(
+                    f"{SPOKEN[field.name]} is given, but none of these rows has it: {labels}; leave it out"
+                )
+    return tuple(dict.fromkeys(variant_of(row, unsaid) for row in rows))
 
 
-def variant_of(row: PaperRow, hidden: int | None = None) -> Variant:
-    """Return the variant to train for a row, with U replaced if asked for.
+def variant_of(row: PaperRow, unsaid: Unsaid = AS_IT_IS) -> Variant:
+    """Return the variant to train for a row.
 
-    Raises: ValueError for a row of the segmentation table.
+    Raises: ValueError for a row of the segmentation table, or a choice that the row's network cannot have.
     """
     variant = row.variant
     if variant is None:
         raise ValueError(f"{row.label} of table {row.table} is segmentation, which is not built yet")
-    if hidden is None:
-        return variant
-    changed = (replace(block, options=replace(block.options, hidden=hidden)) for block in variant.sr_blocks)
-    return replace(variant, sr_blocks=tuple(changed))
+    return unsaid.of(variant)

@@ -119,6 +119,10 @@ class RunProgress:
             self._line(run, "waiting", "another process is at it")
         self._waited_for.add(run.name)
 
+    def left(self) -> tuple[int, float]:
+        """Count the runs that have not ended, and estimate their seconds; 0.0 before any epoch of this session."""
+        return len(self._done) - len(self._ended), self._seconds_left_in_all()
+
     def _end(self, run: RunConfig) -> None:
         self._done[run.name] = self._epochs
         self._ended.add(run.name)

@@ -65,6 +65,9 @@ def remarks(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
     full = RECIPES.get(row.data)
     if full is not None and (other := departures(recipe, full, "paper")):
         said.append(f"Not the paper's recipe: {', '.join(other)}.")
+    chosen = [f"{label(line)} as {line.variant}" for line in lines if line.variant != line.paper.variant]
+    if chosen:
+        said.append(f"Trained with other choices of what the paper leaves unsaid: {'; '.join(chosen)}.")
     few = [line.ours.n for line in lines if line.ours is not None]
     if few and min(few) < row.seeds:
         said.append(f"The paper has {row.seeds} seeds a row, these runs have {min(few)} or more.")

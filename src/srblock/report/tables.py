@@ -1,4 +1,4 @@
-"""Tables on the terminal and as CSV: the comparison, and those of `--dry-run`, `stages` and `overhead`."""
+"""Tables on the terminal and as CSV: the comparison, and those of `stages` and `overhead`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +25,7 @@ from srblock.statistics.differences import Estimate
 from srblock.training.files import write_bytes
 
 if TYPE_CHECKING:
-    import torch
-
     from srblock.paper.overheads import OverheadRow
-    from srblock.runs.study import Study
     from srblock.surgery import Stage
 
 CSV_FIGURES = (
@@ -41,27 +37,6 @@ CSV_FIGURES = (
     "wall_s",
 )
 CSV_ENVIRONMENT = ("device", "threads", "torch", "commit")
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """One variant before it is trained.
-
-    Attributes:
-        ms_per_image: measured time of a training step, for one image; None where nothing is left to train.
-        done, partial, todo: how many runs are finished, started, not started.
-        seconds_left: estimated from the measured time.
-    """
-
-    variant: str
-    parameters: int
-    overhead_percent: float
-    flops_per_image: int
-    ms_per_image: float | None
-    done: int
-    partial: int
-    todo: int
-    seconds_left: float
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
@@ -183,47 +158,6 @@ def empty_table(first: str, *others: str) -> Table:
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
-
-
-def print_plan(rows: Sequence[PlanRow], study: Study, device: torch.device, console: Console) -> None:
-    """Print what a study is about to do and how long that takes."""
-    data, recipe = study.data, study.recipe
-    height, width = data.size
-    console.print(
-        f"{data.name}: {units.count(len(data.train_labels))} training and {units.count(len(data.test_labels))} test "
-        f"images of {height}x{width} in {len(data.classes)} classes; {recipe.epochs} epochs of batches of "
-        f"{recipe.batch_size}, seeds {', '.join(map(str, study.seeds))}, on {device}",
-        markup=False,
-        highlight=False,
-    )
-    table = empty_table(
-        "variant", "parameters", "overhead", "FLOPs/\nimage", "ms per\nimage", "runs\nleft", "time\nleft"
-    )
-    for row in rows:
-        table.add_row(
-            Text(row.variant),
-            units.count(row.parameters),
-            f"{row.overhead_percent:.2f}%",
-            units.operations(row.flops_per_image),
-            units.milliseconds(row.ms_per_image),
-            f"{row.partial + row.todo} of {row.done + row.partial + row.todo}",
-            units.duration(row.seconds_left) if row.partial + row.todo else "-",
-        )
-    console.print(table)
-    done, partial, todo = (
-        sum(row.done for row in rows),
-        sum(row.partial for row in rows),
-        sum(row.todo for row in rows),
-    )
-    seconds = sum(row.seconds_left for row in rows)
-    console.print(
-        f"{done + partial + todo} runs: {done} finished, {partial} started, {todo} not started; "
-        f"about {units.duration(seconds)} left, from a few measured steps."
-        if partial + todo
-        else f"All {done} runs are finished.",
-        markup=False,
-        highlight=False,
-    )
 
 
 def print_stages(stages: Sequence[Stage], console: Console) -> None:

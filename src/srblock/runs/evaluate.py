@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,13 +15,29 @@ from srblock.runs.study import Study
 from srblock.training import runtime
 from srblock.training.checkpoint import CheckpointError
 from srblock.training.recipe import Recipe
-from srblock.training.task import evaluate
+from srblock.training.task import Figure, evaluate
 from srblock.variants.notation import parse
 from srblock.variants.weights import read_weights
 
 
-def evaluate_run(directory: Path, *, source: str | None = None, device: torch.device) -> tuple[float, float, float]:
-    """Return the task's first figure and the loss of a run's selected weights on the test set, and what was recorded.
+@dataclass(frozen=True)
+class Evaluation:
+    """A run's selected weights on the test set, now and when they were trained.
+
+    Attributes:
+        figure: the first of the task's.
+        value, loss: now; the figure in percent.
+        recorded: the figure then.
+    """
+
+    figure: Figure
+    value: float
+    loss: float
+    recorded: float
+
+
+def evaluate_run(directory: Path, *, source: str | None = None, device: torch.device) -> Evaluation:
+    """Test a run's selected weights again.
 
     Args:
         source: where the data is now; None for where it was. Other data of the same classes warns.
@@ -62,6 +79,6 @@ def evaluate_run(directory: Path, *, source: str | None = None, device: torch.de
     except ValueError as error:
         raise CheckpointError(f"{error}; or delete the folder {directory} to train the run anew") from error
     runtime.place(model, recipe, device)
-    test, key = study.loaders(config["seed"], device).test, study.task.figures[0].key
-    figures = evaluate(model, test.epoch(0), study.task, recipe, device)
-    return figures[key], figures["loss"], run.test[key]
+    test, figure = study.loaders(config["seed"], device).test, study.task.figures[0]
+    found = evaluate(model, test.epoch(0), study.task, recipe, device)
+    return Evaluation(figure, found[figure.key], found["loss"], run.test[figure.key])

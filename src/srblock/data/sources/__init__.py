@@ -69,6 +69,17 @@ def load(
     return source(place, image_size=image_size, cache=cache_folder(cache), progress=progress)
 
 
+def at_hand(spec: str | os.PathLike[str], cache: Path | None = None) -> bool:
+    """Tell whether a set can be loaded from this machine: a known one without a path needs no download.
+
+    Of anything else `load` says better what is wrong with it.
+    """
+    if os.fspath(spec) == "imagenet":
+        return False
+    downloaded = {set_.name: set_ for set_ in (CIFAR10, CIFAR100)}.get(os.fspath(spec))
+    return downloaded is None or downloaded.at_hand(cache_folder(cache))
+
+
 def _unknown(text: str) -> str:
     """Say what a specification could have meant: known names and neighbors of the path that resemble it."""
     near = difflib.get_close_matches(text.lower().partition(":")[0], SOURCES, n=3)

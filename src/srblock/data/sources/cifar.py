@@ -63,6 +63,10 @@ class Cifar:
             flip=True,
         )
 
+    def at_hand(self, cache: Path) -> bool:
+        """Tell whether the set was downloaded before."""
+        return all((cache / self.folder / file).is_file() for file in self.files)
+
     @property
     def files(self) -> tuple[str, ...]:
         return (*self.train_files, self.test_file, self.names_file)

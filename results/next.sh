@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# What to run next whenever a device is at hand, in order. Each command goes on where it stopped, so call this again and
+# again with the same OUT; `srblock results pack OUT FILE` packs what is finished.
+#
+#     results/next.sh MINUTES DATA OUT [OPTIONS ...]
+#
+#     MINUTES   for all of it; what is left of them is each command's --minutes
+#     DATA      CIFAR-100: cifar100, or cifar100:FOLDER
+#     OUT       where the runs go, a folder outside of the repository
+#     OPTIONS   for every command, such as --device cuda --engine graph --workers 2
+#
+#     CIFAR10=cifar10:FOLDER   in the environment: Table V too, which is left out without
+#     SRBLOCK="srblock"        in the environment: the command (default: this copy's, which needs no installation)
+#
+# Status: 0 when nothing is left, 75 when the time is up (call it again), otherwise that of the command that failed.
+set -euo pipefail
+minutes=${1:?minutes in all} data=${2:?CIFAR-100, such as cifar100:FOLDER} out=${3:?a folder outside of the repository}
+options=("${@:4}")
+root=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$out"
+case $(cd "$out" && pwd -P)/ in "$(cd "$root" && pwd -P)"/*)
+  echo "error: $out lies in the repository; name a folder outside of it" >&2
+  exit 2 ;;
+esac
+if [ -z "${SRBLOCK:-}" ]; then export PYTHONPATH=$root/src; fi
+read -ra srblock <<< "${SRBLOCK:-python -m srblock}"
+seconds=$(awk -v m="$minutes" 'BEGIN { printf "%d", 60 * m }')
+
+run() {  # a command of srblock, with the time that is left
+  local left=$((seconds - SECONDS)) status=0
+  if [ "$left" -le 0 ]; then exit 75; fi
+  local words=("$@" --out "$out" --minutes "$(awk -v s="$left" 'BEGIN { printf "%.2f", s / 60 }')" ${options[@]+"${options[@]}"})
+  printf '\n$ srblock'; printf ' %q' "${words[@]}"; printf '\n'
+  "${srblock[@]}" "${words[@]}" || status=$?
+  if [ "$status" -ne 0 ]; then exit "$status"; fi
+}
+
+four=("R18" "R18 + SR(M=4, P=2)" "R18 + D2D" "R18 + D2D + SR(M=4, P=12)")
+
+# (a) The paper's claim at its own size, with the paper's recipe.
+run compare "${four[@]}" --data "$data" --seeds 5
+
+# (b) Short runs, but enough of them to resolve 0.2 points.
+run compare "${four[@]}" --data "$data" --seeds 30 --epochs 30
+
+# (c) The other R18 rows of Tables I and II.
+run reproduce table1 --rows "R18*" --data "$data" --seeds 5
+run reproduce table2 --rows "R18*" --data "$data" --seeds 5
+
+# (d) The other networks, from the cheapest to the dearest.
+run reproduce table1 --rows "R34*" --data "$data" --seeds 5
+run reproduce table2 --rows "R34*" --data "$data" --seeds 5
+run reproduce table1 --rows "VGG16*" --data "$data" --seeds 5
+run reproduce table1 --rows "R50*" --data "$data" --seeds 5
+run reproduce table2 --rows "R50*" --data "$data" --seeds 5
+
+# Table V, when CIFAR-10 is at hand.
+if [ -n "${CIFAR10:-}" ]; then
+  run reproduce table5 --data "$CIFAR10" --seeds 5
+fi

@@ -1,0 +1,158 @@
+"""What a study is about to do: what each variant costs, which of its runs are finished, and how long the rest takes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from srblock.data import ImageData
+from srblock.inspection.cost import cost
+from srblock.runs.records import epochs_done, finished
+from srblock.runs.study import Study, measure_ms_per_image
+from srblock.training import runtime
+
+MEASURED = 4  # variants; of more, one of each network is measured and the others' times follow their operations
+# Published sizes of known sets: training images, test images, classes, channels, side.
+PUBLISHED = {
+    "digits": (1_438, 359, 10, 1, 8),
+    "cifar10": (50_000, 10_000, 10, 3, 32),
+    "cifar100": (50_000, 10_000, 100, 3, 32),
+    "imagenet": (1_281_167, 50_000, 1000, 3, 224),
+}
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One variant before it is trained.
+
+    Attributes:
+        ms_per_image: time of a training step, for one image: of epochs done here, else of a few measured steps; None
+            where nothing was measured.
+        epoch_seconds: of training, from that time; None without it.
+        done, partial, todo: how many runs are finished, started, not started.
+        seconds_left: of the runs one after another, from that time; None without it where runs are left.
+    """
+
+    variant: str
+    parameters: int
+    overhead_percent: float
+    flops_per_image: int
+    ms_per_image: float | None
+    epoch_seconds: float | None
+    done: int
+    partial: int
+    todo: int
+    seconds_left: float | None
+
+
+def plan(
+    study: Study,
+    out: Path,
+    device: torch.device,
+    *,
+    measure: bool = True,
+    until: float | None = None,
+    download: bool = True,
+) -> list[PlanRow]:
+    """Look at every variant of a study, in its order.
+
+    Args:
+        out: where its runs are, or will be.
+        measure: time a few training steps of what has runs left and no epoch done. Without, no image is touched.
+        until: when to stop measuring, by time.monotonic(); the rest follows its network's operations, if one was
+            measured.
+        download: whether pretrained weights may be fetched; without, networks are looked at as they are from scratch.
+
+    Raises: ValueError for a variant that cannot be built for the data.
+    """
+    looked_at = study if download else replace(study, pretrained=False)
+    here = str(runtime.environment(device)["device"])
+    rows = []
+    measured: dict[str, tuple[float, int]] = {}  # by network: ms per image, operations
+    for variant in study.variants:
+        size = cost(looked_at.build(variant, study.seeds[0]), (study.data.channels, *study.data.size))
+        folders = [out / "runs" / run.name for run in study.runs() if run.variant == variant]
+        started = {folder: epochs_done(folder) for folder in folders if not finished(folder)}
+        ms_per_image = None
+        if started and measure and (known := _recorded_ms(study, folders, here)) is not None:
+            ms_per_image = known
+        elif started and measure:
+            wanted = len(study.variants) <= MEASURED or variant.network not in measured
+            if wanted and (until is None or time.monotonic() < until):
+                ms = measure_ms_per_image(looked_at, variant, device)
+                measured[variant.network] = ms, size.flops_per_image
+            if variant.network in measured:
+                ms, operations = measured[variant.network]
+                ms_per_image = ms * size.flops_per_image / operations
+        epoch_seconds = None if ms_per_image is None else 1e-3 * ms_per_image * _images(study)
+        epochs_left = study.recipe.epochs * len(started) - sum(started.values())
+        rows.append(
+            PlanRow(
+                variant=str(variant),
+                parameters=size.parameters,
+                overhead_percent=size.overhead_percent,
+                flops_per_image=size.flops_per_image,
+                ms_per_image=ms_per_image,
+                epoch_seconds=epoch_seconds,
+                done=len(study.seeds) - len(started),
+                partial=sum(done > 0 for done in started.values()),
+                todo=sum(done == 0 for done in started.values()),
+                seconds_left=0.0 if not started else None if epoch_seconds is None else epoch_seconds * epochs_left,
+            )
+        )
+    return rows
+
+
+def _images(study: Study) -> int:
+    """Count the images that an epoch reads, those of validation among them."""
+    steps = study.recipe.epoch_steps
+    return study.data.train_size if steps is None else steps * study.recipe.batch_size
+
+
+def _recorded_ms(study: Study, folders: Sequence[Path], here: str) -> float | None:
+    """Return the median training time of an image in the epochs done on the device called `here`; None without any."""
+    images = _images(study) if study.recipe.epoch_steps else (1 - study.recipe.validation_fraction) * _images(study)
+    found = []
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged folder is an error of its run
+            there = json.loads((folder / "config.json").read_text())["environment"]["device"]
+            if there == here:
+                lines = (folder / "metrics.jsonl").read_text().splitlines()
+                found += [1e3 * json.loads(line)["train_seconds"] / images for line in lines]
+    return median(found) if found else None
+
+
+def seconds_left(rows: Sequence[PlanRow], at_once: int) -> float | None:
+    """Add up a plan's time, so many runs going on at once; None where something was not measured."""
+    known = [row.seconds_left for row in rows if row.seconds_left is not None]
+    left = sum(row.partial + row.todo for row in rows)
+    return None if len(known) < len(rows) else sum(known) / max(1, min(at_once, left))
+
+
+def stand_in(source: str, image_size: int | None = None) -> ImageData:
+    """Return a set of a known one's published sizes, without its images: enough for sizes, operations and a recipe.
+
+    What a specification says of another set is not known before it is loaded; it is taken to be like digits.
+    """
+    name = source.partition(":")[0]
+    train, test, classes, channels, side = PUBLISHED.get(name, PUBLISHED["digits"])
+    size = image_size or side
+    image = torch.zeros(1, dtype=torch.uint8)  # one byte for all pixels
+    label = torch.zeros(1, dtype=torch.int64)
+    return ImageData(
+        name=name,
+        train_images=image.expand(train, channels, size, size),
+        train_labels=label.expand(train),
+        test_images=image.expand(test, channels, size, size),
+        test_labels=label.expand(test),
+        classes=tuple(map(str, range(classes))),
+        flip=name != "digits",
+        fingerprint="",
+    )

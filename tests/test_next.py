@@ -1,0 +1,132 @@
+"""results/next.sh: what it runs, in which order, and when it stops; the engine that benchmarks/on_gpu.sh gives it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from srblock import cli
+from srblock.paper.select import select, variants_of
+from srblock.variants.notation import parse
+
+REPOSITORY = Path(__file__).parents[1]
+SCRIPT = REPOSITORY / "results" / "next.sh"
+FOUR = ["R18", "R18 + SR(M=4, P=2)", "R18 + D2D", "R18 + D2D + SR(M=4, P=12)"]
+
+# Writes its arguments as a line of JSON and ends with the next of the given statuses.
+FAKE = """
+import json, os, sys
+from pathlib import Path
+log = Path(os.environ["FAKE_LOG"])
+number = len(log.read_text().splitlines()) if log.exists() else 0
+with log.open("a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
+statuses = [int(word) for word in os.environ["FAKE_STATUSES"].split()]
+sys.exit(statuses[number] if number < len(statuses) else 0)
+"""
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+
+
+def call(folder: Path, *more: str, minutes: str = "9", statuses: str = "", out: Path | None = None, **environment: str):
+    """Call next.sh with a command in place of srblock; return the process and what the command was given."""
+    (folder / "fake.py").write_text(FAKE)
+    (log := folder / "log").unlink(missing_ok=True)
+    environment = os.environ | {"FAKE_LOG": str(log), "FAKE_STATUSES": statuses} | environment
+    environment["SRBLOCK"] = f"{sys.executable} {folder / 'fake.py'}"
+    words = ["bash", str(SCRIPT), minutes, "cifar100:here", str(out or folder / "out"), *more]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    given = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return done, given
+
+
+def value(words: list[str], option: str) -> str:
+    return words[words.index(option) + 1]
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
+    done, given = call(tmp_path_factory.mktemp("next"), "--engine", "graph", CIFAR10="cifar10:there")
+    assert done.returncode == 0, done.stderr
+    return given
+
+
+def test_it_asks_for_the_papers_claim_first_and_the_dear_networks_last(everything: list[list[str]]) -> None:
+    first, second, *others = everything
+    assert first[:5] == second[:5] == ["compare", *FOUR]
+    assert (value(first, "--seeds"), "--epochs" in first) == ("5", False)
+    assert (value(second, "--seeds"), value(second, "--epochs")) == ("30", "30")
+    asked = [
+        (words[1], value(words, "--rows") if "--rows" in words else "*", value(words, "--data")) for words in others
+    ]
+    rows = [("table1", "R18*"), ("table2", "R18*"), ("table1", "R34*"), ("table2", "R34*"), ("table1", "VGG16*"),
+            ("table1", "R50*"), ("table2", "R50*")]  # fmt: skip
+    assert asked == [*((table, pattern, "cifar100:here") for table, pattern in rows), ("table5", "*", "cifar10:there")]
+    networks = [{variant.network for variant in variants_of(select(table, pattern))} for table, pattern in rows]
+    assert networks == [{"R18"}, {"R18"}, {"R34"}, {"R34"}, {"VGG16"}, {"R50"}, {"R50"}]
+    for text in FOUR:
+        assert str(parse(text)) == text
+
+
+def test_every_command_is_one_that_srblock_has(everything: list[list[str]]) -> None:
+    for words in everything:
+        assert words[-2:] == ["--engine", "graph"]
+        cli.app.parse_args(words, print_error=False, exit_on_error=False)
+
+
+def test_the_time_that_is_left_is_passed_on(everything: list[list[str]]) -> None:
+    minutes = [float(value(words, "--minutes")) for words in everything]
+    assert 8.5 < minutes[-1] <= minutes[0] <= 9
+
+
+def test_table_v_needs_cifar10(tmp_path: Path) -> None:
+    done, given = call(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "table5" not in [words[1] for words in given]
+
+
+@pytest.mark.parametrize(("statuses", "status", "commands"), [("0 75", 75, 2), ("0 0 1", 1, 3), ("2", 2, 1)])
+def test_it_stops_where_a_command_does_not_end_well(tmp_path: Path, statuses: str, status: int, commands: int) -> None:
+    done, given = call(tmp_path, statuses=statuses)
+    assert done.returncode == status
+    assert len(given) == commands
+
+
+def test_without_time_nothing_is_started(tmp_path: Path) -> None:
+    done, given = call(tmp_path, minutes="0")
+    assert (done.returncode, given) == (75, [])
+
+
+def test_runs_do_not_go_into_the_repository(tmp_path: Path) -> None:
+    done, given = call(tmp_path, out=REPOSITORY / "results")
+    assert (done.returncode, given) == (2, [])
+    assert "name a folder outside of it" in done.stderr
+
+
+def test_what_is_printed_can_be_given_again(tmp_path: Path) -> None:
+    done, given = call(tmp_path, statuses="75")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("$ ")]
+    assert shlex.split(line)[2:] == given[0]
+
+
+def test_the_fastest_engine_is_read_from_the_records_of_speed(tmp_path: Path) -> None:
+    path = REPOSITORY / "benchmarks" / "fastest_engine.py"
+    spec = importlib.util.spec_from_file_location("fastest_engine", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.fastest(tmp_path) == "eager"
+    rows = [("R18", "bare", 900), ("R18", "eager", 100), ("R18", "graph", 300), ('"R18 + SR(M=4, P=2)"', "graph", 280),
+            ("R18", "compile", 200), ("R18", "compile", 800), ("R18", "compile", 210)]  # fmt: skip
+    text = "".join(f"{variant},{engine},{rate}\n" for variant, engine, rate in rows)
+    (tmp_path / "train_speed-gpu.csv").write_text(f"variant,engine,images_per_s\n{text}")
+    assert module.fastest(tmp_path) == "graph"
