@@ -84,18 +84,18 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def test_without_a_deadline_all_runs_come_in_order(tmp_path: Path) -> None:
-    runs = four_runs().runs()
+    runs = four_runs().runs
     assert list(Budget(Work(four_runs(), tmp_path)).order(runs, idle=False)) == runs
 
 
 def order(out: Path, left_s: float, pace: dict[str, float], idle: bool = True, epochs: int = 4) -> list[str]:
     work = Work(four_runs(epochs), out)
     budget = Budget(work, module.time.monotonic() + left_s, pace)
-    return [short(config.name) for config in budget.order(work.study.runs(), idle)]
+    return [short(config.name) for config in budget.order(work.study.runs, idle)]
 
 
 def begin(out: Path, number: int, done: int, epochs: int = 4) -> None:
-    folder = out / "runs" / four_runs(epochs).runs()[number].name
+    folder = out / "runs" / four_runs(epochs).runs[number].name
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps({"epoch": n + 1}) + "\n" for n in range(done)))
 
@@ -138,7 +138,7 @@ def test_after_the_last_epoch_only_the_finish_must_fit(machine: Machine, tmp_pat
 
 def test_what_is_seen_corrects_what_was_said(machine: Machine, tmp_path: Path) -> None:
     work = Work(four_runs(4), tmp_path)
-    plain, block = work.study.runs()[:2]
+    plain, block = work.study.runs[:2]
     budget = Budget(work, machine.now + 1000, {PLAIN: 10.0, BLOCK: 20.0})
     begin(tmp_path, 0, 1)
     budget.started(plain)
@@ -215,7 +215,7 @@ def test_a_paused_run_changes_no_bit(tmp_path: Path, machine: Machine) -> None:
 def test_epochs_told_again_pause_nothing(machine: Machine, tmp_path: Path) -> None:
     """They may have been slow, as first ones are, or of another machine."""
     work = Work(four_runs(4), tmp_path)
-    config, slow, fast = work.study.runs()[0], {"epoch": 1, "seconds": 100.0}, {"epoch": 2, "seconds": 10.0}
+    config, slow, fast = work.study.runs[0], {"epoch": 1, "seconds": 100.0}, {"epoch": 2, "seconds": 10.0}
     folder = work.folder(config)
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text(json.dumps(slow) + "\n")

@@ -406,7 +406,7 @@ def leave_finished(out: Path, variant: str, top1: float) -> None:
     """Leave a finished run of seed 0 on digits, as the command above will look for it."""
     session = running.prepare(StudyOptions(epochs=1), WorkOptions(), [parse(variant)])
     study = running.make_study(session, [parse(variant)], [0])
-    (config,) = study.runs()
+    (config,) = study.runs
     folder = out / "runs" / config.name
     folder.mkdir(parents=True)
     figures = {"test_top1": top1, "last_test_top1": top1, "validation_top1": top1, "test_loss": 1.0, "best_epoch": 1,

@@ -77,7 +77,7 @@ def test_a_killed_worker_changes_no_bit_and_nothing_is_done_twice(
     probe = Mishap(tmp_path, "be killed", times=1)
     monkeypatch.chdir(tmp_path)
     runs, diary = run(Path("out"), probe=probe, inspect=count_blocks)
-    assert [each.directory.name for each in runs] == [config.name for config in four_runs().runs()]
+    assert [each.directory.name for each in runs] == [config.name for config in four_runs().runs]
     assert whole(tmp_path / "out") == undisturbed
     assert len(probe.epochs()) == 4 * 3 + 1, "only the interrupted epoch is trained twice"
     ((name, reason),) = diary.of("again")
@@ -127,7 +127,7 @@ def test_runs_found_from_elsewhere_warn(tmp_path: Path, undisturbed: dict[str, A
 
 def test_a_node_that_does_not_see_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "SEEN_WITHIN_S", 0.1)
-    work, config = Work(four_runs(), tmp_path), four_runs().runs()[0]
+    work, config = Work(four_runs(), tmp_path), four_runs().runs[0]
     outcome = cluster._train_there(config, math.inf, time.time(), work, CPU, 1, tmp_path / "never")
     assert outcome.ending == "stop"
     assert f"does not see {tmp_path} as this machine does; choose an --out on a file system" in outcome.text
@@ -135,7 +135,7 @@ def test_a_node_that_does_not_see_the_folder(tmp_path: Path, monkeypatch: pytest
 
 def test_locks_that_hold_on_one_node_only_are_warned_of(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
-    work, config, threads = Work(four_runs(1), tmp_path), four_runs(1).runs()[0], torch.get_num_threads()
+    work, config, threads = Work(four_runs(1), tmp_path), four_runs(1).runs[0], torch.get_num_threads()
     given = config, math.inf, time.time(), work, CPU, threads, tmp_path / "token"
     with FileLock(tmp_path / "token"):
         assert cluster._train_there(*given).warnings == ()
@@ -211,14 +211,14 @@ def test_runs_pause_in_the_seconds_left(tmp_path: Path) -> None:
     assert diary.of("failed") == diary.of("again") == []
     for name in paused:
         assert (tmp_path / "out" / "runs" / name / "trainer.safetensors").exists()
-    assert [name for name, _ in diary.of("started")][:2] == [config.name for config in study.runs()[:2]]
+    assert [name for name, _ in diary.of("started")][:2] == [config.name for config in study.runs[:2]]
 
 
 @pytest.mark.parametrize(("left_s", "ago_s", "epochs"), [(1000, 0, 3), (1000, 2000, 1), (0, -2000, 1)])
 def test_seconds_left_count_from_when_they_were_sent(left_s: float, ago_s: float, epochs: int, tmp_path: Path) -> None:
     """A start may take long; a node whose clock is behind has no more time for it than there was."""
     (tmp_path / "token").touch()
-    work, config, threads = Work(four_runs(3), tmp_path), four_runs(3).runs()[0], torch.get_num_threads()
+    work, config, threads = Work(four_runs(3), tmp_path), four_runs(3).runs[0], torch.get_num_threads()
     with FileLock(tmp_path / "token"):
         outcome = cluster._train_there(config, left_s, time.time() - ago_s, work, CPU, threads, tmp_path / "token")
     assert (outcome.ending, epochs_done(work.folder(config))) == ("done" if epochs == 3 else "paused", epochs)
@@ -232,7 +232,7 @@ def test_decoding_processes_are_each_run_s_share(tmp_path: Path, monkeypatch: py
     work = Work(four_runs(1), tmp_path, lambda model: seen.append(default_workers()) or {}, nothing)
     threads = torch.get_num_threads()
     with FileLock(tmp_path / "token"):
-        for config, count in zip(work.study.runs(), (3, 2, 2, 2), strict=True):
+        for config, count in zip(work.study.runs, (3, 2, 2, 2), strict=True):
             if len(seen) == 2:
                 monkeypatch.setenv("SRBLOCK_WORKERS", "7")
             cluster._train_there(config, math.inf, time.time(), work, CPU, count, tmp_path / "token")

@@ -23,7 +23,7 @@ from srblock.runs.records import RunConfig
 from srblock.runs.run_one import Outcome, Work
 from srblock.training import runtime
 
-NAMES = [config.name for config in four_runs(1).runs()]
+NAMES = [config.name for config in four_runs(1).runs]
 A, B, C, D = NAMES
 DONE, KILLED, MEMORY, BUSY = Outcome("done"), Outcome("killed", "killed"), Outcome("memory", "no room"), Outcome("busy")
 

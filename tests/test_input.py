@@ -28,7 +28,7 @@ Trained = tuple[Study, RunConfig, Path]
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A run with a block."""
     study, out = tiny_study(2), tmp_path_factory.mktemp("trained")
-    config = study.runs()[1]
+    config = study.runs[1]
     assert train_one(Work(study, out), config, CPU).ending == "done"
     return study, config, out / "runs" / config.name
 

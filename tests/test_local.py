@@ -80,7 +80,7 @@ def test_two_workers_give_the_bits_of_one_process(tmp_path: Path, undisturbed: d
     probe = Mishap(tmp_path)
     runs, diary = run(tmp_path / "out", probe=probe, inspect=count_blocks)
     found = whole(tmp_path / "out")
-    names = [config.name for config in four_runs().runs()]
+    names = [config.name for config in four_runs().runs]
     assert [each.directory.name for each in runs] == names, "the study's order, whoever was first"
     assert [read_result(each.directory)["inspected"] for each in runs] == [0, 1, 0, 1]
     for name, (result, *rest) in found.items():
@@ -120,8 +120,8 @@ def test_a_finished_study_starts_no_worker(alone: Path, monkeypatch: pytest.Monk
 )
 def test_what_happens_to_a_run_does_not_happen_to_the_others(kind: str, text: str, logged: str, tmp_path: Path) -> None:
     runs, diary = run(tmp_path / "out", probe=Mishap(tmp_path, kind))
-    hit = with_block(four_runs().runs())
-    assert [each.directory.name for each in runs] == [c.name for c in four_runs().runs() if c.name not in hit]
+    hit = with_block(four_runs().runs)
+    assert [each.directory.name for each in runs] == [c.name for c in four_runs().runs if c.name not in hit]
     assert sorted(name for name, _ in diary.of("failed")) == sorted(hit)
     for name, told in diary.of("failed"):
         log = tmp_path / "out" / "runs" / name / "log.txt"
@@ -150,7 +150,7 @@ def test_a_killed_worker_changes_no_bit(tmp_path: Path, undisturbed: dict[str, A
 def test_out_of_memory_beside_others_is_tried_again_alone(tmp_path: Path) -> None:
     runs, diary = run(tmp_path / "out", probe=Mishap(tmp_path, "run out of memory", times=2))
     assert len(runs) == 4
-    assert sorted(name for name, _ in diary.of("again")) == sorted(with_block(four_runs().runs()))
+    assert sorted(name for name, _ in diary.of("again")) == sorted(with_block(four_runs().runs))
     last = [entry[:2] for entry in diary.entries if entry[0] in ("started", "finished")][-4:]
     assert [word for word, _ in last] == ["started", "finished", "started", "finished"], "one after the other"
     assert diary.of("failed") == []
@@ -283,7 +283,7 @@ def test_two_studies_at_once_train_each_run_once(tmp_path: Path, undisturbed: di
 
 
 def test_an_idle_worker_that_ends_is_replaced(tmp_path: Path) -> None:
-    config = four_runs().runs()[0]
+    config = four_runs().runs[0]
     with local.LocalWorkers(Work(four_runs(), tmp_path), CPU, 1) as workers:
         for wanted in ("done", "done"):
             workers.submit(config, None)

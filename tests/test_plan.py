@@ -42,7 +42,7 @@ def test_time_follows_measured_steps_and_what_is_left(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "measure_ms_per_image", lambda study, variant, device: 2.0)
-    runs = study.runs()
+    runs = study.runs
     for config, name, text in ((runs[0], "result.json", "{}"), (runs[2], "metrics.jsonl", "{}\n{}\n")):
         (tmp_path / "runs" / config.name).mkdir(parents=True)
         (tmp_path / "runs" / config.name / name).write_text(text)
@@ -71,7 +71,7 @@ def test_epochs_done_here_say_how_long_the_next_ones_take(
 ) -> None:
     monkeypatch.setattr(planning, "measure_ms_per_image", lambda study, variant, device: 2.0)
     here = planning.runtime.environment(CPU)["device"]
-    for config, device in zip(study.runs(), (here, "another"), strict=False):
+    for config, device in zip(study.runs, (here, "another"), strict=False):
         folder = tmp_path / "runs" / config.name
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps({"environment": {"device": device}}))

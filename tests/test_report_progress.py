@@ -27,7 +27,7 @@ def a_study(epochs: int = 20) -> tuple[Any, list[RunConfig]]:
         for seed in (0, 1)
         for variant in (BASELINE, WITH_SR)
     ]
-    return SimpleNamespace(runs=lambda: runs, recipe=SimpleNamespace(epochs=epochs), task=TASKS["classification"]), runs
+    return SimpleNamespace(runs=runs, recipe=SimpleNamespace(epochs=epochs), task=TASKS["classification"]), runs
 
 
 def record(epoch: int) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def test_a_locked_run_is_left_to_its_owner(tmp_path: Path) -> None:
     """While another process holds a run the others are trained; then it is waited for, not trained again."""
     from filelock import FileLock
 
-    first = study(1).runs()[0]
+    first = study(1).runs[0]
     folder = tmp_path / "runs" / first.name
     folder.mkdir(parents=True)
     lock = FileLock(folder / ".lock")

@@ -42,11 +42,11 @@ def train(out: Path, error: BaseException | None = None, **options: Any) -> Outc
         return {}
 
     work = Work(study(1), out, probe)
-    return train_one(work, work.study.runs()[0], CPU, **options)
+    return train_one(work, work.study.runs[0], CPU, **options)
 
 
 def log(out: Path) -> Path:
-    return out / "runs" / study(1).runs()[0].name / "log.txt"
+    return out / "runs" / study(1).runs[0].name / "log.txt"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_options_override_the_recipe_and_none_does_not() -> None:
 
 def test_a_runs_name_tells_runs_apart() -> None:
     study = tiny_study()
-    config = study.runs()[0]
+    config = study.runs[0]
     others = [
         replace(config, seed=1),
         replace(config, variant=parse("R8 + D(p=0.2)")),
@@ -127,7 +127,7 @@ def test_the_memorys_rate_and_decay_reach_a_run_with_a_block_and_no_other(
 
 def test_runs_come_seed_by_seed() -> None:
     study = replace(tiny_study(), seeds=(0, 1))
-    assert [(config.seed, str(config.variant)[:6]) for config in study.runs()] == [
+    assert [(config.seed, str(config.variant)[:6]) for config in study.runs] == [
         (0, "R8 + D"), (0, "R8 + D"), (1, "R8 + D"), (1, "R8 + D"),
     ]  # fmt: skip
 
@@ -224,7 +224,7 @@ def test_a_failing_run_does_not_end_the_others(tmp_path: Path) -> None:
     study = tiny_study(1)
     (made,) = run(study, tmp_path, progress=Watch(), probe=probe)
     assert made.variant == study.variants[1]
-    log = tmp_path / "runs" / study.runs()[0].name / "log.txt"
+    log = tmp_path / "runs" / study.runs[0].name / "log.txt"
     assert told == [f"R8 + D: LookupError: nothing like that here; see {log}"]
     assert log.read_text().startswith("Traceback")
     assert len(run(study, tmp_path)) == 2
@@ -312,7 +312,7 @@ def test_a_full_disk_keeps_finished_runs(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match=r"cannot write .*trainer\.safetensors: No space left on device\. Finished runs"):
         run(study, tmp_path)
     monkeypatch.undo()
-    first, second = (tmp_path / "runs" / config.name for config in study.runs())
+    first, second = (tmp_path / "runs" / config.name for config in study.runs)
     assert records.finished(first)
     assert not records.finished(second)
     before = (first / "result.json").read_bytes()

@@ -165,7 +165,7 @@ def run(session: Session, study: Study, epoch_seconds: Mapping[str, float] | Non
             epoch_seconds=epoch_seconds,
         )
     left, seconds = progress.left()
-    return Done(runs, len(study.runs()) - len(runs) - left, left, seconds)
+    return Done(runs, len(study.runs) - len(runs) - left, left, seconds)
 
 
 def conclude(done: Done, *, then: str = "") -> int:
@@ -194,7 +194,7 @@ def _lasting(source: str) -> str:
 
 def folder_name(kind: str, study: Study) -> str:
     """Name a report's folder after what is compared, whatever the number of seeds."""
-    weights = study.runs()[0].weights
+    weights = study.runs[0].weights
     identity = [str(variant) for variant in study.variants], study.recipe.identity, study.data.fingerprint, weights
     return f"{kind}-{study.data.name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:6]}"
 

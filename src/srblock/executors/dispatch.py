@@ -71,7 +71,7 @@ def dispatch(work: Work, workers: Workers, progress: Progress, budget: Budget) -
     here = workers.environment()
     done: dict[str, Run] = {}
     todo: list[RunConfig] = []
-    for config in work.study.runs():
+    for config in work.study.runs:
         if finished(work.folder(config)):
             take_found(work, config, here, progress, done)
         else:
@@ -84,7 +84,7 @@ def dispatch(work: Work, workers: Workers, progress: Progress, budget: Budget) -
             _Dispatch(work, workers, progress, budget, todo, done).loop()
     made = [run for name, run in done.items() if name not in found]
     if here is None and made:
-        for config in work.study.runs():
+        for config in work.study.runs:
             if config.name in found:
                 there = done[config.name].environment
                 warn_if_elsewhere(config, "is reused but was made", there, made[0].environment)

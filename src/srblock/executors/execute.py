@@ -133,7 +133,7 @@ def run_study(
         done = dispatch(work, LocalWorkers(work, device, executor.workers), progress, budget)
     else:
         done = _one_after_another(work, device, progress, budget)
-    return [done[config.name] for config in work.study.runs() if config.name in done]
+    return [done[config.name] for config in work.study.runs if config.name in done]
 
 
 class _NotOfTheRun(BaseException):
@@ -143,7 +143,7 @@ class _NotOfTheRun(BaseException):
 def _one_after_another(work: Work, device: torch.device, progress: Progress, budget: Budget) -> dict[str, Run]:
     """Train in this process."""
     done: dict[str, Run] = {}
-    pending = work.study.runs()
+    pending = list(work.study.runs)
     while runnable := list(budget.order(pending, idle=True)):
         for config in runnable:
 

@@ -31,7 +31,7 @@ class RunProgress:
     """
 
     def __init__(self, study: Study, console: Console) -> None:
-        runs = study.runs()
+        runs = study.runs
         self._console, self._epochs = console, study.recipe.epochs
         self._figure = study.task.figures[0].key
         self._done = {run.name: 0 for run in runs}  # epochs; all of them for a run that ended

@@ -78,7 +78,7 @@ def plan(
     measured: dict[str, tuple[float, int]] = {}  # by network: ms per image, operations
     for variant in study.variants:
         size = cost(looked_at.build(variant, study.seeds[0]), (study.data.channels, *study.data.size))
-        folders = [out / "runs" / run.name for run in study.runs() if run.variant == variant]
+        folders = [out / "runs" / run.name for run in study.runs if run.variant == variant]
         started = {folder: epochs_done(folder) for folder in folders if not finished(folder)}
         ms_per_image = None
         if started and measure and (known := _recorded_ms(study, folders, here)) is not None:

@@ -48,12 +48,13 @@ class Study:
         """What is predicted of this data."""
         return find_task(self.data.task)
 
-    def runs(self) -> list[RunConfig]:
-        """List the runs, seed by seed, so that an interrupted study has as many whole comparisons as possible."""
-        data, weights = describe_data(self.data), self._weights_identity
-        return [
+    @cached_property
+    def runs(self) -> tuple[RunConfig, ...]:
+        """The runs, seed by seed, so that an interrupted study has as many whole comparisons as possible."""
+        data, weights = describe_data(self.data), _weights_identity(self.weights, self.pretrained)
+        return tuple(
             RunConfig(variant, seed, self.recipe, data, weights) for seed in self.seeds for variant in self.variants
-        ]
+        )
 
     def build(self, variant: Variant, seed: int) -> nn.Module:
         """Build a variant's network for this data, on the CPU."""
@@ -118,11 +119,11 @@ class Study:
             test=loader(data.test_images, data.test_labels, None, False),
         )
 
-    @cached_property
-    def _weights_identity(self) -> str | None:
-        if self.weights is not None:
-            return hashlib.sha256(self.weights.read_bytes()).hexdigest()
-        return "pretrained" if self.pretrained else None
+
+def _weights_identity(file: Path | None, pretrained: bool) -> str | None:
+    if file is not None:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    return "pretrained" if pretrained else None
 
 
 def _say_once(text: str) -> None:
