@@ -85,7 +85,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def test_without_a_deadline_all_runs_come_in_order(tmp_path: Path) -> None:
     runs = four_runs().runs
-    assert list(Budget(Work(four_runs(), tmp_path)).order(runs, idle=False)) == runs
+    assert tuple(Budget(Work(four_runs(), tmp_path)).order(runs, idle=False)) == runs
 
 
 def order(out: Path, left_s: float, pace: dict[str, float], idle: bool = True, epochs: int = 4) -> list[str]:
