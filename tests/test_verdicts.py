@@ -185,6 +185,10 @@ def test_a_difference_below_what_the_test_images_can_show_is_called_so() -> None
     wide = Limits(10_000, 0.46)
     (found,) = verdicts([compare(0.1, 0.1, 5)], margin=0.05, limits=[wide])
     assert (found.finding, found.within) == ("no difference", 0.46)
-    assert words(found) == "no difference larger than 0.46"
+    beyond = "±0.05 is beyond these 10,000 test images, which show ±0.46 at best"
+    assert words(found) == f"no difference larger than 0.46 ({beyond})"
+    assert advice(found) == f"A difference of {beyond}."
+    assert headline(found, "B", "A") == "No difference larger than 0.46 between B and A"
     (small,) = verdicts([compare(0.0, 0.1, 100)], margin=0.05, limits=[wide])
     assert (small.finding, small.within) == ("no difference", 0.05), "the narrower bound where it is shown"
+    assert words(small) == "no difference larger than 0.05"

@@ -17,7 +17,8 @@ def words(verdict: Verdict) -> str:
         case "no spread":
             return NO_SPREAD
         case "no difference":
-            return f"no difference larger than {_within(verdict)}"
+            beyond = "" if verdict.within == verdict.margin else f" ({_beyond(verdict)})"
+            return f"no difference larger than {_within(verdict)}{beyond}"
         case "undecided":
             return f"undecided: {_plan(verdict)}{_alone(verdict)}"
     return f"{verdict.finding}{_less(verdict)}"
@@ -44,6 +45,8 @@ def advice(verdict: Verdict) -> str:
             return "Another seed may turn it around; run with --seeds 5 or more to learn how far seeds differ."
         case "no spread":
             return f"{NO_SPREAD[0].upper()}{NO_SPREAD[1:]}."
+        case "no difference" if verdict.within != verdict.margin:
+            return f"A difference of {_beyond(verdict)}."
         case "undecided":
             text = f"{_plan(verdict)}{_alone(verdict)}."
             return text[0].upper() + text[1:]
@@ -66,17 +69,19 @@ def _size(difference: float, verdict: Verdict) -> str:
 
 def _plan(verdict: Verdict) -> str:
     """Say with how many more seeds the difference could be settled, and how long they train."""
-    target, beyond = _size(verdict.target, verdict), ""
-    if verdict.beyond and verdict.limits is not None:
-        beyond = (
-            f"±{verdict.margin:g} is beyond these {units.count(verdict.limits.test_images)} test images, which show "
-            f"±{target} at best; "
-        )
+    target, beyond = _size(verdict.target, verdict), f"{_beyond(verdict)}; " if verdict.beyond else ""
     if verdict.more_seeds == 0:
         return f"{beyond}enough seeds to settle ±{target} four times in five, but not here"
     seeds = "1 more seed" if verdict.more_seeds == 1 else f"{units.count(verdict.more_seeds or 0)} more seeds"
     time = "" if verdict.seconds is None else f" (about {units.duration(verdict.seconds)} of training)"
     return f"{beyond}{seeds} per variant would settle ±{target}{time}"
+
+
+def _beyond(verdict: Verdict) -> str:
+    """Say that the test images cannot show a difference as small as the margin."""
+    assert verdict.limits is not None
+    images, best = units.count(verdict.limits.test_images), _size(verdict.target, verdict)
+    return f"±{verdict.margin:g} is beyond these {images} test images, which show ±{best} at best"
 
 
 def _alone(verdict: Verdict) -> str:
