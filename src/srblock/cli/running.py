@@ -125,9 +125,9 @@ def carry_out(session: Session, study: Study, *, then: str = "") -> Done:
     Args:
         then: what follows this study, a sentence.
     """
-    from srblock.executors.execute import make_folder
     from srblock.report.plan import print_plan
     from srblock.runs.plan import plan, seconds_left
+    from srblock.runs.run_one import make_folder
 
     out, executor = session.options.out, session.executor
     if not session.dry_run:
@@ -152,8 +152,9 @@ def run(session: Session, study: Study, epoch_seconds: Mapping[str, float] | Non
     Args:
         epoch_seconds: of each variant, from the plan.
     """
-    from srblock.executors.execute import Work, run_study
+    from srblock.executors.execute import run_study
     from srblock.report.progress import RunProgress
+    from srblock.runs.run_one import Work
 
     with RunProgress(study, console()) as progress:
         runs = run_study(

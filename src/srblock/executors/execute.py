@@ -19,8 +19,6 @@ from srblock.training import distributed
 from srblock.training.loop import Record
 from srblock.training.recipe import Recipe
 
-__all__ = ["EXECUTORS", "Executor", "Progress", "Work", "make_folder", "run_study"]
-
 EXECUTORS = ("local", "ray")
 
 
