@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import traceback
 import warnings
@@ -18,13 +17,13 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from srblock.data import ImageData, Loader
+from srblock.inspection.cost import count_parameters
 from srblock.inspection.inspect import inspect_model
 from srblock.inspection.recall import memory_probe
 from srblock.runs.input import Input, describe_input
 from srblock.runs.log import add_to_log, output_to
-from srblock.runs.records import Run, RunConfig, finished, read_run
+from srblock.runs.records import Run, RunConfig, finished, read_config, read_run
 from srblock.runs.study import Study
-from srblock.surgery import blocks
 from srblock.training import distributed, runtime
 from srblock.training.files import write_json
 from srblock.training.loop import Probe, Record, TrainingDiverged, train
@@ -185,8 +184,7 @@ def _train(
     loaders = study.loaders(config.seed, device, distributed.rank(), distributed.world_size())
     given = describe_input(config.variant, study.data, config.recipe, loaders.test)
     distributed.on_rank0(lambda: _prepare(study, config, given, directory, here))
-    parameters = sum(p.numel() for p in model.parameters())
-    added = sum(p.numel() for block in blocks(model).values() for p in block.parameters())
+    parameters, overhead_percent = count_parameters(model)
     result = train(
         model,
         loaders,
@@ -201,7 +199,7 @@ def _train(
         probe=work.probe,
         on_epoch=on_epoch,
     )
-    result |= {"parameters": parameters, "overhead_percent": 100 * added / (parameters - added)}
+    result |= {"parameters": parameters, "overhead_percent": overhead_percent}
 
     def finish() -> None:
         whole = loaders if distributed.world_size() == 1 else study.loaders(config.seed, device)
@@ -256,7 +254,7 @@ def _started_on(directory: Path) -> dict[str, Any] | None:
     if not (directory / "trainer.safetensors").exists():
         return None
     try:
-        environment = json.loads((directory / "config.json").read_text())["environment"]
+        environment = read_config(directory)["environment"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # the trainer's state itself is checked when it is loaded
     return environment if isinstance(environment, dict) else None

@@ -66,7 +66,7 @@ class Study:
             seed=seed,
             pretrained=self.pretrained,
             weights=self.weights,
-            report=_say_once,
+            report=warnings.warn,  # Python shows a repeated warning once
         )
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -124,11 +124,6 @@ def _weights_identity(file: Path | None, pretrained: bool) -> str | None:
     if file is not None:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     return "pretrained" if pretrained else None
-
-
-def _say_once(text: str) -> None:
-    """Warn of what was left out of the weights; Python shows a repeated warning once."""
-    warnings.warn(text, stacklevel=2)
 
 
 def describe_data(data: ImageData) -> dict[str, Any]:
