@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srblock.cli.app import AGAIN, FAILED, command_line, console, deadline
 from srblock.cli.options import StudyOptions, WorkOptions
@@ -219,6 +219,8 @@ def say_where(files: Sequence[tuple[str, Path]]) -> None:
         console().print(f"{name + ':':{width}} {path}", soft_wrap=True, highlight=False, markup=False)
 
 
-def note(text: Any) -> None:
-    """Print a sentence, wrapped at the console's width."""
-    console().print(text, markup=False, highlight=False)
+def note(*sentences: str) -> None:
+    """Print sentences, wrapped at the console's width."""
+    from srblock.report.terminal import print_lines
+
+    print_lines(sentences, console())

@@ -184,8 +184,7 @@ def sweep(
         rows = comparison(second.runs, [str(base), str(chosen)], margin=margin)
         tables.print_table(rows, console())
         by_variant = {variant: [run for run in second.runs if run.variant == variant] for variant in final.variants}
-        for text in report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]):
-            running.note(text)
+        running.note(*report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]))
         folder = options.out / running.folder_name("sweep", study)
         files = running.write_reports(folder, second.runs, rows)
         tables.write_csv(folder / "settings.csv", first.runs)

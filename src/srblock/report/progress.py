@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
+from srblock.data.offenders import counted
 from srblock.report import units
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class RunProgress:
         self._at_work.add(run.name)
         self._show(run, status="", due=None)
         if self._live is None:
-            self._line(run, "started", f"{self._epochs} epoch{'s' if self._epochs > 1 else ''}")
+            self._line(run, "started", counted(self._epochs, "epoch"))
 
     def epoch(self, run: RunConfig, record: dict[str, Any]) -> None:
         """Show an epoch's validation accuracy and how long the run will take from there."""
