@@ -23,7 +23,7 @@ TITLES = {
 HOLM_ALL: Column[AuditRow] = ("Holm\nall", lambda row: probability(row.holm_p))  # left out where the screen is narrow
 COLUMNS: tuple[Column[AuditRow], ...] = (
     ("gain", lambda row: signed(row.gain.mean)),
-    ("95% interval", lambda row: reach((row.gain.low, row.gain.high))),
+    ("95% interval", lambda row: reach(row.gain.interval)),
     ("p", lambda row: probability(row.p)),
     ("Holm\ntable", lambda row: probability(row.holm_table_p)),
     HOLM_ALL,

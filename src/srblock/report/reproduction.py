@@ -139,7 +139,7 @@ FIGURES: tuple[Column[Line], ...] = (
 )
 GAINS: tuple[Column[Line], ...] = (
     ("paper's\ngain", lambda line: "-" if line.printed is None else signed(line.printed.mean)),
-    ("its 95%\ninterval", lambda line: "-" if line.printed is None else reach((line.printed.low, line.printed.high))),
+    ("its 95%\ninterval", lambda line: "-" if line.printed is None else reach(line.printed.interval)),
     _ours("our\ndifference", DIFFERENCE[1]),
     _ours("our 95%\ninterval", interval),
 )

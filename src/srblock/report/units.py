@@ -70,8 +70,6 @@ def p_equals(p: float) -> str:
     return f"p = {probability(p)}".replace("= <", "< ")
 
 
-def reach(interval: tuple[float | None, float | None] | None) -> str:
+def reach(interval: tuple[float, float] | None) -> str:
     """Print an interval: -0.14 to +0.43; a dash where there is none."""
-    if interval is None or interval[0] is None or interval[1] is None:
-        return "-"
-    return f"{signed(interval[0])} to {signed(interval[1])}"
+    return "-" if interval is None else f"{signed(interval[0])} to {signed(interval[1])}"
