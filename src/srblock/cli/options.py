@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -59,7 +59,9 @@ class StudyOptions:
         int | None, Parameter(group=TRAINING, help="count so many steps as an epoch (default: one pass)")
     ] = None
     batch_size: Annotated[int | None, Parameter(group=TRAINING, help="images a step, of all processes together")] = None
-    lr: Annotated[float | None, Parameter(group=TRAINING, help="learning rate at the start")] = None
+    learning_rate: Annotated[
+        float | None, Parameter(name="--lr", group=TRAINING, help="learning rate at the start")
+    ] = None
     schedule: Annotated[str | None, Parameter(group=TRAINING, help="of the rate: multistep, cosine or poly")] = None
     weight_decay: Annotated[float | None, Parameter(group=TRAINING, help="of SGD, on every parameter")] = None
     memory_lr_scale: Annotated[
@@ -94,11 +96,10 @@ class StudyOptions:
     ] = Path("out")
 
     def changes(self) -> dict[str, Any]:
-        """Return what the options change in a recipe, None where nothing."""
-        named = ("epochs", "epoch_steps", "batch_size", "schedule", "weight_decay", "memory_lr_scale",
-                 "memory_weight_decay", "nesterov", "clip_norm", "crop", "test_resize", "test_square",
-                 "sync_batch_norm", "precision", "engine")  # fmt: skip
-        return {"learning_rate": self.lr} | {name: getattr(self, name) for name in named}
+        """Return what the options change in a recipe, None where nothing: those called as a field of it."""
+        from srblock.training.recipe import Recipe
+
+        return {field.name: getattr(self, field.name) for field in fields(Recipe) if hasattr(self, field.name)}
 
 
 @Parameter(name="*")
