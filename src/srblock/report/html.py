@@ -71,18 +71,19 @@ def typeset(text: str) -> str:
 
 def answer(row: Row, baseline: Row) -> Answer:
     """Say what a variant's figures against the baseline come to."""
-    found, verdict = row.difference, row.verdict
+    found, verdict, sides = row.analysis, row.verdict, row.difference
     assert found is not None
     assert verdict is not None
+    assert sides is not None
     evidence = (
         f"{row.mean:.2f}% of the test images right against {baseline.mean:.2f}%: {signed(found.mean)} percentage points"
     )
     if found.estimate is None:
-        evidence += ", from one seed each." if found.n == found.n_baseline == 1 else f" ({_seeds(found)})."
+        evidence += ", from one seed each." if sides.n == sides.n_baseline == 1 else f" ({_seeds(sides)})."
     else:
         holm = ", after Holm's correction" if verdict.comparisons > 1 else ""
         assert verdict.holm_p is not None
-        evidence += f", 95% interval {interval(row)}, {p_equals(verdict.holm_p)}{holm} ({_seeds(found)})."
+        evidence += f", 95% interval {interval(row)}, {p_equals(verdict.holm_p)}{holm} ({_seeds(sides)})."
     evidence = f"{evidence} {advice(verdict)}".rstrip()
     if row.detectable is not None:
         evidence += f" These seeds find a true difference of {points(row.detectable)} four times in five."
