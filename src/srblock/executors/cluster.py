@@ -22,8 +22,9 @@ from filelock import FileLock, Timeout
 from srblock.data.offenders import counted
 from srblock.executors.budget import until
 from srblock.runs.log import add_to_log
+from srblock.runs.outcome import Ending, Outcome
 from srblock.runs.records import RunConfig
-from srblock.runs.run_one import Ending, Outcome, Work, make_folder, train_one
+from srblock.runs.run_one import Work, make_folder, train_one
 
 ray: Any = importlib.import_module("ray")  # without types; an extra, see `execute.Executor.check`
 

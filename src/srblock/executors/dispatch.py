@@ -15,8 +15,9 @@ from srblock.executors.budget import Budget
 from srblock.executors.progress import Progress
 from srblock.executors.watch import Watch
 from srblock.runs.log import LOG
+from srblock.runs.outcome import Outcome
 from srblock.runs.records import Run, RunConfig, finished, read_run
-from srblock.runs.run_one import Outcome, Work, make_folder, reuse, warn_if_elsewhere
+from srblock.runs.run_one import Work, make_folder, reuse, warn_if_elsewhere
 from srblock.training import distributed
 
 PATIENCE_S = 60.0  # how long a network file system may take to show a file that another machine wrote

@@ -22,8 +22,9 @@ from srblock.data.loading.orphans import end_with_parent, fork_server
 from srblock.data.offenders import counted
 from srblock.executors.budget import until
 from srblock.runs.log import add_to_log
+from srblock.runs.outcome import Outcome
 from srblock.runs.records import RunConfig
-from srblock.runs.run_one import Outcome, Work, train_one
+from srblock.runs.run_one import Work, train_one
 from srblock.training import runtime
 
 KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # exit codes; nobody kills itself that way

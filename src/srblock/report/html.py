@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from srblock.data.offenders import counted
-from srblock.report import figures, units
+from srblock.report import block_figures, figures, units
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.comparison import interval, legend, pairings, remarks
 from srblock.report.svg import SERIES
@@ -137,7 +137,7 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "zoomed": any(len(run.metrics) >= figures.ZOOMED_FROM for run in runs),
         "blocks": block_views(groups, config.data["classes"]),
         "with_sr": any(run.variant.sr_blocks for run in runs),
-        "memories_shown": figures.MEMORIES_SHOWN,
+        "memories_shown": block_figures.MEMORIES_SHOWN,
         "runs": runs,
         "environments": _environments(runs),
         "command": command,
