@@ -38,7 +38,7 @@ def print_plan(
     data, recipe = study.data, study.recipe
     height, width = data.size
     sizes = (
-        f"{data.name}: {units.count(len(data.train_labels))} training and {units.count(len(data.test_labels))} test "
+        f"{data.name}: {units.count(data.train_size)} training and {units.count(data.test_size)} test "
         f"images of {height}x{width} in {len(data.classes)} classes; {recipe.epochs} epochs of batches of "
         f"{recipe.batch_size}, seeds {', '.join(map(str, study.seeds))}, on {device}"
     )

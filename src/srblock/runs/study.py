@@ -138,8 +138,8 @@ def describe_data(data: ImageData) -> dict[str, Any]:
         "name": data.name,
         "fingerprint": data.fingerprint,
         "classes": list(data.classes),
-        "train": len(data.train_labels),
-        "test": len(data.test_labels),
+        "train": data.train_size,
+        "test": data.test_size,
         "size": [data.channels, *data.size],
         **more,
     }
