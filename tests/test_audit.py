@@ -83,7 +83,7 @@ def test_every_row_of_the_paper(rows: list[AuditRow]) -> None:
         assert (paper.stage, paper.blocks) == (stage, blocks)
         assert row.baseline.model + " + SR" == model
         assert row.gain.mean == pytest.approx(gain, abs=1e-9)
-        assert (row.gain.low, row.gain.high) == pytest.approx((low, high), abs=0.00501)
+        assert row.gain.interval == pytest.approx((low, high), abs=0.00501)
         assert row.p == row.gain.p == pytest.approx(p, rel=6e-4)
         assert read_as_n.p == pytest.approx(p0, rel=6e-4)
         assert row.seeds_needed == seeds

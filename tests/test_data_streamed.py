@@ -16,9 +16,10 @@ from test_resume import Silent, nothing
 
 from srblock.data import ImageData, load, normalization
 from srblock.data.image_files import ImageFiles
-from srblock.executors.execute import Executor, Work, run_study
+from srblock.executors.execute import Executor, run_study
 from srblock.runs.evaluate import evaluate_run
 from srblock.runs.records import read_result
+from srblock.runs.run_one import Work
 from srblock.runs.study import Study, describe_data, recipe_for
 from srblock.variants.notation import parse
 

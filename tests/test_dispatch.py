@@ -19,8 +19,9 @@ from srblock.executors import dispatch as module
 from srblock.executors.budget import Budget
 from srblock.executors.dispatch import dispatch
 from srblock.executors.execute import run_study
+from srblock.runs.outcome import Outcome
 from srblock.runs.records import RunConfig
-from srblock.runs.run_one import Outcome, Work
+from srblock.runs.run_one import Work
 from srblock.training import runtime
 
 NAMES = [config.name for config in four_runs(1).runs]

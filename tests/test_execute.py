@@ -12,7 +12,8 @@ import pytest
 import torch
 from test_resume import RECIPE, Silent, study
 
-from srblock.executors.execute import EXECUTORS, Executor, Work, run_study
+from srblock.executors.execute import EXECUTORS, Executor, run_study
+from srblock.runs.run_one import Work
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SYNCED = replace(RECIPE, sync_batch_norm=True)

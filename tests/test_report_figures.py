@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from run_fixture import BASELINE, DIGITS, WITH_SR, recall_figures, write_run, write_runs
 
-from srblock.report import figures
+from srblock.report import block_figures, figures
 from srblock.report.svg import VARIABLES
 from srblock.statistics.comparison import comparison
 
@@ -19,7 +19,7 @@ from srblock.statistics.comparison import comparison
 def recall_figure(blocks: int = 8, classes: tuple[str, ...] = DIGITS, width: int = 900) -> str:
     data = recall_figures(np.random.default_rng(0), len(classes), blocks, (2, 2), 0.02)
     mean, overall, std = (data[f"layer3/{key}"] for key in ("class_mean", "mean", "std"))
-    return figures.recall_weights(mean, overall, std, classes, "recall", width)
+    return block_figures.recall_weights(mean, overall, std, classes, "recall", width)
 
 
 def texts(svg: str) -> list[str]:
@@ -36,7 +36,7 @@ def test_figures_are_the_same_on_every_run(tmp_path: Path) -> None:
             figures.seeds(rows, "a", 350),
             figures.learning_curves(groups, "b", 350),
             recall_figure(),
-            figures.memories(runs[1].recall["layer3/memory"], "d", 350),
+            block_figures.memories(runs[1].recall["layer3/memory"], "d", 350),
         ]
 
     first = all_figures()
@@ -94,15 +94,15 @@ def test_only_the_classes_that_deviate_most_are_shown() -> None:
     overall = np.full(4, 0.25)
     mean = np.tile(overall, (100, 1))
     mean[50:70] += [0.1, -0.1, 0, 0]
-    assert figures.shown_classes(mean, overall) == list(range(50, 70))
+    assert block_figures.shown_classes(mean, overall) == list(range(50, 70))
     mean[55] = np.nan  # a class without test images
-    assert 55 not in figures.shown_classes(mean, overall)
-    assert figures.shown_classes(mean[:10], overall) == list(range(10))
+    assert 55 not in block_figures.shown_classes(mean, overall)
+    assert block_figures.shown_classes(mean[:10], overall) == list(range(10))
 
 
 def test_nearly_equal_weights_look_equal() -> None:
     flat = np.full((3, 4), 0.25) + 1e-4 * np.eye(3, 4)
-    svg = figures.recall_weights(flat, flat.mean(0), np.zeros(4), ("a", "b", "c"), "recall", 900)
+    svg = block_figures.recall_weights(flat, flat.mean(0), np.zeros(4), ("a", "b", "c"), "recall", 900)
     assert "0.225" in texts(svg)  # the scale spans a tenth of 1/P at least
     assert "0.275" in texts(svg)
 
@@ -110,17 +110,17 @@ def test_nearly_equal_weights_look_equal() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 2), (10, 14, 7), (2, 1, 32), (70, 8, 8)])
 def test_memory_of_any_shape(shape: tuple[int, int, int]) -> None:
     memory = np.random.default_rng(1).normal(size=shape)
-    svg = figures.memories(memory, "memory", 350)
-    assert svg.count("<image") == min(shape[0], figures.MEMORIES_SHOWN) + 1  # and the color bar
+    svg = block_figures.memories(memory, "memory", 350)
+    assert svg.count("<image") == min(shape[0], block_figures.MEMORIES_SHOWN) + 1  # and the color bar
     found = re.search(r'width="([\d.]+)" height', svg)
     assert found is not None
     assert float(found[1]) <= 350
 
 
 def test_memory_scale_is_centered_at_zero() -> None:
-    shown = texts(figures.memories(np.array([[[0.5]], [[-0.1]]]), "memory", 900))
+    shown = texts(block_figures.memories(np.array([[[0.5]], [[-0.1]]]), "memory", 900))
     assert {"-0.5", "0", "0.5"} <= set(shown)
-    assert {"-1", "0", "1"} <= set(texts(figures.memories(np.zeros((2, 2, 2)), "memory", 900)))
+    assert {"-1", "0", "1"} <= set(texts(block_figures.memories(np.zeros((2, 2, 2)), "memory", 900)))
 
 
 def test_names_of_any_script_and_length() -> None:

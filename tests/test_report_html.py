@@ -129,6 +129,19 @@ def test_answer_without_any_spread(tmp_path: Path) -> None:
     assert f"No test is possible of {WITH_SR} against {BASELINE}" in page.text
 
 
+def test_answer_where_every_seed_differs_by_the_same(tmp_path: Path) -> None:
+    """The paired test has nothing to measure against, although Welch's has."""
+    runs = [
+        write_run(tmp_path, variant, seed, test_top1=90.0 + seed + more)
+        for variant, more in ((BASELINE, 0.0), (WITH_SR, 0.5))
+        for seed in range(8)
+    ]
+    text, _ = render(tmp_path, runs)
+    assert "No test is possible" in text
+    rows = comparison(runs)
+    assert html.answer(rows[1], rows[0]).difference == "+0.50"
+
+
 def test_answer_has_figures_and_cost(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, BASELINE, seed, test_top1=90.0 + seed) for seed in range(3)]
     runs += [write_run(tmp_path, WITH_SR, seed, test_top1=92.0 + seed) for seed in range(3)]

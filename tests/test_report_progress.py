@@ -192,7 +192,7 @@ def test_an_error_inside_leaves_the_terminal_clean() -> None:
 
 
 def test_it_fits_the_protocol_of_studies(tmp_path: Path) -> None:
-    from srblock.executors.execute import Progress
+    from srblock.executors.progress import Progress
 
     asked = {name for name in vars(Progress) if not name.startswith("_")}
     assert asked <= set(dir(RunProgress))

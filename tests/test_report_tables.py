@@ -44,7 +44,8 @@ def test_rows_by_hand(tmp_path: Path) -> None:
     assert baseline.difference is None
     assert with_sr.difference is not None
     assert with_sr.difference.mean == 2.0
-    assert with_sr.difference.low == pytest.approx(2 - 2.776 * (2 / 3) ** 0.5, abs=1e-3)
+    assert with_sr.difference.interval is not None
+    assert with_sr.difference.interval[0] == pytest.approx(2 - 2.776 * (2 / 3) ** 0.5, abs=1e-3)
     assert with_sr.difference.p_greater == 8.5 / 9
     assert (with_sr.parameters, with_sr.flops_per_image) == (77_514, 1_605_000)
     assert with_sr.overhead_percent == pytest.approx(2.9539, abs=1e-4)
@@ -255,7 +256,7 @@ def test_csv_of_the_comparison(tmp_path: Path) -> None:
         for name in ("difference", "low", "high", "p", "holm_p", "detectable", "correlation", "paired_p", "paired_low"):
             assert line[name] != ""
         assert float(line["difference"]) == row.difference.mean
-        assert float(line["low"]) == row.difference.low
+        assert (float(line["low"]), float(line["high"])) == row.difference.interval
         assert float(line["holm_p"]) == row.holm_p
         assert float(line["paired_p"]) == row.pairing.estimate.p
         assert "undecided" in line["verdict"]

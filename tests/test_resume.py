@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from srblock.data import ImageData
-from srblock.executors.execute import Work, run_study
+from srblock.executors.execute import run_study
 from srblock.runs import records
 from srblock.runs.records import read_result
+from srblock.runs.run_one import Work
 from srblock.runs.study import Study
 from srblock.training.recipe import Recipe
 from srblock.variants.notation import parse

@@ -16,7 +16,8 @@ from filelock import FileLock
 from test_resume import study
 from torch import nn
 
-from srblock.runs.run_one import Outcome, Paused, Work, train_one
+from srblock.runs.outcome import Outcome
+from srblock.runs.run_one import Paused, Work, train_one
 
 CPU = torch.device("cpu")
 

@@ -49,8 +49,8 @@ def test_welch_by_hand() -> None:
     # Equal variances of 1 and n = 3 give df = 4, and every table has t(0.975, 4) = 2.776.
     found = difference([90.0, 91.0, 92.0], [92.0, 93.0, 94.0])
     assert found.mean == 2.0
-    assert found.low == pytest.approx(2 - 2.776 * math.sqrt(2 / 3), abs=1e-3)
-    assert found.high == pytest.approx(2 + 2.776 * math.sqrt(2 / 3), abs=1e-3)
+    half = 2.776 * math.sqrt(2 / 3)
+    assert found.interval == pytest.approx((2 - half, 2 + half), abs=1e-3)
     assert found.p_greater == 8.5 / 9  # 92 wins twice and ties once; 93 and 94 win thrice
     assert (found.n_baseline, found.n) == (3, 3)
 
@@ -58,7 +58,8 @@ def test_welch_by_hand() -> None:
 def test_welch_satterthwaite_by_hand() -> None:
     # Variances 1 and 4, n = 3: squared error 5/3, df = (5/3)^2 / ((1/9 + 16/9) / 2) = 50/17, t(0.975) = 3.2188 there.
     found = difference([90.0, 91.0, 92.0], [91.0, 93.0, 95.0])
-    assert found.low == pytest.approx(2 - 3.2188 * math.sqrt(5 / 3), abs=1e-3)
+    assert found.interval is not None
+    assert found.interval[0] == pytest.approx(2 - 3.2188 * math.sqrt(5 / 3), abs=1e-3)
     assert found.p_greater == 7.5 / 9
 
 
@@ -73,11 +74,11 @@ def test_welch_on_students_sleep_data() -> None:
     assert found.estimate.mean / found.estimate.standard_error == pytest.approx(-1.8608, abs=5e-5)
     assert found.estimate.freedom == pytest.approx(17.776, abs=5e-4)
     assert found.p == pytest.approx(0.07939, abs=5e-6)
-    assert (found.low, found.high) == pytest.approx((-3.3654832, 0.2054832), abs=5e-8)
+    assert found.interval == pytest.approx((-3.3654832, 0.2054832), abs=5e-8)
     means, stds = [np.mean(side) for side in SLEEP], [np.std(side, ddof=1) for side in SLEEP]
     printed = difference_of_summaries(Summary(10, means[1], stds[1]), Summary(10, means[0], stds[0]))
     assert printed.p == pytest.approx(found.p)
-    assert (printed.low, printed.high) == pytest.approx((found.low, found.high))
+    assert printed.interval == pytest.approx(found.interval)
 
 
 def test_p_is_near_that_of_all_permutations() -> None:
@@ -92,23 +93,22 @@ spread = st.lists(numbers, min_size=2, max_size=6).filter(lambda values: len(set
 
 @given(spread, spread, st.floats(0.5, 0.99))
 def test_welch_agrees_with_scipy(a: list[float], b: list[float], confidence: float) -> None:
-    ours = difference(a, b, confidence)
+    ours = difference(a, b)
+    assert ours.estimate is not None
     test = ttest_ind(b, a, equal_var=False)
     theirs = test.confidence_interval(confidence)
-    assert ours.low == pytest.approx(theirs.low, rel=1e-7, abs=1e-7)
-    assert ours.high == pytest.approx(theirs.high, rel=1e-7, abs=1e-7)
+    assert ours.estimate.interval(confidence) == pytest.approx((theirs.low, theirs.high), rel=1e-7, abs=1e-7)
     assert ours.p == pytest.approx(test.pvalue, rel=1e-6, abs=1e-12)
-    printed = difference_of_summaries(summarize(a), summarize(b), confidence)
-    assert (printed.low, printed.high, printed.p) == (ours.low, ours.high, ours.p)
+    printed = difference_of_summaries(summarize(a), summarize(b))
+    assert (printed.interval, printed.p) == (ours.interval, ours.p)
 
 
 @given(spread, spread)
 def test_the_interval_excludes_0_exactly_if_p_is_small(a: list[float], b: list[float]) -> None:
     found = difference(a, b)
     assert found.p is not None
-    assert found.low is not None
-    assert found.high is not None
-    assert (found.low > 0 or found.high < 0) == (found.p < 0.05)
+    assert found.interval is not None
+    assert (found.interval[0] > 0 or found.interval[1] < 0) == (found.p < 0.05)
 
 
 @given(spread)
@@ -118,7 +118,8 @@ def test_interval_of_the_mean_agrees_with_scipy(values: list[float]) -> None:
 
 def test_one_side_may_be_constant() -> None:
     found = difference(THREE_EQUAL, [0.1, 0.2, 0.3])
-    assert found.low == pytest.approx(0.1 - 4.302653 * 0.1 / math.sqrt(3), abs=1e-6)  # t(0.975, df = 2)
+    assert found.interval is not None
+    assert found.interval[0] == pytest.approx(0.1 - 4.302653 * 0.1 / math.sqrt(3), abs=1e-6)  # t(0.975, df = 2)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +128,7 @@ def test_one_side_may_be_constant() -> None:
 )
 def test_no_interval_without_spread_on_both_sides(baseline: list[float], values: list[float]) -> None:
     found = difference(baseline, values)
-    assert found.low is None
-    assert found.high is None
+    assert found.interval is None
     assert found.p is None
     assert found.with_more(3) is None or min(found.n, found.n_baseline) > 1
 
@@ -138,9 +138,9 @@ def test_swapping_the_sides_mirrors_the_difference(a: list[float], b: list[float
     there, back = difference(a, b), difference(b, a)
     assert there.p_greater + back.p_greater == pytest.approx(1)
     assert there.mean == pytest.approx(-back.mean)
-    assert (there.low is None) == (back.high is None)
-    if there.low is not None:
-        assert there.low == pytest.approx(-back.high)
+    assert (there.interval is None) == (back.interval is None)
+    if there.interval is not None and back.interval is not None:
+        assert there.interval == pytest.approx((-back.interval[1], -back.interval[0]))
 
 
 def test_p_greater_counts_pairs_of_unequal_samples() -> None:
@@ -186,7 +186,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(n: int, stds: tuple[floa
 def test_coverage_of_the_function_that_is_called() -> None:
     draws = np.random.default_rng(2410).normal([70.0, 70.6], 0.3, size=(1000, 3, 2))
     found = [difference(a.tolist(), b.tolist()) for a, b in draws.transpose(0, 2, 1)]
-    covered = [one.low <= 0.6 <= one.high for one in found if one.low is not None and one.high is not None]
+    covered = [one.interval[0] <= 0.6 <= one.interval[1] for one in found if one.interval is not None]
     assert 0.93 <= sum(covered) / 1000 <= 0.97
 
 
@@ -205,4 +205,4 @@ def test_refusals() -> None:
         with pytest.raises(ValueError, match="need n >= 1, a finite mean"):
             difference_of_summaries(wrong, Summary(3, 1.0, 0.1))
     with pytest.raises(ValueError, match="confidence must be between 0 and 1, got 95"):
-        difference([1.0], [1.0], 95)
+        mean_interval([1.0, 2.0], 95)

@@ -14,10 +14,11 @@ from test_resume import Silent, nothing
 from test_resume import study as tiny_study
 
 from srblock.data import ImageData
-from srblock.executors.execute import Work, make_folder, run_study
+from srblock.executors.execute import run_study
 from srblock.runs import records
 from srblock.runs.evaluate import evaluate_run
 from srblock.runs.records import read_result
+from srblock.runs.run_one import Work, make_folder
 from srblock.runs.study import Study, measure_ms_per_image, recipe_for
 from srblock.surgery import blocks
 from srblock.training import checkpoint

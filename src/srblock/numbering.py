@@ -1,8 +1,8 @@
 """The paper's stage numbers (M in its tables, 1-based) for any network.
 
-They are given to children of one module: the one whose children show
-most resolutions, provided that they hold half of the network's convolutions and linear layers. Children with at most
-one of these (a stem, a transition, a head) end no stage.
+They are given to children of one module: the one whose children show most resolutions, provided that they hold half of
+the network's convolutions and linear layers. Children with at most one of these (a stem, a transition, a head) end no
+stage.
 
 - Siblings numbered by their author (`layer1..4`, `stages.0..3`, `blocks.0..6`, `features.0..7`): a stage ends where the
   next such child has other channels or another resolution.

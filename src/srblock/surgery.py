@@ -1,10 +1,8 @@
 """Put Squeeze-and-Remember blocks into a network that exists, and take them out again.
 
 The block becomes the child `sr` of the module after which it stands, so that its keys in the state_dict are
-`<name>.sr.*` for any kind of module and all other keys stay what they were. A plain `nn.Sequential` runs its new last
-child itself, and so do modules that loop over their children (timm's RegNet stages); any other module gets one forward
-hook, a function of this file, so that copies and pickles of the network use their own block. Which modules can take a
-block is explained in `srblock.tracing`.
+`<name>.sr.*` for any kind of module and all other keys stay what they were. How it comes to be run is explained in
+`srblock.trial`, which modules can take one in `srblock.maps`.
 """
 
 from __future__ import annotations
@@ -17,16 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from srblock.block import SqueezeRemember2d
 from srblock.numbering import renumber
-from srblock.tracing import Stage, Trace, memory_format, refuse_wrapped, run, runs_its_children, runs_new_child, trace
+from srblock.tracing import Stage, Trace, memory_format, refuse_wrapped, runs_its_children, trace
+from srblock.trial import CHILD, Unfit, attach, detach, needs_hook, was_inserted_into
 
 __all__ = ["Insertion", "Stage", "blocks", "bypassed", "insert", "param_groups", "plain_name", "remove", "stages"]
 
-CHILD = "sr"
-MARK = "sr_inserted"  # attribute of a module whose child `sr` is ours, not the user's; copies and pickles keep it
 WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
 SUGGESTIONS_TRIED = 12
 
@@ -87,15 +84,15 @@ def insert(model: nn.Module, *, after: str | int, input_size: int | tuple[int, .
         raise ValueError(f"cannot insert a block after {name!r}: it {fault}; {_nearest(model, name, seen)}")
     built = _build(model, name, seen, block)
     try:
-        hooked = _needs_hook(seen, name, built)
-    except _Unfit as unfit:
+        hooked = needs_hook(seen, name, built)
+    except Unfit as unfit:
         raise ValueError(
             f"cannot insert a block after {name!r} ({type(target).__name__}): {unfit}; the model is unchanged; "
             f"{_nearest(model, name, seen)}"
         ) from unfit
     before = sum(value.numel() for value in model.parameters())
     added = sum(value.numel() for value in built.parameters())
-    _attach(target, built, hooked)
+    attach(target, built, hooked)
     return Insertion(name, built.channels, built.size, added, 100 * added / before if before else math.inf, built)
 
 
@@ -106,11 +103,11 @@ def remove(model: nn.Module) -> list[str]:
     Raises: ValueError if there is none, or for a wrapped, compiled or scripted model.
     """
     refuse_wrapped(model)
-    targets = {name: module for name, module in model.named_modules() if _was_inserted_into(module)}
+    targets = {name: module for name, module in model.named_modules() if was_inserted_into(module)}
     if not targets:
         raise ValueError("the model has no inserted block, so there is nothing to remove")
     for target in targets.values():
-        _detach(target)
+        detach(target)
     return list(targets)
 
 
@@ -120,7 +117,7 @@ def blocks(model: nn.Module) -> dict[str, SqueezeRemember2d]:
     A block that was not inserted but written into the network has its own name. The prefixes of DDP and torch.compile
     are left out. A model without blocks gives {}.
     """
-    own = {id(module._modules[CHILD]): name for name, module in model.named_modules() if _was_inserted_into(module)}
+    own = {id(module._modules[CHILD]): name for name, module in model.named_modules() if was_inserted_into(module)}
     return {
         plain_name(own.get(id(module), name)): module
         for name, module in model.named_modules()
@@ -190,7 +187,7 @@ def _look(model: nn.Module, input_size: int | tuple[int, ...]) -> Trace:
         stage
         for stage in seen.stages
         if not runs_its_children(modules[stage.name])
-        or _was_inserted_into(modules[stage.name])
+        or was_inserted_into(modules[stage.name])
         or _can_take_a_block(model, stage.name, seen)
     ]
     maps: dict[str, tuple[int, ...]] = {stage.name: (stage.channels, *stage.size) for stage in seen.stages}
@@ -199,31 +196,8 @@ def _look(model: nn.Module, input_size: int | tuple[int, ...]) -> Trace:
     return replace(seen, numbers=numbers, stages=[replace(stage, number=by_name.get(stage.name)) for stage in stages])
 
 
-def _run_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    """Forward hook: hand the module's output to its block."""
-    return module.sr(output)  # type: ignore[operator]
-
-
-def _attach(target: nn.Module, block: SqueezeRemember2d, hooked: bool) -> None:
-    target.add_module(CHILD, block)
-    setattr(target, MARK, True)
-    if hooked:
-        target.register_forward_hook(_run_block)
-
-
-def _detach(target: nn.Module) -> None:
-    delattr(target, CHILD)
-    delattr(target, MARK)
-    for key in [key for key, hook in target._forward_hooks.items() if hook is _run_block]:
-        del target._forward_hooks[key]
-
-
-def _was_inserted_into(module: nn.Module) -> bool:
-    return MARK in vars(module) and CHILD in module._modules
-
-
 def _occupied(target: nn.Module) -> str | None:
-    if _was_inserted_into(target):
+    if was_inserted_into(target):
         return "has a block already; remove it first, or choose another place"
     if hasattr(target, CHILD):
         return f"has an attribute {CHILD!r} of its own, the name that the block would take"
@@ -261,93 +235,6 @@ def _build(model: nn.Module, name: str, seen: Trace, options: dict[str, Any]) ->
     return built.to(memory_format=memory_format(model)).train(target.training)
 
 
-class _Unfit(Exception):
-    """A block cannot stand where it was tried; the message says why."""
-
-
-def _needs_hook(seen: Trace, name: str, block: SqueezeRemember2d) -> bool:
-    """Find out on the copy how module `name` runs a block: by itself, as a last child, or through a hook.
-
-    Raises: _Unfit if neither works.
-    """
-    if runs_new_child(seen.copied.get_submodule(name)):
-        _try(seen, name, block, hooked=False)
-        return False
-    try:
-        _try(seen, name, block, hooked=True)
-    except _Unfit as unfit:
-        try:
-            _try(seen, name, block, hooked=False)
-        except _Unfit:
-            raise unfit from None
-        return False
-    return True
-
-
-def _try(seen: Trace, name: str, block: SqueezeRemember2d, *, hooked: bool) -> None:
-    """Run the copy with a block after module `name`.
-
-    Raises: _Unfit unless the block is run once and last, with the model's output unchanged and dependent on it.
-    """
-    target = seen.copied.get_submodule(name)
-    maps: list[tuple[Tensor, Tensor]] = []
-    results: list[object] = []
-    _attach(target, block, hooked)
-    watches = (
-        block.register_forward_hook(lambda module, args, output: maps.append((args[0], output))),
-        target.register_forward_hook(lambda module, args, output: results.append(output)),
-    )
-    try:
-        outputs = run(seen.copied, seen.image)
-    except Exception as error:
-        raise _Unfit(f"with the block in it a forward pass fails with {type(error).__name__}: {error}") from error
-    finally:
-        for watch in watches:
-            watch.remove()
-        _detach(target)
-    if len(maps) != 1:
-        raise _Unfit(f"a forward pass runs the block {len(maps)} times instead of once")
-    given, returned = maps[0]
-    if len(results) != 1 or results[0] is not returned:
-        raise _Unfit("the module goes on computing after it has run the block")
-    exact = seen.image.device.type == "cpu" and given.stride() == returned.stride()
-    if not _unchanged(outputs, seen.outputs, exact):
-        raise _Unfit("the model's output changes although a fresh block adds nothing")
-    if any(value.grad_fn for value in outputs) and not _reaches(outputs, set(block.memory.parameters())):
-        raise _Unfit("the model's output does not depend on the block, which could never learn: the map is not used")
-
-
-def _unchanged(outputs: list[Tensor], before: list[Tensor], exact: bool) -> bool:
-    """Compare outputs: bit for bit, or up to rounding where another device or layout may choose another kernel."""
-    if [value.shape for value in outputs] != [value.shape for value in before]:
-        return False
-    pairs = [pair for pair in zip(outputs, before, strict=True) if pair[1].device.type != "meta"]
-    for new, old in pairs:
-        tolerance = 0.0
-        if not exact and old.is_floating_point() and old.numel():
-            tolerance = 100 * torch.finfo(old.dtype).eps * float(old.abs().max())
-        same = torch.equal(new, old) or (
-            old.is_floating_point() and torch.allclose(new, old, rtol=0, atol=tolerance, equal_nan=True)
-        )
-        if not same:
-            return False
-    return True
-
-
-def _reaches(outputs: list[Tensor], parameters: set[nn.Parameter]) -> bool:
-    """Tell whether outputs depend on any of these, from the graph alone (a gradient may be zero by initialization)."""
-    waiting = [value.grad_fn for value in outputs if value.grad_fn is not None]
-    known = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        if getattr(node, "variable", None) in parameters:
-            return True
-        new = {after for after, _ in node.next_functions if after is not None} - known
-        known |= new
-        waiting.extend(new)
-    return False
-
-
 def _nearest(model: nn.Module, name: str, seen: Trace) -> str:
     """Name the point nearest to a module, in the order of the forward pass, where a block was tried and works."""
     places = {called: place for place, called in enumerate(seen.calls)}
@@ -367,7 +254,7 @@ def _nearest(model: nn.Module, name: str, seen: Trace) -> str:
 
 def _can_take_a_block(model: nn.Module, name: str, seen: Trace) -> bool:
     try:
-        _needs_hook(seen, name, _build(model, name, seen, {"blocks": 1, "hidden": 1}))
-    except _Unfit:
+        needs_hook(seen, name, _build(model, name, seen, {"blocks": 1, "hidden": 1}))
+    except Unfit:
         return False
     return True

@@ -74,9 +74,9 @@ def pack(
     from srblock.data.offenders import counted
     from srblock.runs.archive import pack_study
 
-    found = pack_study(out, file)
-    packed, size = counted(len(found.packed), "finished run"), file.stat().st_size / 1000
-    print(f"packed {packed} into {file} ({size:.0f} kB), {found.unfinished} unfinished left out")
+    names, unfinished = pack_study(out, file)
+    packed, size = counted(len(names), "finished run"), file.stat().st_size / 1000
+    print(f"packed {packed} into {file} ({size:.0f} kB), {unfinished} unfinished left out")
 
 
 @results.command(help_epilogue="Example: srblock results add records.tar.gz --to results")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from srblock.cli.app import AGAIN, FAILED, command_line, console, deadline
 from srblock.cli.options import StudyOptions, WorkOptions
@@ -125,9 +125,9 @@ def carry_out(session: Session, study: Study, *, then: str = "") -> Done:
     Args:
         then: what follows this study, a sentence.
     """
-    from srblock.executors.execute import make_folder
     from srblock.report.plan import print_plan
     from srblock.runs.plan import plan, seconds_left
+    from srblock.runs.run_one import make_folder
 
     out, executor = session.options.out, session.executor
     if not session.dry_run:
@@ -152,8 +152,9 @@ def run(session: Session, study: Study, epoch_seconds: Mapping[str, float] | Non
     Args:
         epoch_seconds: of each variant, from the plan.
     """
-    from srblock.executors.execute import Work, run_study
+    from srblock.executors.execute import run_study
     from srblock.report.progress import RunProgress
+    from srblock.runs.run_one import Work
 
     with RunProgress(study, console()) as progress:
         runs = run_study(
@@ -218,6 +219,8 @@ def say_where(files: Sequence[tuple[str, Path]]) -> None:
         console().print(f"{name + ':':{width}} {path}", soft_wrap=True, highlight=False, markup=False)
 
 
-def note(text: Any) -> None:
-    """Print a sentence, wrapped at the console's width."""
-    console().print(text, markup=False, highlight=False)
+def note(*sentences: str) -> None:
+    """Print sentences, wrapped at the console's width."""
+    from srblock.report.terminal import print_lines
+
+    print_lines(sentences, console())

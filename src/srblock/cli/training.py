@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 
 from srblock.cli import running
 from srblock.cli.app import FAILED, app, console
-from srblock.cli.options import AT_LEAST_1, OWN, Device, Margin, StudyOptions, UnsaidOptions, WorkOptions
+from srblock.cli.options import AT_LEAST_1, Device, Margin, StudyOptions, UnsaidOptions, WorkOptions, own_option
 
 if TYPE_CHECKING:
     from srblock.variants.notation import Variant
@@ -21,7 +21,7 @@ STUDY, WORK, AS_IT_IS = StudyOptions(), WorkOptions(), UnsaidOptions()
 @app.command(sort_key=1, help_epilogue='Example: srblock compare R18 "R18 + SR(M=4, P=2)" --data cifar100 --seeds 5')
 def compare(
     *variants: Annotated[str, Parameter(help='e.g. R18 "R18 + SR(M=4, P=2)"; the first is the baseline')],
-    seeds: Annotated[int, Parameter(group=OWN, validator=AT_LEAST_1, help="how many of each variant")] = 3,
+    seeds: Annotated[int, own_option("how many of each variant", validator=AT_LEAST_1)] = 3,
     margin: Margin = 0.2,
     options: StudyOptions = STUDY,
     work: WorkOptions = WORK,
@@ -57,7 +57,7 @@ def train(
     variant: Annotated[str, Parameter(help='e.g. "R18 + D2D + SR(M=4, P=12)"')],
     /,
     *,
-    seed: Annotated[int, Parameter(group=OWN, validator=Number(gte=0), help="decides all that is drawn")] = 0,
+    seed: Annotated[int, own_option("decides all that is drawn", validator=Number(gte=0))] = 0,
     options: StudyOptions = STUDY,
 ) -> int:
     """Train one variant with one seed; the same command goes on where it stopped.
@@ -101,8 +101,8 @@ def reproduce(
     table: Annotated[str, Parameter(help="table1, table2, table3 or table5")],
     /,
     *,
-    rows: Annotated[str, Parameter(group=OWN, help='by name, with * and ?: "R18*"; baselines come with them')] = "*",
-    seeds: Annotated[int, Parameter(group=OWN, validator=AT_LEAST_1, help="how many of each row")] = 5,
+    rows: Annotated[str, own_option('by name, with * and ?: "R18*"; baselines come with them')] = "*",
+    seeds: Annotated[int, own_option("how many of each row", validator=AT_LEAST_1)] = 5,
     margin: Margin = 0.2,
     unsaid: UnsaidOptions = AS_IT_IS,
     options: StudyOptions = STUDY,
@@ -142,12 +142,8 @@ def sweep(
     settings: Annotated[str, Parameter(help='e.g. "R18 + D2D + SR(M={3,4}, P={2..12:2}, U={8,16,32})"')],
     /,
     *,
-    seeds: Annotated[
-        int, Parameter(group=OWN, validator=AT_LEAST_1, help="of every setting, to choose on validation")
-    ] = 2,
-    fresh: Annotated[
-        int, Parameter(group=OWN, validator=AT_LEAST_1, help="fresh seeds of the choice and of the plain network")
-    ] = 5,
+    seeds: Annotated[int, own_option("of every setting, to choose on validation", validator=AT_LEAST_1)] = 2,
+    fresh: Annotated[int, own_option("fresh seeds of the choice and of the plain network", validator=AT_LEAST_1)] = 5,
     margin: Margin = 0.2,
     options: StudyOptions = STUDY,
     work: WorkOptions = WORK,
@@ -184,8 +180,7 @@ def sweep(
         rows = comparison(second.runs, [str(base), str(chosen)], margin=margin)
         tables.print_table(rows, console())
         by_variant = {variant: [run for run in second.runs if run.variant == variant] for variant in final.variants}
-        for text in report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]):
-            running.note(text)
+        running.note(*report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]))
         folder = options.out / running.folder_name("sweep", study)
         files = running.write_reports(folder, second.runs, rows)
         tables.write_csv(folder / "settings.csv", first.runs)

@@ -154,12 +154,19 @@ def _check(where: str, images: Tensor | ImageFiles, labels: Tensor, classes: Seq
         raise ValueError(
             f"{where}: expected labels 0 to {len(classes) - 1}, got {int(labels.min())} to {int(labels.max())}"
         )
+    refuse_small(where, labels, classes, least)
+
+
+def refuse_small(where: str, labels: Tensor, classes: Sequence[str], least: int, remedy: str = "") -> None:
+    """Refuse a set that has classes of fewer images.
+
+    Raises: ValueError naming them.
+    """
     sizes = torch.bincount(labels, minlength=len(classes)).tolist()
     small = [f"{name} ({size})" for name, size in zip(classes, sizes, strict=True) if size < least]
     if small:
-        raise ValueError(
-            f"{where}: {counted(len(small), 'class')} with fewer than {counted(least, 'image')}: {offenders(small)}"
-        )
+        few = f"{counted(len(small), 'class')} with fewer than {counted(least, 'image')}"
+        raise ValueError(f"{where}: {few}: {offenders(small)}{remedy}")
 
 
 def _fingerprint(parts: Sequence[Tensor | ImageFiles], classes: tuple[str, ...], flip: bool) -> str:

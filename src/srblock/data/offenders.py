@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+SHOWN = 5
 
-def offenders(names: Sequence[str], *, shown: int = 5) -> str:
+
+def offenders(names: Sequence[str]) -> str:
     """List the first names and count the others: "a, b, c, d, e and 12 more"."""
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def counted(count: int, noun: str) -> str:

@@ -126,4 +126,4 @@ def until(
 
 def finish_s(data: ImageData, epoch_s: float) -> float:
     """Estimate what follows the last epoch: the test images pass three times, at most at the pace of training."""
-    return 3 * epoch_s * len(data.test_labels) / len(data.train_labels)
+    return 3 * epoch_s * data.test_size / data.train_size

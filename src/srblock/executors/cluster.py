@@ -14,16 +14,17 @@ import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
+from srblock.data.offenders import counted
 from srblock.executors.budget import until
 from srblock.runs.log import add_to_log
+from srblock.runs.outcome import Ending, Outcome
 from srblock.runs.records import RunConfig
-from srblock.runs.run_one import Ending, Outcome, Work, make_folder, train_one
+from srblock.runs.run_one import Work, make_folder, train_one
 
 ray: Any = importlib.import_module("ray")  # without types; an extra, see `execute.Executor.check`
 
@@ -72,9 +73,9 @@ class RayWorkers:
                     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one there that aborts
                 leaving.callback(ray.shutdown)
             self.count, cpus, gpus = share_out(ray.nodes(), self._device, *self._wanted)
-            each = _counted(cpus, "CPU") + (f" and {_counted(gpus, 'GPU')}" if gpus else "")
+            each = counted(cpus, "CPU") + (f" and {gpus:g} GPU{'s' if gpus > 1 else ''}" if gpus else "")
             address = ray.get_runtime_context().gcs_address
-            self.description = f"Ray at {address}, {_counted(self.count, 'run')} at once with {each} each"
+            self.description = f"Ray at {address}, {counted(self.count, 'run')} at once with {each} each"
             token = make_folder(self._work.out) / f".seen-{uuid.uuid4().hex}"
             leaving.callback(token.unlink, missing_ok=True)
             leaving.enter_context(FileLock(token))
@@ -84,9 +85,7 @@ class RayWorkers:
             self._leaving = leaving.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._leaving.close()
 
     def submit(self, config: RunConfig, deadline: float | None) -> None:
@@ -221,7 +220,3 @@ def _locks_reach(token: Path) -> bool:
             return False
     except Timeout:
         return True
-
-
-def _counted(number: float, noun: str) -> str:
-    return f"{number:g} {noun}{'s' if number > 1 else ''}"

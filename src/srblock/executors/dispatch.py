@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
@@ -15,8 +15,9 @@ from srblock.executors.budget import Budget
 from srblock.executors.progress import Progress
 from srblock.executors.watch import Watch
 from srblock.runs.log import LOG
+from srblock.runs.outcome import Outcome
 from srblock.runs.records import Run, RunConfig, finished, read_run
-from srblock.runs.run_one import Outcome, Work, make_folder, reuse, warn_if_elsewhere
+from srblock.runs.run_one import Work, make_folder, reuse, warn_if_elsewhere
 from srblock.training import distributed
 
 PATIENCE_S = 60.0  # how long a network file system may take to show a file that another machine wrote
@@ -43,9 +44,7 @@ class Workers(Protocol):
 
     def __enter__(self) -> Workers: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def environment(self) -> dict[str, Any] | None:
         """Describe what the workers run on, outside the context too; None if only they know."""
@@ -121,23 +120,19 @@ def take_found(
         progress.finished(config, done[config.name])
 
 
+@dataclass
 class _Dispatch:
-    def __init__(
-        self,
-        work: Work,
-        workers: Workers,
-        progress: Progress,
-        budget: Budget,
-        todo: list[RunConfig],
-        done: dict[str, Run],
-    ) -> None:
-        self.work, self.workers, self.progress, self.budget = work, workers, progress, budget
-        self.todo, self.done = todo, done
-        self.at_work: dict[str, RunConfig] = {}
-        self.out_of_memory: list[RunConfig] = []  # beside others
-        self.alone: set[str] = set()
-        self.resumed: Counter[str] = Counter()
-        self.watch = Watch()
+    work: Work
+    workers: Workers
+    progress: Progress
+    budget: Budget
+    todo: list[RunConfig]
+    done: dict[str, Run]
+    at_work: dict[str, RunConfig] = field(default_factory=dict)
+    out_of_memory: list[RunConfig] = field(default_factory=list)  # beside others
+    alone: set[str] = field(default_factory=set)
+    resumed: Counter[str] = field(default_factory=Counter)
+    watch: Watch = field(default_factory=Watch)
 
     def loop(self) -> None:
         while self.todo or self.out_of_memory or self.at_work:

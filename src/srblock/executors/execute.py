@@ -13,13 +13,12 @@ from srblock.executors.budget import Budget, until
 from srblock.executors.dispatch import conclude, dispatch
 from srblock.executors.local import LocalWorkers
 from srblock.executors.progress import Progress
+from srblock.runs.outcome import Outcome
 from srblock.runs.records import Run, RunConfig
 from srblock.runs.run_one import Work, make_folder, train_one
 from srblock.training import distributed
 from srblock.training.loop import Record
 from srblock.training.recipe import Recipe
-
-__all__ = ["EXECUTORS", "Executor", "Progress", "Work", "make_folder", "run_study"]
 
 EXECUTORS = ("local", "ray")
 
@@ -146,23 +145,7 @@ def _one_after_another(work: Work, device: torch.device, progress: Progress, bud
     pending = list(work.study.runs)
     while runnable := list(budget.order(pending, idle=True)):
         for config in runnable:
-
-            def tell(record: Record, config: RunConfig = config) -> None:
-                budget.epoch(config, record)
-                try:
-                    progress.epoch(config, record)
-                except Exception as error:
-                    raise _NotOfTheRun from error
-
-            def start(config: RunConfig = config) -> None:
-                budget.started(config)
-                progress.started(config)
-
-            on_epoch = until(budget.deadline, work, config, tell)
-            try:
-                outcome = train_one(work, config, device, on_start=start, on_epoch=on_epoch)
-            except _NotOfTheRun as wrapped:
-                raise wrapped.__cause__ from None  # type: ignore[misc]
+            outcome = _train_here(work, config, device, progress, budget)
             if outcome.ending != "busy":
                 conclude(work, config, outcome, progress, done)
                 pending.remove(config)
@@ -171,3 +154,21 @@ def _one_after_another(work: Work, device: torch.device, progress: Progress, bud
             progress.waiting(runnable[0])
             time.sleep(1)
     return done
+
+
+def _train_here(work: Work, config: RunConfig, device: torch.device, progress: Progress, budget: Budget) -> Outcome:
+    def start() -> None:
+        budget.started(config)
+        progress.started(config)
+
+    def tell(record: Record) -> None:
+        budget.epoch(config, record)
+        try:
+            progress.epoch(config, record)
+        except Exception as error:
+            raise _NotOfTheRun from error
+
+    try:
+        return train_one(work, config, device, on_start=start, on_epoch=until(budget.deadline, work, config, tell))
+    except _NotOfTheRun as wrapped:
+        raise wrapped.__cause__ from None  # type: ignore[misc]

@@ -14,17 +14,17 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from types import TracebackType
 from typing import Any
 
 import torch
 
-from srblock.data.loading.orphans import end_with_parent
+from srblock.data.loading.orphans import end_with_parent, fork_server
 from srblock.data.offenders import counted
 from srblock.executors.budget import until
 from srblock.runs.log import add_to_log
+from srblock.runs.outcome import Outcome
 from srblock.runs.records import RunConfig
-from srblock.runs.run_one import Outcome, Work, train_one
+from srblock.runs.run_one import Work, train_one
 from srblock.training import runtime
 
 KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # exit codes; nobody kills itself that way
@@ -71,9 +71,7 @@ class LocalWorkers:
             torch.cuda.empty_cache()  # what planning has left
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.restart(list(self._slots))
 
     def submit(self, config: RunConfig, deadline: float | None) -> None:
@@ -154,16 +152,10 @@ def slot_devices(device: torch.device, count: int) -> list[torch.device]:
 
 
 def context_for(device: torch.device) -> ForkServerContext | SpawnContext:
-    """Return the way to start workers.
-
-    A fork server imports torch once for all. Not with CUDA, which a library that looks for a device while it is
-    imported makes unusable in all forks; nor on Windows, which has none.
+    """Return the way to start workers: with CUDA anew, as a library that looks for a device while it is imported makes
+    CUDA unusable in all forks.
     """
-    if device.type == "cuda" or "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return context
+    return multiprocessing.get_context("spawn") if device.type == "cuda" else fork_server(PRELOAD)
 
 
 def _shared(work: Work) -> Work | bytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from srblock.runs.records import read_metrics
 
 
 class Watch:
@@ -21,7 +22,7 @@ class Watch:
         network file system it may vanish under the reader.
         """
         try:
-            records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+            records = read_metrics(directory)
         except (OSError, ValueError):
             return []
         news = records[self._seen.get(directory, 0) :]

@@ -30,9 +30,14 @@ class Cost:
 
 def cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
     """Count parameters and operations for images of shape (C, H, W); the model stays as it is."""
+    return Cost(*count_parameters(model), flops_per_image(model, shape))
+
+
+def count_parameters(model: nn.Module) -> tuple[int, float]:
+    """Count a network's parameters, and in percent what its blocks add to those of the rest (see `Cost`)."""
     parameters = sum(p.numel() for p in model.parameters())
     added = sum(p.numel() for block in blocks(model).values() for p in block.parameters())
-    return Cost(parameters, 100 * added / (parameters - added), flops_per_image(model, shape))
+    return parameters, 100 * added / (parameters - added)
 
 
 def flops_per_image(model: nn.Module, shape: tuple[int, int, int]) -> int:

@@ -104,9 +104,9 @@ def _map(variant: Variant, data: str) -> tuple[int, int, int]:
     return widened * 64 << (stage - 1), side, side
 
 
-def _attention_parameters(network: str, kind: str, reduction: int = 16, kernel: int = 3) -> int:
+def _attention_parameters(network: str, kind: str) -> int:
     """Count SE (with biases) or CBAM (without, and without its batch norm) in every residual block."""
-    total = 0
+    total, reduction, kernel = 0, 16, 3
     for stage, blocks in enumerate((2, 2, 2, 2) if network == "R18" else (3, 4, 6, 3)):
         channels = (64 << stage) * (4 if network == "R50" else 1)
         extra = channels + channels // reduction if kind == "SE" else 2 * kernel**2

@@ -8,7 +8,7 @@ from statistics import median
 from rich.console import Console
 from rich.text import Text
 
-from srblock.report.tables import empty_table
+from srblock.report.terminal import Column, empty_table, print_lines
 from srblock.report.units import p_equals, points, probability, reach, signed
 from srblock.statistics.audit import CIFAR, AuditRow, against_best, audit, pool, selection
 from srblock.statistics.power import ALPHA
@@ -20,11 +20,10 @@ TITLES = {
     "IV": "Table IV, Cityscapes",
     "V": "Table V, CIFAR-10",
 }
-Column = tuple[str, Callable[[AuditRow], str]]
-HOLM_ALL: Column = ("Holm\nall", lambda row: probability(row.holm_p))  # left out where the screen is narrow
-COLUMNS: tuple[Column, ...] = (
+HOLM_ALL: Column[AuditRow] = ("Holm\nall", lambda row: probability(row.holm_p))  # left out where the screen is narrow
+COLUMNS: tuple[Column[AuditRow], ...] = (
     ("gain", lambda row: signed(row.gain.mean)),
-    ("95% interval", lambda row: reach((row.gain.low, row.gain.high))),
+    ("95% interval", lambda row: reach(row.gain.interval)),
     ("p", lambda row: probability(row.p)),
     ("Holm\ntable", lambda row: probability(row.holm_table_p)),
     HOLM_ALL,
@@ -41,14 +40,13 @@ def print_audit(rows: Sequence[AuditRow], console: Console) -> None:
     """
     columns = COLUMNS if console.width >= 90 else tuple(column for column in COLUMNS if column is not HOLM_ALL)
     for table in dict.fromkeys(row.paper.table for row in rows):
-        console.print(f"\n{TITLES[table]}", markup=False, highlight=False)
+        print_lines([f"\n{TITLES[table]}"], console)
         printed = empty_table("row + SR, M/P", *(name for name, _ in columns))
         for row in (row for row in rows if row.paper.table == table):
             style = "bold" if row.p < ALPHA else ""
             printed.add_row(Text(_label(row), style), *(Text(cell(row), style) for _, cell in columns))
         console.print(printed)
-    for line in (*legend(rows), *findings(rows)):
-        console.print(line, markup=False, highlight=False)
+    print_lines((*legend(rows), *findings(rows)), console)
 
 
 def legend(rows: Sequence[AuditRow]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from srblock.report import figures
+from srblock.report.block_figures import FLAT, Array, memories, recall_weights, shown_classes
 from srblock.runs.records import Run
 
 WIDE, NARROW = 900, 350  # figures are drawn for both, in CSS pixels; the page shows the one that fits
@@ -56,12 +56,12 @@ class BlockView:
     @property
     def hardly_varies(self) -> bool:
         """Whether the weights are nearly the same for all images, in every seed."""
-        return max(share for _, share in self.shares) < 100 * figures.FLAT
+        return max(share for _, share in self.shares) < 100 * FLAT
 
     @property
     def like_a_bias(self) -> bool:
         """Whether what the block adds is nearly the same for all images, in every seed."""
-        return max(change for _, _, change in self.apart) < 100 * figures.FLAT
+        return max(change for _, _, change in self.apart) < 100 * FLAT
 
 
 def draw_both(draw: Callable[[str, int], str], name: str) -> Drawing:
@@ -79,7 +79,7 @@ def block_views(groups: Sequence[tuple[str, Sequence[Run]]], classes: Sequence[s
     return views
 
 
-def greatest_change(std: figures.Array, spread: float) -> float:
+def greatest_change(std: Array, spread: float) -> float:
     """Bound how far the recalled map of an image lies from that of all images, relative to the mean memory map.
 
     The recall weights a sum to 1, so R - mean R = sum_p (a_p - mean a_p) (M_p - mean M). By Cauchy-Schwarz its root
@@ -102,7 +102,7 @@ def _view(variant: str, name: str, runs: Sequence[Run], classes: Sequence[str], 
         seed=runs[0].seed,
         blocks=memory.shape[0],
         size=(memory.shape[1], memory.shape[2]),
-        classes_shown=len(figures.shown_classes(class_mean, mean)),
+        classes_shown=len(shown_classes(class_mean, mean)),
         constant=_constant(memory),
         variation=tuple((run.seed, float(run.recall[f"{name}/std"].mean())) for run in runs),
         apart=tuple(
@@ -111,9 +111,10 @@ def _view(variant: str, name: str, runs: Sequence[Run], classes: Sequence[str], 
             if (spread := _spread(run, name)) is not None
         ),
         recall=draw_both(
-            lambda tag, width: figures.recall_weights(class_mean, mean, std, classes, tag, width), f"{figure}-recall"
+            lambda tag, width: recall_weights(class_mean, mean, std, classes, tag, width),
+            f"{figure}-recall",
         ),
-        memory=draw_both(lambda tag, width: figures.memories(memory, tag, width), f"{figure}-memory"),
+        memory=draw_both(lambda tag, width: memories(memory, tag, width), f"{figure}-memory"),
     )
 
 
@@ -124,6 +125,6 @@ def _spread(run: Run, name: str) -> float | None:
     return None if found is None else float(found)
 
 
-def _constant(memory: figures.Array) -> bool:
+def _constant(memory: Array) -> bool:
     largest = float(np.abs(memory).max())
     return memory[0].size > 1 and largest > 0 and float(np.ptp(memory, axis=(1, 2)).max()) < 1e-3 * largest

@@ -9,6 +9,8 @@ from srblock.report.verdicts import words
 from srblock.statistics.comparison import Row
 from srblock.statistics.pairing import PAIRED_FROM, Pairing
 
+ANALYSES = f"paired t where both have {PAIRED_FROM} seeds or more in common, else Welch's t"  # which test counts
+
 
 def findings(rows: Sequence[Row]) -> list[str]:
     """Say of each difference what it amounts to, and what was to be seen with these seeds."""
@@ -69,18 +71,13 @@ def legend(rows: Sequence[Row]) -> list[str]:
     if any(row.difference is not None for row in rows):
         lines[0] += f" The difference is to {rows[0].baseline}, in percentage points."
     if any(row.estimate is not None for row in rows):
-        lines[0] += f" Its interval and p: {analyses(rows)}."
+        lines[0] += f" Its interval and p: {ANALYSES}."
     if any(p_greater(row) != "-" for row in rows):
         lines[0] += " P(A > B) is the share of seed pairs in which the variant beats it, ties count half."
     if any(row.detectable is not None for row in rows):
         lines[0] += " A true difference as large as the detectable one is found four times in five"
         lines[0] += ", after Holm's correction." if corrected(rows) else "."
     return lines
-
-
-def analyses(rows: Sequence[Row]) -> str:
-    """Name the test that counts, the same rule for all rows: paired from so many shared seeds on, else Welch's."""
-    return f"paired t where both have {PAIRED_FROM} seeds or more in common, else Welch's t"
 
 
 def corrected(rows: Sequence[Row]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,11 +13,13 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from srblock.report import figures, units
+from srblock.data.offenders import counted
+from srblock.report import block_figures, figures, units
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.comparison import interval, legend, pairings, remarks
 from srblock.report.svg import SERIES
-from srblock.report.tables import COST, Column, accuracy
+from srblock.report.tables import COST, accuracy
+from srblock.report.terminal import Column
 from srblock.report.units import p_equals, points, signed
 from srblock.report.verdicts import advice, headline
 from srblock.runs.records import Run
@@ -68,18 +71,19 @@ def typeset(text: str) -> str:
 
 def answer(row: Row, baseline: Row) -> Answer:
     """Say what a variant's figures against the baseline come to."""
-    found, verdict = row.difference, row.verdict
+    found, verdict, sides = row.analysis, row.verdict, row.difference
     assert found is not None
     assert verdict is not None
+    assert sides is not None
     evidence = (
         f"{row.mean:.2f}% of the test images right against {baseline.mean:.2f}%: {signed(found.mean)} percentage points"
     )
     if found.estimate is None:
-        evidence += ", from one seed each." if found.n == found.n_baseline == 1 else f" ({_seeds(found)})."
+        evidence += ", from one seed each." if sides.n == sides.n_baseline == 1 else f" ({_seeds(sides)})."
     else:
         holm = ", after Holm's correction" if verdict.comparisons > 1 else ""
         assert verdict.holm_p is not None
-        evidence += f", 95% interval {interval(row)}, {p_equals(verdict.holm_p)}{holm} ({_seeds(found)})."
+        evidence += f", 95% interval {interval(row)}, {p_equals(verdict.holm_p)}{holm} ({_seeds(sides)})."
     evidence = f"{evidence} {advice(verdict)}".rstrip()
     if row.detectable is not None:
         evidence += f" These seeds find a true difference of {points(row.detectable)} four times in five."
@@ -103,7 +107,7 @@ def _cost(row: Row, baseline: Row) -> str:
 def _seeds(found: Difference) -> str:
     if found.n == found.n_baseline:
         return f"{found.n} seeds each"
-    return f"{found.n} {'seed' if found.n == 1 else 'seeds'} against {found.n_baseline}"
+    return f"{counted(found.n, 'seed')} against {found.n_baseline}"
 
 
 def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str, Any]:
@@ -133,14 +137,14 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "zoomed": any(len(run.metrics) >= figures.ZOOMED_FROM for run in runs),
         "blocks": block_views(groups, config.data["classes"]),
         "with_sr": any(run.variant.sr_blocks for run in runs),
-        "memories_shown": figures.MEMORIES_SHOWN,
+        "memories_shown": block_figures.MEMORIES_SHOWN,
         "runs": runs,
         "environments": _environments(runs),
         "command": command,
     }
 
 
-def _cells(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def _cells(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     names = [name.replace("\n", " ") for name, _ in columns]
     return names, [(row.variant, [cell(row) for _, cell in columns]) for row in rows]
 
@@ -176,12 +180,8 @@ def _start(weights: str | None) -> str:
 
 def _environments(runs: Sequence[Run]) -> list[tuple[int, dict[str, str]]]:
     """List the different environments that runs were made in, with how many were made in each."""
-    found: dict[str, int] = {}
-    for run in runs:
-        # Peak memory is a measurement, not a condition.
-        conditions = {k: v for k, v in run.environment.items() if k != "peak_memory_mb"}
-        text = json.dumps(conditions)
-        found[text] = found.get(text, 0) + 1
+    # Peak memory is a measurement, not a condition.
+    found = Counter(json.dumps({k: v for k, v in run.environment.items() if k != "peak_memory_mb"}) for run in runs)
     return [
         (count, {k: _plain(v) for k, v in json.loads(text).items() if v is not None}) for text, count in found.items()
     ]

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from srblock.data.offenders import counted
 from srblock.report import units
-from srblock.report.tables import empty_table
+from srblock.report.terminal import empty_table, print_lines
 from srblock.runs.plan import seconds_left
 
 if TYPE_CHECKING:
@@ -37,13 +37,12 @@ def print_plan(
     """
     data, recipe = study.data, study.recipe
     height, width = data.size
-    console.print(
-        f"{data.name}: {units.count(len(data.train_labels))} training and {units.count(len(data.test_labels))} test "
+    sizes = (
+        f"{data.name}: {units.count(data.train_size)} training and {units.count(data.test_size)} test "
         f"images of {height}x{width} in {len(data.classes)} classes; {recipe.epochs} epochs of batches of "
-        f"{recipe.batch_size}, seeds {', '.join(map(str, study.seeds))}, on {device}",
-        markup=False,
-        highlight=False,
+        f"{recipe.batch_size}, seeds {', '.join(map(str, study.seeds))}, on {device}"
     )
+    print_lines([sizes], console)
     table = empty_table(
         "variant", "parameters", "overhead", "FLOPs/\nimage", "ms per\nimage", "runs\nleft", "time\nleft"
     )
@@ -58,7 +57,7 @@ def print_plan(
             units.duration(row.seconds_left) if row.seconds_left else "-",
         )
     console.print(table)
-    console.print(_in_all(rows, data.name, at_once, at_hand), markup=False, highlight=False)
+    print_lines([_in_all(rows, data.name, at_once, at_hand)], console)
 
 
 def _in_all(rows: Sequence[PlanRow], data: str, at_once: int | None, at_hand: bool) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import time
 from statistics import median
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
+from srblock.data.offenders import counted
 from srblock.report import units
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ class RunProgress:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
@@ -72,7 +70,7 @@ class RunProgress:
         self._at_work.add(run.name)
         self._show(run, status="", due=None)
         if self._live is None:
-            self._line(run, "started", f"{self._epochs} epoch{'s' if self._epochs > 1 else ''}")
+            self._line(run, "started", counted(self._epochs, "epoch"))
 
     def epoch(self, run: RunConfig, record: dict[str, Any]) -> None:
         """Show an epoch's validation accuracy and how long the run will take from there."""
@@ -197,9 +195,7 @@ class LoadProgress:
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def __call__(self, what: str, done: int, total: int | None) -> None:

@@ -11,14 +11,15 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from srblock.data.offenders import counted
 from srblock.paper.tables import CLASSES, IMAGE_SIZES, ROWS, PaperRow
 from srblock.report import units
-from srblock.report.comparison import analyses, interval, p_greater, pairings
+from srblock.report.comparison import ANALYSES, pairings
 from srblock.report.recipes import departures, describe
-from srblock.report.tables import write_csv
-from srblock.report.units import points, probability, signed
+from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, INTERVAL, P_GREATER, N, P, mean, write_csv
+from srblock.report.terminal import Column
+from srblock.report.units import signed
 from srblock.report.verdicts import words
 from srblock.runs.archive import read_records
 from srblock.runs.records import Run
@@ -27,9 +28,12 @@ from srblock.training.files import write_bytes
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.variants.notation import Variant, parse
 
-TESTS = ("difference", "95% interval", "p", "Holm p", "P(A > B)", "detectable", "overhead")
 PAPER = ("paper", "paper's difference")
 TEXT = ("variant", "verdict", "study", "data", "variants")  # columns that are not numbers
+OVERHEAD: Column[Row] = (
+    "overhead",
+    lambda row: f"{row.overhead_percent:.2f}%" if parse(row.variant).sr_blocks else "-",
+)
 MADE = "Made from `records/` by `srblock results tables`; changes by hand are lost."
 
 
@@ -109,9 +113,13 @@ def markdown(study: PublishedStudy) -> str:
     first, paper = study.runs[0].config, study.paper
     compared = any(row.variant in paper for row in study.rows)
     channels, height, width = first.data["size"]
-    lines = [_cells(row) + (_paper_cells(row, paper) if compared else ()) for row in study.rows]
+    columns = (N, mean(study.rows), DIFFERENCE, INTERVAL, P, HOLM_P, P_GREATER, DETECTABLE, OVERHEAD)
+    lines = [
+        (row.variant, *(cell(row) for _, cell in columns), *(_paper_cells(row, paper) if compared else ()))
+        for row in study.rows
+    ]
     judged = [(row.variant, words(row.verdict)) for row in study.rows if row.verdict is not None]
-    heading = f"{_data_name(study)}, {study.recipe.epochs} {'epoch' if study.recipe.epochs == 1 else 'epochs'}"
+    heading = f"{_data_name(study)}, {counted(study.recipe.epochs, 'epoch')}"
     weights = f" Weights to start from: {first.weights}." if first.weights else ""
     parts = [
         f"# {heading}",
@@ -120,7 +128,7 @@ def markdown(study: PublishedStudy) -> str:
         f"{channels}x{height}x{width} in {len(first.data['classes'])} classes, fingerprint "
         f"{first.data['fingerprint'][:12]}. {_where(study.runs)} Every seed: [{study.name}.csv]({study.name}.csv).",
         f"Recipe: {describe(study.recipe)}.{weights}",
-        _table(("variant", "n", f"test {study.rows[0].figure.label}", *TESTS, *(PAPER if compared else ())), lines),
+        _table(("variant", *(name for name, _ in columns), *(PAPER if compared else ())), lines),
         *([_table(("variant", "verdict"), judged)] if judged else []),
         _legend(study, compared),
         *(["\n".join(f"- {text}" for text in pairings(study.rows))] if pairings(study.rows) else []),
@@ -165,21 +173,6 @@ def _paper(run: Run) -> dict[str, PaperRow]:
     return {row.notation: row for row in ROWS if row.data == name and row.notation is not None}
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    return (
-        row.variant,
-        str(row.n),
-        units.mean_and_std(row.mean, row.std),
-        "-" if row.analysis is None else signed(row.analysis.mean),
-        interval(row),
-        probability(row.p),
-        probability(row.holm_p),
-        p_greater(row),
-        points(row.detectable),
-        f"{row.overhead_percent:.2f}%" if parse(row.variant).sr_blocks else "-",
-    )
-
-
 def _paper_cells(row: Row, paper: dict[str, PaperRow]) -> tuple[str, str]:
     theirs, base = paper.get(row.variant), paper.get(row.baseline)
     if theirs is None:
@@ -192,7 +185,7 @@ def _legend(study: PublishedStudy, compared: bool) -> str:
     text = (
         f"Test {study.rows[0].figure.label} in percent of the epoch selected on validation, mean ± standard deviation "
         "(ddof = 1) over n seeds. A variant with SR is compared with the same network without it: difference in "
-        f"percentage points; interval and p by {analyses(study.rows)}; Holm p corrected over all comparisons of this "
+        f"percentage points; interval and p by {ANALYSES}; Holm p corrected over all comparisons of this "
         "page, and the verdicts follow it. P(A > B): share of seed pairs in which SR wins. Detectable: the true "
         "difference that these seeds find four times in five, after that correction. Overhead: parameters of the SR "
         "block over those of the network without it."
@@ -204,10 +197,10 @@ def _remarks(study: PublishedStudy, compared: bool) -> list[str]:
     present = {row.variant for row in study.rows}
     missing = dict.fromkeys(row.baseline for row in study.rows if row.baseline not in present)
     lines = [f"No run of {base} is published: there is nothing to compare its SR variants with." for base in missing]
-    departures = _departures(study)
-    if departures:
+    other = departures(study.recipe, RECIPES[_data_name(study)], "full") if study.paper else []
+    if other:
         text = (
-            f"**Not the paper's full recipe**: {', '.join(departures)}. Whether the block helps at this recipe says "
+            f"**Not the paper's full recipe**: {', '.join(other)}. Whether the block helps at this recipe says "
             "little about the full one."
         )
         if compared:
@@ -216,27 +209,17 @@ def _remarks(study: PublishedStudy, compared: bool) -> list[str]:
     return lines
 
 
-def _departures(study: PublishedStudy) -> list[str]:
-    """List in what the recipe is not the full one of the paper's data: "epochs 6 (full: 200)"."""
-    return departures(study.recipe, RECIPES[_data_name(study)], "full") if study.paper else []
-
-
 def _where(runs: Sequence[Run]) -> str:
     """Say on what the runs were made, and how long they took."""
     environments = [run.environment for run in runs]
-    devices = _distinct(f"{found['device']} ({_threads(found)})" for found in environments)
+    devices = _distinct(f"{found['device']} ({counted(found['threads'], 'thread')})" for found in environments)
     torch = _distinct(str(found.get("torch")) for found in environments)
     commits = _distinct(str(found.get("commit")) for found in environments)
     seconds = sum(run.wall_s or 0.0 for run in runs)
     return (
-        f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} on {devices}, torch {torch}, commit {commits}; "
+        f"{counted(len(runs), 'run')} on {devices}, torch {torch}, commit {commits}; "
         f"{units.duration(seconds)} of training in all."
     )
-
-
-def _threads(environment: dict[str, Any]) -> str:
-    threads = environment.get("threads")
-    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def _distinct(values: Iterable[str]) -> str:

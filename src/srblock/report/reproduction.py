@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from srblock.report import units
-from srblock.report.comparison import analyses, interval, p_greater, pairings
+from srblock.report.comparison import ANALYSES, interval, pairings
 from srblock.report.recipes import departures
-from srblock.report.tables import empty_table
-from srblock.report.units import points, probability, reach, signed
+from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, P_GREATER, N, P
+from srblock.report.terminal import Column, print_fitting, print_lines, table_of
+from srblock.report.units import reach, signed
 from srblock.report.verdicts import words
 from srblock.statistics.comparison import Row
 from srblock.statistics.differences import difference_of_summaries
@@ -78,13 +77,12 @@ def remarks(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
 
 
 def print_reproduction(lines: Sequence[Line], recipe: Recipe, data: str, console: Console) -> None:
-    """Print the table, in two on narrow screens, then what it amounts to."""
-    one = _table(lines, (*FIGURES, *GAINS, *TESTS))
-    wide = console.measure(one, options=console.options.update(max_width=1000)).maximum <= console.width
-    for table in [one] if wide else [_table(lines, columns) for columns in (FIGURES, GAINS, TESTS)]:
-        console.print(table)
-    for text in _sentences(lines, recipe, data):
-        console.print(text, markup=False, highlight=False)
+    """Print the table, in three on narrow screens, then what it amounts to."""
+    whole, *parts = (
+        table_of(lines, ("row", label), columns) for columns in ((*FIGURES, *GAINS, *TESTS), FIGURES, GAINS, TESTS)
+    )
+    print_fitting(whole, parts, console)
+    print_lines(_sentences(lines, recipe, data), console)
 
 
 def write_markdown(path: Path, lines: Sequence[Line], recipe: Recipe, data: str) -> None:
@@ -92,7 +90,7 @@ def write_markdown(path: Path, lines: Sequence[Line], recipe: Recipe, data: str)
 
     Raises: OSError if the file cannot be written; an older one stays whole.
     """
-    columns = (*FIGURES, *GAINS, *TESTS, *VERDICT)
+    columns = (*FIGURES, *GAINS, *TESTS, VERDICT)
     text = [
         "| row | " + " | ".join(name.replace("\n", " ") for name, _ in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
@@ -109,7 +107,7 @@ def _sentences(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
     legend = (
         f"Test {figure} in percent, mean ± standard deviation over seeds (the paper's: over {lines[0].paper.seeds}); "
         "gain and difference to the row without the block, in percentage points; intervals of the paper's gains by "
-        f"Welch's t, {analyses(rows)}; verdicts with Holm's correction over the rows here."
+        f"Welch's t, {ANALYSES}; verdicts with Holm's correction over the rows here."
     )
     control = size_control(lines)
     said = [*findings(lines), *pairings(rows), *([control] if control else []), *remarks(lines, recipe, data)]
@@ -130,41 +128,23 @@ def _agreement(line: Line) -> str:
     return f" The paper's {signed(line.printed.mean)} lies {where} our interval, {reach((low, high))}."
 
 
-Column = tuple[str, Callable[[Line], str]]
-
-
-def _ours(name: str, cell: Callable[[Row], str]) -> Column:
+def _ours(name: str, cell: Callable[[Row], str]) -> Column[Line]:
     return name, lambda line: "-" if line.ours is None else cell(line.ours)
 
 
-FIGURES: tuple[Column, ...] = (
+FIGURES: tuple[Column[Line], ...] = (
     ("paper", lambda line: units.mean_and_std(line.paper.mean, line.paper.std)),
     _ours("ours", lambda row: units.mean_and_std(row.mean, row.std)),
-    _ours("n", lambda row: str(row.n)),
+    _ours(*N),
 )
-GAINS: tuple[Column, ...] = (
+GAINS: tuple[Column[Line], ...] = (
     ("paper's\ngain", lambda line: "-" if line.printed is None else signed(line.printed.mean)),
-    ("its 95%\ninterval", lambda line: "-" if line.printed is None else reach((line.printed.low, line.printed.high))),
-    _ours("our\ndifference", lambda row: "-" if row.analysis is None else signed(row.analysis.mean)),
+    ("its 95%\ninterval", lambda line: "-" if line.printed is None else reach(line.printed.interval)),
+    _ours("our\ndifference", DIFFERENCE[1]),
     _ours("our 95%\ninterval", interval),
 )
-TESTS: tuple[Column, ...] = (
-    _ours("p", lambda row: probability(row.p)),
-    _ours("Holm p", lambda row: probability(row.holm_p)),
-    _ours("P(A > B)", p_greater),
-    _ours("detectable", lambda row: points(row.detectable)),
-    _ours("correlation\nby seed", lambda row: "-" if row.pairing is None else signed_or_dash(row.pairing.correlation)),
+TESTS: tuple[Column[Line], ...] = (
+    *(_ours(*column) for column in (P, HOLM_P, P_GREATER, DETECTABLE)),
+    _ours("correlation\nby seed", lambda row: "-" if row.pairing is None else signed(row.pairing.correlation)),
 )
-VERDICT: tuple[Column, ...] = (_ours("verdict", lambda row: "-" if row.verdict is None else words(row.verdict)),)
-
-
-def signed_or_dash(value: float | None) -> str:
-    """Print a number with its sign; a dash where there is none."""
-    return "-" if value is None else signed(value)
-
-
-def _table(lines: Sequence[Line], columns: Sequence[Column]) -> Table:
-    table = empty_table("row", *(name for name, _ in columns))
-    for line in lines:
-        table.add_row(Text(label(line)), *(cell(line) for _, cell in columns))
-    return table
+VERDICT: Column[Line] = _ours("verdict", lambda row: "-" if row.verdict is None else words(row.verdict))

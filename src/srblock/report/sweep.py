@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from srblock.data.offenders import counted
 from srblock.report import units
-from srblock.report.tables import empty_table
+from srblock.report.terminal import empty_table, print_lines
 from srblock.report.units import signed
 from srblock.runs.records import Run
 from srblock.statistics.differences import difference, summarize
@@ -23,15 +24,14 @@ def print_selection(found: Selection, chosen: Variant, console: Console) -> None
         figure = units.mean_and_std(setting.summary.mean, setting.summary.std)
         table.add_row(Text(str(setting.variant)), figure, "yes" if setting.variant == chosen else "")
     console.print(table)
-    for text in selection_sentences(found, chosen):
-        console.print(text, markup=False, highlight=False)
+    print_lines(selection_sentences(found, chosen), console)
 
 
 def selection_sentences(found: Selection, chosen: Variant) -> list[str]:
     """Say what the choice rests on."""
     said = [
         f"{chosen} has the best mean validation accuracy of {len(found.settings)} settings on "
-        f"{found.seeds} seed{'s' if found.seeds > 1 else ''}; the test set had no part in it."
+        f"{counted(found.seeds, 'seed')}; the test set had no part in it."
     ]
     if found.dropped:
         said.append(f"Left out, as not every seed finished: {', '.join(map(str, found.dropped))}.")

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from srblock.block import parameter_count
 from srblock.report import units
 from srblock.report.comparison import corrected, findings, interval, legend, p_greater, pairings, remarks
+from srblock.report.terminal import Column, empty_table, print_fitting, print_lines, table_of
 from srblock.report.units import points, probability, signed
 from srblock.report.verdicts import words
 from srblock.runs.records import Run
@@ -42,12 +41,12 @@ CSV_ENVIRONMENT = ("device", "threads", "torch", "commit")
 def print_table(rows: Sequence[Row], console: Console) -> None:
     """Print a comparison: as one table where it fits, as two (accuracy, cost) with fewer columns on narrow screens."""
     if rows:
-        one = _table(rows, (*accuracy(rows), *COST))
-        wide = console.measure(one, options=console.options.update(max_width=1000)).maximum <= console.width
-        for table in [one] if wide else [_table(rows, accuracy(rows, narrow=True)), _table(rows, COST)]:
-            console.print(table)
-    for line in (*legend(rows), *findings(rows), *pairings(rows), *remarks(rows)):
-        console.print(line, markup=False, highlight=False)
+        whole, *parts = (
+            table_of(rows, ("variant", lambda row: row.variant), columns)
+            for columns in ((*accuracy(rows), *COST), accuracy(rows, narrow=True), COST)
+        )
+        print_fitting(whole, parts, console)
+    print_lines((*legend(rows), *findings(rows), *pairings(rows), *remarks(rows)), console)
 
 
 def write_csv(path: Path, runs: Sequence[Run]) -> None:
@@ -118,15 +117,14 @@ def _interval(prefix: str, estimate: Estimate | None) -> dict[str, object]:
     return {f"{prefix}low": low, f"{prefix}high": high, f"{prefix}p": None if estimate is None else estimate.p}
 
 
-Column = tuple[str, Callable[[Row], str]]
-N: Column = ("n", lambda row: str(row.n))
-DIFFERENCE: Column = ("difference", lambda row: "-" if row.analysis is None else signed(row.analysis.mean))
-INTERVAL: Column = ("95% interval", interval)
-P: Column = ("p", lambda row: probability(row.p))
-HOLM_P: Column = ("Holm p", lambda row: probability(row.holm_p))
-P_GREATER: Column = ("P(A > B)", p_greater)
-DETECTABLE: Column = ("detectable", lambda row: points(row.detectable))
-COST: tuple[Column, ...] = (
+N: Column[Row] = ("n", lambda row: str(row.n))
+DIFFERENCE: Column[Row] = ("difference", lambda row: "-" if row.analysis is None else signed(row.analysis.mean))
+INTERVAL: Column[Row] = ("95% interval", interval)
+P: Column[Row] = ("p", lambda row: probability(row.p))
+HOLM_P: Column[Row] = ("Holm p", lambda row: probability(row.holm_p))
+P_GREATER: Column[Row] = ("P(A > B)", p_greater)
+DETECTABLE: Column[Row] = ("detectable", lambda row: points(row.detectable))
+COST: tuple[Column[Row], ...] = (
     ("parameters", lambda row: units.count(row.parameters)),
     ("overhead", lambda row: f"{row.overhead_percent:.2f}%"),
     ("FLOPs\nper image", lambda row: units.operations(row.flops_per_image)),
@@ -135,29 +133,17 @@ COST: tuple[Column, ...] = (
 )
 
 
-def accuracy(rows: Sequence[Row], *, narrow: bool = False) -> tuple[Column, ...]:
+def mean(rows: Sequence[Row]) -> Column[Row]:
+    """Return the column of the figure that is compared."""
+    return f"test {rows[0].figure.label}", lambda row: units.mean_and_std(row.mean, row.std)
+
+
+def accuracy(rows: Sequence[Row], *, narrow: bool = False) -> tuple[Column[Row], ...]:
     """Choose the columns of accuracy; p is corrected where there are several comparisons, shown both ways if wide."""
-    mean: Column = (f"test {rows[0].figure.label}", lambda row: units.mean_and_std(row.mean, row.std))
     if narrow:
-        return N, mean, ("diff.", DIFFERENCE[1]), INTERVAL, HOLM_P if corrected(rows) else P, P_GREATER
+        return N, mean(rows), ("diff.", DIFFERENCE[1]), INTERVAL, HOLM_P if corrected(rows) else P, P_GREATER
     both = (P, HOLM_P) if corrected(rows) else (P,)
-    return N, mean, DIFFERENCE, INTERVAL, *both, P_GREATER, DETECTABLE
-
-
-def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
-    table = empty_table("variant", *(name for name, _ in columns))
-    for row in rows:
-        table.add_row(Text(row.variant), *(cell(row) for _, cell in columns))
-    return table
-
-
-def empty_table(first: str, *others: str) -> Table:
-    """Return a table with a text column that may fold, and number columns that do not."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column(first, overflow="fold", min_width=12)
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+    return N, mean(rows), DIFFERENCE, INTERVAL, *both, P_GREATER, DETECTABLE
 
 
 def print_stages(stages: Sequence[Stage], console: Console) -> None:
@@ -189,6 +175,4 @@ def print_overhead(rows: Sequence[OverheadRow], console: Console) -> None:
     console.print(table)
     matching = sum(row.matches for row in rows)
     console.print(f"{matching} of {len(rows)} match when rounded to the printed digits.", highlight=False)
-    for row in rows:
-        if not row.matches and row.note:
-            console.print(f"  {row.table}, {row.row}: {row.note}", markup=False, highlight=False)
+    print_lines((f"  {row.table}, {row.row}: {row.note}" for row in rows if not row.matches and row.note), console)

@@ -45,9 +45,11 @@ def mean_and_std(mean: float, std: float | None) -> str:
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
-def signed(value: float, digits: int = 2) -> str:
-    """Print a number with its sign; what rounds to zero has none."""
-    text = f"{value:+.{digits}f}"
+def signed(value: float | None) -> str:
+    """Print a number with its sign; what rounds to zero has none; a dash where there is no number."""
+    if value is None:
+        return "-"
+    text = f"{value:+.2f}"
     return text[1:] if float(text) == 0 else text
 
 
@@ -68,8 +70,6 @@ def p_equals(p: float) -> str:
     return f"p = {probability(p)}".replace("= <", "< ")
 
 
-def reach(interval: tuple[float | None, float | None] | None) -> str:
+def reach(interval: tuple[float, float] | None) -> str:
     """Print an interval: -0.14 to +0.43; a dash where there is none."""
-    if interval is None or interval[0] is None or interval[1] is None:
-        return "-"
-    return f"{signed(interval[0])} to {signed(interval[1])}"
+    return "-" if interval is None else f"{signed(interval[0])} to {signed(interval[1])}"

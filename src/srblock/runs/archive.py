@@ -33,19 +33,6 @@ class Added:
     unfinished: int
 
 
-@dataclass(frozen=True)
-class Packed:
-    """What packing came to.
-
-    Attributes:
-        packed: names of the runs in the archive.
-        unfinished: how many run folders hold no result and were left out.
-    """
-
-    packed: list[str]
-    unfinished: int
-
-
 def add_records(source: Path, results: Path) -> Added:
     """Add the finished runs of `source` to `results/records`: all that are new, or none if one cannot be added.
 
@@ -79,7 +66,7 @@ def add_records(source: Path, results: Path) -> Added:
 
 
 def read_records(results: Path) -> list[Run]:
-    """Read all records of `results/records`, by name, as runs that `report.comparison` takes (without recall figures).
+    """Read all records of `results/records`, by name, as runs without recall figures.
 
     Raises: ValueError if a record is damaged, was changed, is missing, or came in without `add_records`;
     FileNotFoundError if `results` is no folder of results.
@@ -90,8 +77,10 @@ def read_records(results: Path) -> list[Run]:
     return runs
 
 
-def pack_study(out: Path, path: Path) -> Packed:
+def pack_study(out: Path, path: Path) -> tuple[list[str], int]:
     """Pack the finished runs of a study's `--out` into an archive for `add_records`, to bring them elsewhere.
+
+    Returns: the names of the runs in it, and how many run folders hold no result and were left out.
 
     Raises: ValueError if none is finished, or as `pack_run`; FileNotFoundError if there are no runs; OSError if the
     archive cannot be written.
@@ -100,11 +89,11 @@ def pack_study(out: Path, path: Path) -> Packed:
     if not records:
         raise ValueError(f"none of the {unfinished} runs in {out} is finished; give the command that made them again")
     write_archive(path, records)
-    return Packed([record["name"] for record in records], unfinished)
+    return [record["name"] for record in records], unfinished
 
 
-def write_archive(path: Path, records: Sequence[Record]) -> int:
-    """Pack records into one small tar.gz for `add_records`; return its size in bytes."""
+def write_archive(path: Path, records: Sequence[Record]) -> None:
+    """Pack records into one small tar.gz for `add_records`."""
     tape = io.BytesIO()
     with tarfile.open(fileobj=tape, mode="w") as tar:
         for record in records:
@@ -112,10 +101,8 @@ def write_archive(path: Path, records: Sequence[Record]) -> int:
             member = tarfile.TarInfo(f"{record['name']}.json")
             member.size = len(text)
             tar.addfile(member, io.BytesIO(text))
-    data = gzip.compress(tape.getvalue(), mtime=0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, data)
-    return len(data)
+    write_bytes(path, gzip.compress(tape.getvalue(), mtime=0))
 
 
 def _records_folder(results: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,11 @@ from pathlib import Path
 import torch
 
 from srblock.data import load
-from srblock.runs.records import read_run
+from srblock.runs.records import read_config, read_run
 from srblock.runs.study import Study
 from srblock.training import runtime
 from srblock.training.checkpoint import CheckpointError
-from srblock.training.recipe import Recipe
 from srblock.training.task import Figure, evaluate
-from srblock.variants.notation import parse
 from srblock.variants.weights import read_weights
 
 
@@ -46,9 +43,10 @@ def evaluate_run(directory: Path, *, source: str | None = None, device: torch.de
     CheckpointError if the weights are damaged.
     """
     run = read_run(directory)
+    config = run.config
     try:
-        config = json.loads((directory / "config.json").read_text())
-        (_, height, width), recorded, image_size = config["data"]["size"], config["source"], config["image_size"]
+        started = read_config(directory)
+        recorded, image_size = started["source"], started["image_size"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"the run in {directory} is damaged (config.json: {error}); delete the folder to train it anew"
@@ -61,16 +59,16 @@ def evaluate_run(directory: Path, *, source: str | None = None, device: torch.de
     else:
         data = load(source, image_size=image_size)
     source = source or recorded
-    if list(data.classes) != config["data"]["classes"] or (data.channels, *data.size) != tuple(config["data"]["size"]):
+    classes, (channels, height, width) = config.data["classes"], config.data["size"]
+    if list(data.classes) != classes or (data.channels, *data.size) != (channels, height, width):
         raise ValueError(
-            f"the run was trained on {len(config['data']['classes'])} classes of {height}x{width} images; {source} has "
+            f"the run was trained on {len(classes)} classes of {height}x{width} images; {source} has "
             f"{len(data.classes)} classes, {data.size[0]}x{data.size[1]}: name the data it was trained on with --data"
         )
-    if data.fingerprint != config["data"]["fingerprint"]:
+    if data.fingerprint != config.data["fingerprint"]:
         warnings.warn(f"{source} is not the data that the run was trained on (other content)", stacklevel=2)
-    recipe = Recipe.from_dict(config["recipe"])
-    study = Study((parse(config["variant"]),), (config["seed"],), data, source, recipe)
-    model = study.build(study.variants[0], config["seed"])
+    study = Study((config.variant,), (config.seed,), data, source, config.recipe)
+    model = study.build(config.variant, config.seed)
     weights = directory / "checkpoint.safetensors"
     try:
         model.load_state_dict(read_weights(weights))
@@ -78,7 +76,7 @@ def evaluate_run(directory: Path, *, source: str | None = None, device: torch.de
         raise CheckpointError(f"{weights} does not fit {run.variant}: {error}") from error
     except ValueError as error:
         raise CheckpointError(f"{error}; or delete the folder {directory} to train the run anew") from error
-    runtime.place(model, recipe, device)
-    test, figure = study.loaders(config["seed"], device).test, study.task.figures[0]
-    found = evaluate(model, test.epoch(0), study.task, recipe, device)
+    runtime.place(model, config.recipe, device)
+    test, figure = study.loaders(config.seed, device).test, study.task.figures[0]
+    found = evaluate(model, test.epoch(0), study.task, config.recipe, device)
     return Evaluation(figure, found[figure.key], found["loss"], run.test[figure.key])

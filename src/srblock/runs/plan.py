@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import torch
 
 from srblock.data import ImageData
 from srblock.inspection.cost import cost
-from srblock.runs.records import epochs_done, finished
+from srblock.runs.records import epochs_done, finished, read_config, read_metrics
 from srblock.runs.study import Study, measure_ms_per_image
 from srblock.training import runtime
 
@@ -122,10 +121,8 @@ def _recorded_ms(study: Study, folders: Sequence[Path], here: str) -> float | No
     found = []
     for folder in folders:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged folder is an error of its run
-            there = json.loads((folder / "config.json").read_text())["environment"]["device"]
-            if there == here:
-                lines = (folder / "metrics.jsonl").read_text().splitlines()
-                found += [1e3 * json.loads(line)["train_seconds"] / images for line in lines]
+            if read_config(folder)["environment"]["device"] == here:
+                found += [1e3 * record["train_seconds"] / images for record in read_metrics(folder)]
     return median(found) if found else None
 
 

@@ -221,10 +221,9 @@ def read_run(directory: Path) -> Run:
     if not finished(directory):
         raise FileNotFoundError(f"{directory} holds no finished run (no result.json); train it first")
     try:
-        metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
         recall_file = directory / "recall.safetensors"
         recall = load_file(recall_file) if recall_file.exists() else {}
-        return Run.from_result(directory, read_result(directory), metrics, recall)
+        return Run.from_result(directory, read_result(directory), read_metrics(directory), recall)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ValueError(f"the run in {directory} is damaged ({error}); delete the folder to train it anew") from error
 
@@ -236,3 +235,20 @@ def read_result(directory: Path) -> dict[str, Any]:
     """
     result: dict[str, Any] = json.loads((directory / "result.json").read_text())
     return result
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read a run's config.json as it is: its identity, "source", "image_size", "environment", "input".
+
+    Raises: OSError or ValueError if that is not possible.
+    """
+    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    return config
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """Read the finished epochs of a run.
+
+    Raises: OSError or ValueError if that is not possible.
+    """
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import os
-import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
 from srblock.data import ImageData, Loader
+from srblock.inspection.cost import count_parameters
 from srblock.inspection.inspect import inspect_model
 from srblock.inspection.recall import memory_probe
 from srblock.runs.input import Input, describe_input
-from srblock.runs.log import add_to_log, output_to
-from srblock.runs.records import Run, RunConfig, finished, read_run
+from srblock.runs.log import output_to
+from srblock.runs.outcome import Outcome, outcome_of
+from srblock.runs.records import Run, RunConfig, finished, read_config, read_run
 from srblock.runs.study import Study
-from srblock.surgery import blocks
 from srblock.training import distributed, runtime
 from srblock.training.files import write_json
 from srblock.training.loop import Probe, Record, TrainingDiverged, train
 
 Inspect = Callable[[nn.Module, Loader, Path, ImageData], dict[str, Any]]
-Ending = Literal["done", "busy", "paused", "diverged", "failed", "memory", "killed", "stop"]
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what would end every other run as well
-MEMORY_SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -55,25 +49,6 @@ class Work:
     def folder(self, config: RunConfig) -> Path:
         """Name a run's folder."""
         return self.out / "runs" / config.name
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Args:
-        ending: "done", found or made; "busy", another process is at it; "paused", to go on another time; "diverged";
-            "failed" by an exception; out of "memory"; "killed" from outside; "stop" for what would end every other run
-            as well.
-        text: for people, apart from "done", "busy" and "paused".
-        errno: of "stop".
-        warnings: what a worker warned of, for the process that people look at.
-    """
-
-    ending: Ending
-    text: str = ""
-    errno: int = 0
-    warnings: tuple[str, ...] = ()
 
 
 class Paused(BaseException):
@@ -103,7 +78,7 @@ def train_one(
         if not distributed.on_rank0(lambda: _acquire(lock, directory)):
             return Outcome("busy")
     except OSError as error:
-        return _outcome_of(error, directory)
+        return outcome_of(error, directory)
     logged: contextlib.AbstractContextManager[list[str]]
     logged = output_to(directory) if log else contextlib.nullcontext([])
     try:
@@ -116,7 +91,7 @@ def train_one(
             except Exception as error:
                 if distributed.world_size() > 1 and not isinstance(error, TrainingDiverged):
                     raise  # the other processes may wait for this one in mid-step
-                outcome = _outcome_of(error, directory)
+                outcome = outcome_of(error, directory)
         return replace(outcome, warnings=tuple(warned))
     finally:
         lock.release()
@@ -185,8 +160,7 @@ def _train(
     loaders = study.loaders(config.seed, device, distributed.rank(), distributed.world_size())
     given = describe_input(config.variant, study.data, config.recipe, loaders.test)
     distributed.on_rank0(lambda: _prepare(study, config, given, directory, here))
-    parameters = sum(p.numel() for p in model.parameters())
-    added = sum(p.numel() for block in blocks(model).values() for p in block.parameters())
+    parameters, overhead_percent = count_parameters(model)
     result = train(
         model,
         loaders,
@@ -201,7 +175,7 @@ def _train(
         probe=work.probe,
         on_epoch=on_epoch,
     )
-    result |= {"parameters": parameters, "overhead_percent": 100 * added / (parameters - added)}
+    result |= {"parameters": parameters, "overhead_percent": overhead_percent}
 
     def finish() -> None:
         whole = loaders if distributed.world_size() == 1 else study.loaders(config.seed, device)
@@ -231,32 +205,12 @@ def _prepare(study: Study, config: RunConfig, given: Input, directory: Path, her
     write_json(directory / "config.json", config.as_dict() | {"input": given.as_dict()} | where)
 
 
-def _outcome_of(error: Exception, directory: Path) -> Outcome:
-    """Say what an exception means for the run and for the others."""
-    if isinstance(error, TrainingDiverged):
-        return Outcome("diverged", str(error))
-    if isinstance(error, OSError) and error.errno in FULL:
-        return Outcome("stop", error.strerror or str(error), error.errno or 0)
-    log = add_to_log(directory, "".join(traceback.format_exception(error)))
-    text = (str(error) or type(error).__name__).splitlines()[0]
-    if _out_of_memory(error):
-        return Outcome("memory", f"out of memory ({text}); use a smaller --batch-size or --image-size; see {log}")
-    ours = isinstance(error, ValueError)  # whose messages say what came and what to do
-    return Outcome("failed", f"{text if ours else f'{type(error).__name__}: {text}'}; see {log}")
-
-
-def _out_of_memory(error: Exception) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS)
-
-
 def _started_on(directory: Path) -> dict[str, Any] | None:
     """Read on what a half-finished run was started; None for a new one."""
     if not (directory / "trainer.safetensors").exists():
         return None
     try:
-        environment = json.loads((directory / "config.json").read_text())["environment"]
+        environment = read_config(directory)["environment"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # the trainer's state itself is checked when it is loaded
     return environment if isinstance(environment, dict) else None

@@ -66,7 +66,7 @@ class Study:
             seed=seed,
             pretrained=self.pretrained,
             weights=self.weights,
-            report=_say_once,
+            report=warnings.warn,  # Python shows a repeated warning once
         )
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -126,11 +126,6 @@ def _weights_identity(file: Path | None, pretrained: bool) -> str | None:
     return "pretrained" if pretrained else None
 
 
-def _say_once(text: str) -> None:
-    """Warn of what was left out of the weights; Python shows a repeated warning once."""
-    warnings.warn(text, stacklevel=2)
-
-
 def describe_data(data: ImageData) -> dict[str, Any]:
     """Return what a record says of a data set; of a streamed one by what constants it is normalized, too."""
     more: dict[str, Any] = {}
@@ -143,8 +138,8 @@ def describe_data(data: ImageData) -> dict[str, Any]:
         "name": data.name,
         "fingerprint": data.fingerprint,
         "classes": list(data.classes),
-        "train": len(data.train_labels),
-        "test": len(data.test_labels),
+        "train": data.train_size,
+        "test": data.test_size,
         "size": [data.channels, *data.size],
         **more,
     }

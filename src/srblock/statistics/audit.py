@@ -23,6 +23,7 @@ from srblock.statistics.power import seeds_needed, smallest_detectable
 
 CIFAR = ("I", "II", "V")
 SETTINGS = 12  # M in 3 and 4, P in 2, 4, ..., 12: what the paper's CIFAR rows draw from
+REPEATS = 50_000  # of the simulation
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def pool(rows: Sequence[AuditRow]) -> Pooled:
     )
 
 
-def selection(rows: Sequence[AuditRow], settings: int = SETTINGS, repeats: int = 50_000) -> Selection:
+def selection(rows: Sequence[AuditRow], settings: int = SETTINGS) -> Selection:
     """Simulate the rows' mean gain if each is the best of several settings, and the block does nothing.
 
     Every setting's mean over the seeds is normal around the baseline's true mean with the row's deviation; the largest
@@ -140,8 +141,8 @@ def selection(rows: Sequence[AuditRow], settings: int = SETTINGS, repeats: int =
         raise ValueError(f"a row is the best of one setting or more, got {settings}")
     random = np.random.default_rng(0)
     base_errors, errors = np.array([_errors(row) for row in rows]).T
-    best = errors * ndtri(random.uniform(size=(repeats, len(rows))) ** (1 / settings))
-    base = base_errors * random.normal(size=(repeats, len(rows)))
+    best = errors * ndtri(random.uniform(size=(REPEATS, len(rows))) ** (1 / settings))
+    base = base_errors * random.normal(size=(REPEATS, len(rows)))
     reported = np.mean([row.gain.mean for row in rows])
     return Selection(settings, float(best.mean()), float(((best - base).mean(1) >= reported).mean()))
 

@@ -59,7 +59,9 @@ class Estimate:
 
         Raises: ValueError if the confidence is not between 0 and 1.
         """
-        half = _quantile(confidence, self.freedom) * self.standard_error
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
+        half = stdtrit(self.freedom, 0.5 + confidence / 2) * self.standard_error
         return self.mean - half, self.mean + half
 
     @property
@@ -86,13 +88,11 @@ class Difference:
     Attributes:
         baseline, ours: the two sides.
         p_greater: P(A > B), that a seed of the variant beats one of the baseline; None where it is unknown.
-        confidence: of the interval `low` to `high`, between 0 and 1.
     """
 
     baseline: Summary
     ours: Summary
     p_greater: float | None
-    confidence: float = 0.95
 
     @property
     def mean(self) -> float:
@@ -111,14 +111,9 @@ class Difference:
         return Estimate(self.mean, *welch(stds[0], self.baseline.n, stds[1], self.ours.n))
 
     @property
-    def low(self) -> float | None:
-        """The lower end of the interval, None where there is none."""
-        return None if self.estimate is None else self.estimate.interval(self.confidence)[0]
-
-    @property
-    def high(self) -> float | None:
-        """The upper end of the interval, None where there is none."""
-        return None if self.estimate is None else self.estimate.interval(self.confidence)[1]
+    def interval(self) -> tuple[float, float] | None:
+        """Welch's 95% interval, None where there is no estimate."""
+        return None if self.estimate is None else self.estimate.interval()
 
     @property
     def p(self) -> float | None:
@@ -149,7 +144,10 @@ def summarize(values: Sequence[float], ddof: int = 1) -> Summary:
 
     Raises: ValueError if there is no value, one is not finite, or ddof is neither 0 nor 1.
     """
-    _check(values)
+    if len(values) == 0:
+        raise ValueError("no values to summarize: give at least one")
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError(f"every value must be a finite number, got {list(values)}")
     if ddof not in (0, 1):
         raise ValueError(f"ddof must be 1 (divide by n - 1) or 0 (divide by n), got {ddof}")
     spread = statistics.stdev if ddof else statistics.pstdev
@@ -167,23 +165,21 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     return Estimate(summary.mean, summary.std / math.sqrt(summary.n), summary.n - 1).interval(confidence)
 
 
-def difference(baseline: Sequence[float], values: Sequence[float], confidence: float = 0.95) -> Difference:
+def difference(baseline: Sequence[float], values: Sequence[float]) -> Difference:
     """Compare two variants by their values; P(A > B) is the share of all pairs that the variant wins, ties half.
 
-    Raises: ValueError as `summarize`, or if the confidence is not between 0 and 1.
+    Raises: ValueError as `summarize`.
     """
-    _quantile(confidence, 1)
     theirs, ours = summarize(baseline), summarize(values)
     wins = [(a > b) + 0.5 * (a == b) for a in values for b in baseline]
-    return Difference(theirs, ours, statistics.fmean(wins), confidence)
+    return Difference(theirs, ours, statistics.fmean(wins))
 
 
-def difference_of_summaries(baseline: Summary, ours: Summary, confidence: float = 0.95) -> Difference:
+def difference_of_summaries(baseline: Summary, ours: Summary) -> Difference:
     """Compare two variants by what a table prints of them; P(A > B) is that of two normal distributions.
 
-    Raises: ValueError if a figure cannot be one, or the confidence is not between 0 and 1.
+    Raises: ValueError if a figure cannot be one.
     """
-    _quantile(confidence, 1)
     for side in (baseline, ours):
         figures = (side.mean, 0.0 if side.std is None else side.std)
         if side.n < 1 or side.ddof not in (0, 1) or figures[1] < 0 or not all(map(math.isfinite, figures)):
@@ -191,7 +187,7 @@ def difference_of_summaries(baseline: Summary, ours: Summary, confidence: float 
     stds = baseline.sample_std, ours.sample_std
     spread = None if stds[0] is None or stds[1] is None else math.hypot(stds[0], stds[1])
     p_greater = float(ndtr((ours.mean - baseline.mean) / spread)) if spread else None
-    return Difference(baseline, ours, p_greater, confidence)
+    return Difference(baseline, ours, p_greater)
 
 
 def welch(std_baseline: float, n_baseline: int, std: float, n: int) -> tuple[float, float]:
@@ -205,18 +201,3 @@ def welch(std_baseline: float, n_baseline: int, std: float, n: int) -> tuple[flo
     error = ((first / scale) ** 2 + (second / scale) ** 2) ** 0.5
     shares = (first / scale / error) ** 2, (second / scale / error) ** 2  # of the squared error
     return error * scale, 1 / (shares[0] ** 2 / (n_baseline - 1) + shares[1] ** 2 / (n - 1))
-
-
-def _quantile(confidence: float, freedom: float) -> float:
-    """Return how many standard errors Student's two-sided interval reaches."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
-    quantile: float = stdtrit(freedom, 0.5 + confidence / 2)
-    return quantile
-
-
-def _check(values: Sequence[float]) -> None:
-    if len(values) == 0:
-        raise ValueError("no values to summarize: give at least one")
-    if not all(math.isfinite(value) for value in values):
-        raise ValueError(f"every value must be a finite number, got {list(values)}")

@@ -29,7 +29,7 @@ class Pairing:
         n: how many seeds both have.
         mean, std: of the differences, seed by seed; std with n - 1.
         correlation: Pearson's, of the values; None with fewer than three seeds, or if one side has no spread.
-        correlation_interval: by Fisher's z; None with fewer than four seeds or a perfect correlation.
+        correlation_interval: 95%, by Fisher's z; None with fewer than four seeds or a perfect correlation.
     """
 
     n: int
@@ -48,17 +48,13 @@ class Pairing:
         return replace(self, n=self.n + seeds).estimate
 
 
-def pairing(baseline: Mapping[int, float], ours: Mapping[int, float], confidence: float = 0.95) -> Pairing | None:
+def pairing(baseline: Mapping[int, float], ours: Mapping[int, float]) -> Pairing | None:
     """Compare two variants seed by seed; None if fewer than two seeds are shared.
 
-    Args:
-        baseline, ours: values by seed.
-        confidence: of the correlation's interval.
+    Args: baseline, ours: values by seed.
 
-    Raises: ValueError if a value is not finite, or the confidence is not between 0 and 1.
+    Raises: ValueError if a value is not finite.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}; 0.95 is usual")
     seeds = sorted(baseline.keys() & ours.keys())
     pairs = [(baseline[seed], ours[seed]) for seed in seeds]
     if not all(math.isfinite(value) for pair in pairs for value in pair):
@@ -68,7 +64,7 @@ def pairing(baseline: Mapping[int, float], ours: Mapping[int, float], confidence
     apart = [b - a for a, b in pairs]
     correlation, interval = _correlation([a for a, _ in pairs], [b for _, b in pairs]), None
     if correlation is not None and len(pairs) > 3 and 1 - abs(correlation) > ROUNDING:
-        half = float(ndtri(0.5 + confidence / 2)) / math.sqrt(len(pairs) - 3)
+        half = float(ndtri(0.975)) / math.sqrt(len(pairs) - 3)
         interval = math.tanh(math.atanh(correlation) - half), math.tanh(math.atanh(correlation) + half)
     spread = statistics.stdev(apart)
     if spread <= ROUNDING * max(map(abs, apart)):

@@ -36,36 +36,34 @@ def equivalence_power(margin: float, standard_error: float, freedom: float, alph
     return max(0.0, 1 - 2 * missed)
 
 
-def seeds_needed(difference: float, std_baseline: float, std: float, power: float = POWER, alpha: float = ALPHA) -> int:
-    """Return the seeds per variant, two or more, at which Welch's test finds a true difference with this power.
+def seeds_needed(difference: float, std_baseline: float, std: float, alpha: float = ALPHA) -> int:
+    """Return the seeds per variant, two or more, at which Welch's test finds a true difference with power 0.8.
 
-    Raises: ValueError if there is no difference, no spread, or power or alpha are not between 0 and 1.
+    Raises: ValueError if there is no difference, no spread, or alpha is not between 0 and 1.
     """
-    _check_power(power)
     if min(std_baseline, std) < 0 or std_baseline == std == 0:
         raise ValueError(f"standard deviations must be 0 or more and not both 0, got {std_baseline} and {std}")
     if difference == 0:
         raise ValueError("no number of seeds finds a difference of 0; give the smallest one that matters")
     return smallest(
-        lambda n: detection_power(difference, *welch(std_baseline, n, std, n), alpha) >= power,
+        lambda n: detection_power(difference, *welch(std_baseline, n, std, n), alpha) >= POWER,
         first=2,
     )
 
 
-def smallest_detectable(standard_error: float, freedom: float, power: float = POWER, alpha: float = ALPHA) -> float:
-    """Return the smallest true difference that a two-sided t-test finds with this power.
+def smallest_detectable(standard_error: float, freedom: float, alpha: float = ALPHA) -> float:
+    """Return the smallest true difference that a two-sided t-test finds with power 0.8.
 
-    Raises: ValueError if there is no spread, or power or alpha are not between 0 and 1.
+    Raises: ValueError if there is no spread, or alpha is not between 0 and 1.
     """
     if not standard_error > 0:
         raise ValueError(f"the standard error must be above 0, got {standard_error}; add seeds first")
-    _check_power(power)
     low, high = 0.0, standard_error
-    while detection_power(high, standard_error, freedom, alpha) < power:
+    while detection_power(high, standard_error, freedom, alpha) < POWER:
         low, high = high, 2 * high
     while high - low > 1e-9 * high:
         middle = (low + high) / 2
-        found = detection_power(middle, standard_error, freedom, alpha) >= power
+        found = detection_power(middle, standard_error, freedom, alpha) >= POWER
         low, high = (low, middle) if found else (middle, high)
     return high
 
@@ -92,8 +90,3 @@ def _below(t: float, shift: float, freedom: float) -> float:
     """Return the probability that a noncentral t falls below a value; 0 where scipy loses it to underflow."""
     found = float(nctdtr(freedom, shift, t))
     return 0.0 if found != found else found
-
-
-def _check_power(power: float) -> None:
-    if not 0 < power < 1:
-        raise ValueError(f"power must be between 0 and 1, got {power}; 0.8 is usual")

@@ -154,12 +154,10 @@ def verdicts(
     return found
 
 
-def more_seeds(
-    comparison: Difference | Pairing, margin: float = MARGIN, alpha: float = ALPHA, power: float = POWER
-) -> int:
+def more_seeds(comparison: Difference | Pairing, margin: float = MARGIN, alpha: float = ALPHA) -> int:
     """Return how many seeds more, on both sides, settle a difference of the margin, at the spreads seen.
 
-    Settled means: a true difference of the margin is found with this power, and if there is none, TOST shows with this
+    Settled means: a true difference of the margin is found with power 0.8, and if there is none, TOST shows with that
     power that it is smaller. 0 if the seeds at hand suffice.
 
     Raises: ValueError if the comparison has no test.
@@ -170,6 +168,6 @@ def more_seeds(
         if estimate is None:
             raise ValueError("without spread on a side, or with one seed, nothing can be planned; add seeds first")
         error = estimate.standard_error, estimate.freedom
-        return min(detection_power(margin, *error, alpha), equivalence_power(margin, *error, alpha)) >= power
+        return min(detection_power(margin, *error, alpha), equivalence_power(margin, *error, alpha)) >= POWER
 
     return smallest(enough, first=0)

@@ -1,4 +1,4 @@
-"""Worker processes that end with the process they work for, whether it ends or is killed."""
+"""Worker processes: how they start, and that they end with the process they work for, whether it ends or is killed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import multiprocessing
 import os
 import threading
 from multiprocessing import connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+
+
+def fork_server(preload: list[str]) -> ForkServerContext | SpawnContext:
+    """Start workers from a process without threads and without CUDA that imports once; Windows has none."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(preload)
+    return context
 
 
 def end_with_parent() -> None:

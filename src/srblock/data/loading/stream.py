@@ -7,12 +7,10 @@ device.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.context import BaseContext
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from srblock.data.image_files import CHANNELS, ImageFiles
 from srblock.data.loading.crops import Box, center_box, draw, random_boxes
 from srblock.data.loading.decode import decode_cut
-from srblock.data.loading.orphans import end_with_parent
+from srblock.data.loading.orphans import end_with_parent, fork_server
 from srblock.data.offenders import counted, offenders
 
 MOST_WORKERS = 32
@@ -75,7 +73,7 @@ class Stream:
             batch_size=None,  # a request is a whole batch
             sampler=_Lazily(lambda: self._requests),
             num_workers=workers,
-            multiprocessing_context=_context() if workers else None,
+            multiprocessing_context=fork_server([__name__]) if workers else None,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
             worker_init_fn=_start if workers else None,
@@ -182,12 +180,3 @@ def _start(worker: int) -> None:
     """Prepare a worker: Pillow warns of damaged Exif data, which ImageNet has and nobody can do anything about."""
     warnings.filterwarnings("ignore", module="PIL")
     end_with_parent()
-
-
-def _context() -> BaseContext:
-    """Start workers from a process without threads and without CUDA, where there is a choice; it imports torch once."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context

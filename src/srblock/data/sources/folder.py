@@ -24,7 +24,7 @@ from srblock.data.progress import Progress
 from srblock.data.sources import cache as stored
 from srblock.data.sources import streamed
 from srblock.data.sources.files import Files, opened
-from srblock.data.sources.layout import Labeled, Layout, read_layout
+from srblock.data.sources.layout import Layout, labels_of, read_layout
 
 DECODING = 1  # count up when the same files would give other pixels: cached ones are then decoded again
 T = TypeVar("T")
@@ -92,16 +92,12 @@ def _build(name: str, layout: Layout, train_images: Tensor, test_images: Tensor)
     return ImageData.build(
         name,
         train_images=train_images,
-        train_labels=_labels(layout.train),
+        train_labels=labels_of(layout.train),
         test_images=test_images,
-        test_labels=_labels(layout.test),
+        test_labels=labels_of(layout.test),
         classes=layout.classes,
         flip=True,
     )
-
-
-def _labels(part: Labeled) -> Tensor:
-    return torch.tensor([label for _, label in part], dtype=torch.int64)
 
 
 def _cached(file: Path, name: str, layout: Layout) -> ImageData | None:

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from srblock.data.images import refuse_small
 from srblock.data.offenders import counted, offenders
 from srblock.data.sources.files import SPLIT_NAMES, Files
 from srblock.data.split import split
@@ -36,7 +38,7 @@ def read_layout(files: Files) -> Layout:
     Raises: ValueError if classes are empty, single, missing in the test set or unknown in the training set, or too
         small to be split.
     """
-    top = _below(files.folders, "")
+    top = below(files.folders, "")
     split_names = {name.lower(): name for name in top if _holds_classes(files, name)}
     train, test = split_names.get("train"), next((split_names[n] for n in SPLIT_NAMES[1:] if n in split_names), None)
     if train is None:
@@ -52,12 +54,17 @@ def read_layout(files: Files) -> Layout:
         return _fixed_test(files.root, classes, labeled)
     test_classes, test_labeled = _classes(files, f"{test}/")
     _compare(files.root, classes, test_classes, train, test)
-    _refuse_small(files.root, classes, labeled, least=2, why="to train on one and validate on another")
+    refuse_small(files.root, labels_of(labeled), classes, 2, "; needed to train on one and validate on another")
     return Layout(classes, labeled, test_labeled)
 
 
-def _below(folders: Iterable[str], prefix: str) -> list[str]:
-    """Names of the folders directly in a folder, sorted."""
+def labels_of(labeled: Labeled) -> Tensor:
+    """Return the labels, int64 (N,)."""
+    return torch.tensor([label for _, label in labeled], dtype=torch.int64)
+
+
+def below(folders: Iterable[str], prefix: str) -> list[str]:
+    """Name the folders directly in a folder, "" or "folder/", sorted."""
     rest = (name.removeprefix(prefix) for name in folders if name.startswith(prefix))
     return sorted(name for name in rest if name and "/" not in name)
 
@@ -67,7 +74,8 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _direct_images(files: Files, prefix: str) -> list[str]:
+def direct_images(files: Files, prefix: str) -> list[str]:
+    """List the images directly in a folder, "" or "folder/"."""
     return [n for n in files.names if n.startswith(prefix) and "/" not in n.removeprefix(prefix) and is_image(n)]
 
 
@@ -75,8 +83,8 @@ def _holds_classes(files: Files, folder: str) -> bool:
     """Tell train/ and test/ from a class that happens to be called so: it holds folders and no images."""
     return (
         folder.lower() in SPLIT_NAMES
-        and bool(_below(files.folders, f"{folder}/"))
-        and not _direct_images(files, f"{folder}/")
+        and bool(below(files.folders, f"{folder}/"))
+        and not direct_images(files, f"{folder}/")
     )
 
 
@@ -92,15 +100,15 @@ def _refuse_unlabeled(files: Files, top: list[str], test: str | None) -> None:
 
 def _classes(files: Files, prefix: str) -> tuple[tuple[str, ...], Labeled]:
     where = f"{files.root}/{prefix}".rstrip("/")
-    classes = tuple(_below(files.folders, prefix))
-    stray = _direct_images(files, prefix)
+    classes = tuple(below(files.folders, prefix))
+    stray = direct_images(files, prefix)
     if stray:
         raise ValueError(
             f"{where}: {counted(len(stray), 'image')} outside of the class folders: {offenders(stray)}; expected one "
             "folder per class"
         )
     if len(classes) < 2:
-        nested = classes and _below(files.folders, f"{prefix}{classes[0]}/")
+        nested = classes and below(files.folders, f"{prefix}{classes[0]}/")
         raise ValueError(
             f"{where}: expected at least two classes, that is two folders with images, got "
             + (f"one: {classes[0]}/" if classes else "none")
@@ -131,18 +139,9 @@ def _compare(root: str, classes: tuple[str, ...], test_classes: tuple[str, ...],
         raise ValueError(f"{root}: {'; '.join(faults)}; both need the same class folders")
 
 
-def _refuse_small(root: str, classes: tuple[str, ...], labeled: Labeled, *, least: int, why: str) -> None:
-    sizes = torch.bincount(torch.tensor([label for _, label in labeled]), minlength=len(classes)).tolist()
-    small = [f"{name} ({size})" for name, size in zip(classes, sizes, strict=True) if size < least]
-    if small:
-        raise ValueError(
-            f"{root}: {counted(len(small), 'class')} with fewer than {counted(least, 'image')}: {offenders(small)}; "
-            f"needed {why}"
-        )
-
-
 def _fixed_test(root: str, classes: tuple[str, ...], labeled: Labeled) -> Layout:
-    _refuse_small(root, classes, labeled, least=3, why="to train on one, validate on another and test on a third")
-    parts = split(torch.tensor([label for _, label in labeled]), fraction=TEST_FRACTION, seed=TEST_SEED)
+    labels, why = labels_of(labeled), "; needed to train on one, validate on another and test on a third"
+    refuse_small(root, labels, classes, 3, why)
+    parts = split(labels, fraction=TEST_FRACTION, seed=TEST_SEED)
     train, test = (tuple(labeled[n] for n in part.tolist()) for part in parts)
     return Layout(classes, train, test)

@@ -6,14 +6,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from srblock.data.image_files import ImageFiles
 from srblock.data.images import ImageData
 from srblock.data.offenders import counted, offenders
 from srblock.data.progress import Progress
 from srblock.data.sources.files import Files, opened
-from srblock.data.sources.layout import Labeled, Layout, is_image, read_layout
+from srblock.data.sources.layout import Labeled, Layout, below, direct_images, is_image, labels_of, read_layout
 
 SIDE = 224
 WORDNET_ID = re.compile(r"n\d{8}")
@@ -47,15 +45,14 @@ def load_imagenet(path: Path | None, *, image_size: int | None, cache: Path, pro
             folders=frozenset(name for name in files.folders if f"{name}/".startswith(parts)),
         )
         for part in parts:
-            below = sorted(f for f in kept.folders if f.startswith(part) and "/" not in f.removeprefix(part))
-            loose = [n for n in kept.names if n.startswith(part) and "/" not in n.removeprefix(part) and is_image(n)]
-            if not below or loose:
+            classes, loose = below(kept.folders, part), direct_images(kept, part)
+            if not classes or loose:
                 raise ValueError(
-                    f"imagenet:{root}: {part} has {counted(len(below), 'class folder')} and "
+                    f"imagenet:{root}: {part} has {counted(len(classes), 'class folder')} and "
                     f"{counted(len(loose), 'image')} beside them; expected one folder per class in train/ and in val/ "
                     "(the PyTorch ImageNet example names a script that sorts val/)"
                 )
-            foreign = [name for name in below if not WORDNET_ID.fullmatch(name.removeprefix(part))]
+            foreign = [f"{part}{name}" for name in classes if not WORDNET_ID.fullmatch(name)]
             if foreign:
                 raise ValueError(
                     f"imagenet:{root}: {counted(len(foreign), 'folder')} not named by a WordNet id such as n01440764: "
@@ -82,9 +79,9 @@ def build(name: str, files: Files, layout: Layout, image_size: int | None) -> Im
     return ImageData.build(
         name,
         train_images=_images(files, layout.train, side),
-        train_labels=_labels(layout.train),
+        train_labels=labels_of(layout.train),
         test_images=_images(files, layout.test, side),
-        test_labels=_labels(layout.test),
+        test_labels=labels_of(layout.test),
         classes=layout.classes,
         flip=True,
     )
@@ -93,10 +90,6 @@ def build(name: str, files: Files, layout: Layout, image_size: int | None) -> Im
 def _images(files: Files, part: Labeled, side: int) -> ImageFiles:
     names = [name for name, _ in part]
     return ImageFiles.below(Path(files.root), names, [files.sizes[name] for name in names], side)
-
-
-def _labels(part: Labeled) -> torch.Tensor:
-    return torch.tensor([label for _, label in part], dtype=torch.int64)
 
 
 def _folder(source: str, path: Path | None) -> Path:

@@ -1,0 +1,158 @@
+"""The figures of an SR block, as SVG elements: recall weights by class, memory blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from srblock.report.svg import FAINT, draw
+
+Array = np.ndarray[Any, Any]
+
+DIVERGING = "RdBu_r"
+CLASSES_SHOWN, MEMORIES_SHOWN = 20, 64
+NUMBERS_FIT = 26  # pixels that a number in a cell needs
+CELL_TEXT: dict[str, Any] = {"ha": "center", "va": "center", "size": 11}
+FLAT = 0.1  # recall weights closer to 1/P than a tenth of it look equal
+
+
+def recall_weights(mean: Array, overall: Array, spread: Array, classes: Sequence[str], name: str, width: int) -> str:
+    """Draw the mean recall weight of each memory block for each class, around 1/P, with numbers where there is room.
+
+    Of many classes those are shown whose weights lie farthest from the mean of all images (see `shown_classes`).
+
+    Args:
+        mean: (classes, P); overall, spread: mean and standard deviation over all images, (P,).
+    """
+    shown, blocks = shown_classes(mean, overall), mean.shape[1]
+    table = np.vstack([mean[shown], overall])
+    labels = [*(_short(classes[index], 28 if width > 500 else 14) for index in shown), "all images", "sd over images"]
+    left = 12 + 7.2 * max(map(len, labels))
+    cell_width, cell = min(46.0, (width - left - 4) / blocks), 26
+    full = max(left + blocks * cell_width + 4, left + 160)
+    numbers = cell_width >= NUMBERS_FIT
+    tops = [*range(len(shown)), len(shown) + 0.3]  # of the rows of the table, with a gap above that of all images
+    rows = len(shown) + (2.3 if numbers else 1.3)
+    height = 44 + rows * cell + 56
+    reach = max(float(np.abs(table - 1 / blocks).max()), FLAT / blocks)
+    norm = Normalize(1 / blocks - reach, 1 / blocks + reach)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_axes((left / full, 56 / height, blocks * cell_width / full, rows * cell / height))
+        for top, line in zip(tops, table, strict=True):
+            _row_of_cells(axes, line, top, norm)
+            for block, value in enumerate(line if numbers else ()):
+                ink = "#ffffff" if abs(float(norm(value)) - 0.5) > 0.32 else "#1a1a1a"
+                axes.text(block, top + 0.5, _weight(value, cell_width), color=ink, **CELL_TEXT)
+        for block, value in enumerate(spread if numbers else ()):
+            axes.text(block, rows - 0.5, _weight(value, cell_width), **CELL_TEXT)
+        axes.set(xlim=(-0.5, blocks - 0.5), ylim=(rows, 0))
+        named = [*tops, rows - 1] if numbers else tops
+        axes.set_yticks([top + 0.5 for top in named], labels[: len(named)])
+        axes.set_xticks(_some(blocks, cell_width), [str(block + 1) for block in _some(blocks, cell_width)])
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel("memory block")
+        _bare(axes)
+        bar = figure.add_axes(((left + 20) / full, 30 / height, min(full - left - 40, 220) / full, 10 / height))
+        ticks = {1 / blocks - reach: f"{1 / blocks - reach:.3f}", 1 / blocks: f"1/{blocks}"}
+        _color_bar(figure, bar, norm, ticks | {1 / blocks + reach: f"{1 / blocks + reach:.3f}"})
+
+    description = f"Mean recall weights of {blocks} memory blocks for {len(shown)} classes and for all images."
+    return draw(full, height, name, description, paint)
+
+
+def memories(memory: Array, name: str, width: int) -> str:
+    """Draw the channel mean of each memory block, all on one scale around zero.
+
+    Shapes: memory (P, H, W).
+    """
+    shown = memory[:MEMORIES_SHOWN]
+    columns = min(len(shown), max(2, width // 105))
+    lines = math.ceil(len(shown) / columns)
+    gap, head, foot = 12, 20, 50
+    side = min(104.0, (width - gap * (columns - 1)) / columns)
+    tall = side * min(2.0, max(0.5, memory.shape[1] / memory.shape[2]))
+    full = columns * side + gap * (columns - 1)
+    full_width, height = max(full, 220), lines * (tall + head) + foot
+    reach = float(np.abs(memory).max()) or 1.0
+    norm = Normalize(-reach, reach)
+
+    def paint(figure: Figure) -> None:
+        for index, block in enumerate(shown):
+            line, column = divmod(index, columns)
+            bottom = height - (line + 1) * (tall + head)
+            axes = figure.add_axes(
+                (column * (side + gap) / full_width, bottom / height, side / full_width, tall / height)
+            )
+            axes.imshow(block, cmap=DIVERGING, norm=norm, interpolation="none", aspect="auto")
+            axes.set_title(str(index + 1), size=12, pad=4)
+            axes.set(xticks=[], yticks=[])
+            for spine in axes.spines.values():
+                spine.set(visible=True, color=FAINT)
+        bar = figure.add_axes((24 / full_width, 24 / height, min(full_width - 48, 220) / full_width, 10 / height))
+        _color_bar(figure, bar, norm, {-reach: f"{-reach:.2g}", 0: "0", reach: f"{reach:.2g}"})
+
+    height_shape, width_shape = memory.shape[1:]
+    return draw(
+        full_width,
+        height,
+        name,
+        f"Channel means of {len(shown)} memory blocks, {height_shape} by {width_shape} each, "
+        f"between {memory.min():.2g} and {memory.max():.2g}.",
+        paint,
+    )
+
+
+def shown_classes(mean: Array, overall: Array) -> list[int]:
+    """Pick the classes of a recall figure: all of few, else those farthest from the overall mean, in their order.
+
+    Classes without images (NaN) are left out.
+    """
+    present = np.flatnonzero(np.isfinite(mean).all(axis=1))
+    distance = np.abs(mean[present] - overall).sum(axis=1)
+    far = present[np.argsort(-distance, kind="stable")[:CLASSES_SHOWN]]
+    return [int(index) for index in sorted(far)]
+
+
+def _row_of_cells(axes: Axes, line: Array, top: float, norm: Normalize) -> None:
+    extent = (-0.5, len(line) - 0.5, top + 1, top)
+    axes.imshow(line[None], cmap=DIVERGING, norm=norm, interpolation="none", aspect="auto", extent=extent)
+
+
+def _weight(value: float, room: float) -> str:
+    """Print a weight; without its leading zero where the cell is small."""
+    text = f"{value:.3f}"
+    return text if room >= 38 else text.removeprefix("0")
+
+
+def _short(text: str, length: int) -> str:
+    """Leave out the middle of a long name: many differ at their ends only."""
+    return text if len(text) <= length else f"{text[: length // 2]}…{text[len(text) + 1 - (length + 1) // 2 :]}"
+
+
+def _some(blocks: int, room: float) -> list[int]:
+    """Pick the memory blocks that get a number above them: all, or every fifth."""
+    return [block for block in range(blocks) if room >= 18 or (block + 1) % 5 == 0]
+
+
+def _bare(axes: Axes) -> None:
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _color_bar(figure: Figure, axes: Axes, norm: Normalize, ticks: Mapping[float, str]) -> None:
+    scale = ScalarMappable(norm, colormaps[DIVERGING])
+    bar = figure.colorbar(scale, cax=axes, orientation="horizontal", ticks=list(ticks))
+    bar.ax.set_xticklabels(list(ticks.values()), size=11)
+    bar.ax.tick_params(length=3)
+    bar.outline.set_visible(False)

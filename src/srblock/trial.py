@@ -1,0 +1,132 @@
+"""Try a block at a place: on a copy of the network, so that a place where it cannot stand leaves no trace.
+
+The block becomes the child `sr` of a module. A plain `nn.Sequential` runs its new last child itself, and so do modules
+that loop over their children; any other gets one forward hook, a function of this file, so that copies and pickles of
+the network use their own block.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srblock.block import SqueezeRemember2d
+from srblock.tracing import Trace, run, runs_new_child
+
+CHILD = "sr"
+MARK = "sr_inserted"  # attribute of a module whose child `sr` is ours, not the user's; copies and pickles keep it
+
+
+def _run_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    """Forward hook: hand the module's output to its block."""
+    return module.sr(output)  # type: ignore[operator]
+
+
+def attach(target: nn.Module, block: SqueezeRemember2d, hooked: bool) -> None:
+    """Put a block behind a module, whose own child it becomes."""
+    target.add_module(CHILD, block)
+    setattr(target, MARK, True)
+    if hooked:
+        target.register_forward_hook(_run_block)
+
+
+def detach(target: nn.Module) -> None:
+    """Take away the block that `attach` put there."""
+    delattr(target, CHILD)
+    delattr(target, MARK)
+    for key in [key for key, hook in target._forward_hooks.items() if hook is _run_block]:
+        del target._forward_hooks[key]
+
+
+def was_inserted_into(module: nn.Module) -> bool:
+    """Tell whether a module has a block from `attach`."""
+    return MARK in vars(module) and CHILD in module._modules
+
+
+class Unfit(Exception):
+    """A block cannot stand where it was tried; the message says why."""
+
+
+def needs_hook(seen: Trace, name: str, block: SqueezeRemember2d) -> bool:
+    """Find out on the copy how module `name` runs a block: by itself, as a last child, or through a hook.
+
+    Raises: Unfit if neither works.
+    """
+    if runs_new_child(seen.copied.get_submodule(name)):
+        _try(seen, name, block, hooked=False)
+        return False
+    try:
+        _try(seen, name, block, hooked=True)
+    except Unfit as unfit:
+        try:
+            _try(seen, name, block, hooked=False)
+        except Unfit:
+            raise unfit from None
+        return False
+    return True
+
+
+def _try(seen: Trace, name: str, block: SqueezeRemember2d, *, hooked: bool) -> None:
+    """Run the copy with a block after module `name`.
+
+    Raises: Unfit unless the block is run once and last, with the model's output unchanged and dependent on it.
+    """
+    target = seen.copied.get_submodule(name)
+    maps: list[tuple[Tensor, Tensor]] = []
+    results: list[object] = []
+    attach(target, block, hooked)
+    watches = (
+        block.register_forward_hook(lambda module, args, output: maps.append((args[0], output))),
+        target.register_forward_hook(lambda module, args, output: results.append(output)),
+    )
+    try:
+        outputs = run(seen.copied, seen.image)
+    except Exception as error:
+        raise Unfit(f"with the block in it a forward pass fails with {type(error).__name__}: {error}") from error
+    finally:
+        for watch in watches:
+            watch.remove()
+        detach(target)
+    if len(maps) != 1:
+        raise Unfit(f"a forward pass runs the block {len(maps)} times instead of once")
+    given, returned = maps[0]
+    if len(results) != 1 or results[0] is not returned:
+        raise Unfit("the module goes on computing after it has run the block")
+    exact = seen.image.device.type == "cpu" and given.stride() == returned.stride()
+    if not _unchanged(outputs, seen.outputs, exact):
+        raise Unfit("the model's output changes although a fresh block adds nothing")
+    if any(value.grad_fn for value in outputs) and not _reaches(outputs, set(block.memory.parameters())):
+        raise Unfit("the model's output does not depend on the block, which could never learn: the map is not used")
+
+
+def _unchanged(outputs: list[Tensor], before: list[Tensor], exact: bool) -> bool:
+    """Compare outputs: bit for bit, or up to rounding where another device or layout may choose another kernel."""
+    if [value.shape for value in outputs] != [value.shape for value in before]:
+        return False
+    pairs = [pair for pair in zip(outputs, before, strict=True) if pair[1].device.type != "meta"]
+    for new, old in pairs:
+        tolerance = 0.0
+        if not exact and old.is_floating_point() and old.numel():
+            tolerance = 100 * torch.finfo(old.dtype).eps * float(old.abs().max())
+        same = torch.equal(new, old) or (
+            old.is_floating_point() and torch.allclose(new, old, rtol=0, atol=tolerance, equal_nan=True)
+        )
+        if not same:
+            return False
+    return True
+
+
+def _reaches(outputs: list[Tensor], parameters: set[nn.Parameter]) -> bool:
+    """Tell whether outputs depend on any of these, from the graph alone (a gradient may be zero by initialization)."""
+    waiting = [value.grad_fn for value in outputs if value.grad_fn is not None]
+    known = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if getattr(node, "variable", None) in parameters:
+            return True
+        new = {after for after, _ in node.next_functions if after is not None} - known
+        known |= new
+        waiting.extend(new)
+    return False
