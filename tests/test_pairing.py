@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, ttest_rel
 
 from srblock.statistics.differences import Difference, Estimate, difference
-from srblock.statistics.pairing import Pairing, pairing, primary
+from srblock.statistics.pairing import Comparison, Pairing, pairing
 
 SLEEP = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0], [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
 
@@ -108,12 +108,14 @@ def test_the_number_of_shared_seeds_alone_decides_which_test_counts() -> None:
     random = np.random.default_rng(2410)
     for shared, paired in ((7, False), (8, True), (30, True)):
         baseline, ours = random.normal(70, 1, (2, shared)).tolist()  # nothing goes together
-        found = primary(difference(baseline, ours), by_seed(baseline, ours))
+        found = Comparison(difference(baseline, ours), by_seed(baseline, ours)).counts
         assert isinstance(found, Pairing) == paired
     many, other = random.normal(70, 1, (2, 20)).tolist()
     few = pairing(dict(enumerate(many)), dict(enumerate(other, start=15)))
-    assert isinstance(primary(difference(many, other), few), Difference), "twenty seeds each, five of them shared"
-    assert isinstance(primary(difference([1.0], [2.0]), None), Difference)
+    assert isinstance(Comparison(difference(many, other), few).counts, Difference), (
+        "twenty seeds each, five of them shared"
+    )
+    assert isinstance(Comparison(difference([1.0], [2.0])).counts, Difference)
 
 
 @pytest.mark.parametrize("n", [8, 10, 30])
@@ -127,7 +129,7 @@ def test_the_test_that_counts_keeps_its_promises_whatever_the_correlation(n: int
     all_at_once = Estimate(apart.mean(1), apart.std(1, ddof=1) / np.sqrt(n), n - 1)  # type: ignore[arg-type]
     for index in range(20):  # what the simulation works out at once is what the code works out
         baseline, ours = draws[index].T.tolist()
-        estimate = primary(difference(baseline, ours), by_seed(baseline, ours)).estimate
+        estimate = Comparison(difference(baseline, ours), by_seed(baseline, ours)).estimate
         assert estimate is not None
         assert estimate.p == pytest.approx(np.asarray(all_at_once.p)[index])
     low, high = all_at_once.interval()

@@ -84,8 +84,8 @@ paper's difference |
 | variant | verdict |
 | --- | --- |
 | R18 + SR(M=4, P=2) | better |
-| R18 + SR(M=4, P=12) | undecided: ±0.2 is beyond these 10,000 test images, which show ±0.46 at best; 9 more seeds \
-per variant would settle ±0.46 (about 22 s of training) |
+| R18 + SR(M=4, P=12) | undecided: ±0.2 is beyond these 10,000 test images, which show ±0.46 at best; 6 more seeds \
+per variant would settle ±0.46 (about 14 s of training) |
 | R34 + SR(M=3, P=6) | undecided: ±0.2 is beyond these 10,000 test images, which show ±0.45 at best; 9 more seeds \
 per variant would settle ±0.45 (about 22 s of training) |
 

@@ -8,14 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srblock.report.verdicts import advice, headline, words
-from srblock.statistics.differences import Difference, Summary, difference, difference_of_summaries
+from srblock.statistics.differences import Summary, difference, difference_of_summaries
 from srblock.statistics.equivalence import tost_p
-from srblock.statistics.pairing import pairing
+from srblock.statistics.pairing import Comparison, pairing
+from srblock.statistics.power import detection_power, equivalence_power
 from srblock.statistics.verdicts import Limits, Verdict, more_seeds, resolution, verdicts
 
 
-def compare(gain: float, std: float = 0.25, n: int = 5) -> Difference:
-    return difference_of_summaries(Summary(n, 70.0, std), Summary(n, 70.0 + gain, std))
+def compare(gain: float, std: float = 0.25, n: int = 5) -> Comparison:
+    return Comparison(difference_of_summaries(Summary(n, 70.0, std), Summary(n, 70.0 + gain, std)))
+
+
+def of(baseline: list[float], ours: list[float]) -> Comparison:
+    return Comparison(difference(baseline, ours))
 
 
 def judge(gain: float, std: float = 0.25, n: int = 5) -> Verdict:
@@ -46,9 +51,7 @@ def test_a_finding_may_be_large_though_its_interval_reaches_below_the_margin() -
 
 
 def test_without_a_test_it_says_why() -> None:
-    one, other, flat = verdicts(
-        [difference([90.0], [95.0]), difference([90.0], [95.0, 96.0]), difference([90.0, 90.0], [95.0, 95.0])]
-    )
+    one, other, flat = verdicts([of([90.0], [95.0]), of([90.0], [95.0, 96.0]), of([90.0, 90.0], [95.0, 95.0])])
     for found in (one, other):
         assert words(found) == "one seed: nothing can be said about chance"
         assert headline(found, "B", "A") == "Nothing can be said yet about B against A"
@@ -63,7 +66,7 @@ def test_the_table_is_corrected_and_the_words_say_so() -> None:
     alone = judge(0.4)
     assert words(alone) == "better"
     assert alone.p == alone.holm_p == pytest.approx(0.0353, abs=1e-4)
-    first, second, untested = verdicts([compare(0.4), compare(0.1), difference([1.0], [2.0])])
+    first, second, untested = verdicts([compare(0.4), compare(0.1), of([1.0], [2.0])])
     assert first.finding == "undecided"
     assert first.holm_p == pytest.approx(2 * alone.p)  # what has no test does not count
     assert words(first).endswith("±0.2 (p = 0.0353 counts alone, 0.0705 after Holm's correction does not)")
@@ -107,12 +110,44 @@ def test_margin_and_alpha_are_named() -> None:
     assert verdicts([]) == []
 
 
-def test_the_paired_test_is_used_when_it_is_given() -> None:
-    baseline, ours = [70.0, 71.0, 72.0, 73.0], [70.5, 71.6, 72.4, 73.5]
+def shared(n: int) -> Comparison:
+    """Two variants whose runs of a seed differ by about 0.3, with a spread of 3 between seeds."""
+    random = np.random.default_rng(2410)
+    baseline = random.normal(70, 3, n)
+    ours = baseline + random.normal(0.3, 0.2, n)
+    first, second = (dict(enumerate(side.tolist())) for side in (baseline, ours))
+    return Comparison(difference(list(first.values()), list(second.values())), pairing(first, second))
+
+
+def test_from_eight_shared_seeds_on_the_paired_test_is_judged_by() -> None:
+    assert verdicts([shared(7)])[0].finding == "undecided"
+    assert verdicts([shared(8)])[0].finding == "better"
+
+
+def test_the_plan_is_by_the_test_that_would_count_with_so_many_seeds() -> None:
+    """Welch's test would ask for thousands of seeds; with 8 of them it no longer counts."""
+    few = shared(4)
+    assert few.pairing is not None
+    by_welch = more_seeds(Comparison(few.difference))
+    assert by_welch > 1000
+    asked = more_seeds(few)
+    assert 4 <= asked < 20
+    error = few.pairing.std / (4 + asked) ** 0.5, 4 + asked - 1
+    assert min(detection_power(0.2, *error), equivalence_power(0.2, *error)) >= 0.8
+
+
+def test_a_plan_may_end_before_the_paired_test_counts() -> None:
+    """Five seeds that go against each other: Welch's test is done with two more, the paired one would not be."""
+    baseline, ours = [70.0, 70.2, 70.1, 70.3, 70.15], [70.3, 70.05, 70.2, 70.0, 70.2]
     paired = pairing(dict(enumerate(baseline)), dict(enumerate(ours)))
     assert paired is not None
-    assert verdicts([difference(baseline, ours)])[0].finding == "undecided"
-    assert verdicts([paired])[0].finding == "better"
+    found = Comparison(difference(baseline, ours), paired)
+    asked = more_seeds(found)
+    assert asked == more_seeds(Comparison(found.difference)) == 2
+    estimate = found.with_more(3)
+    assert estimate is not None
+    assert estimate.freedom == 7, "three more and the paired test counts"
+    assert equivalence_power(0.2, estimate.standard_error, estimate.freedom) < 0.8
 
 
 @pytest.mark.parametrize(("std", "n"), [(0.25, 5), (0.1, 3), (0.7, 5)])
@@ -125,14 +160,14 @@ def test_the_seeds_it_asks_for_do_settle_it(std: float, n: int) -> None:
         for _ in range(300):
             sides = (random.normal(mean, std, total) for mean in (70, 70 + truth))
             summaries = (Summary(total, float(side.mean()), float(side.std(ddof=1))) for side in sides)
-            found.append(verdicts([difference_of_summaries(*summaries)])[0])
+            found.append(verdicts([Comparison(difference_of_summaries(*summaries))])[0])
         settled = sum(one.finding in findings or one.within is not None for one in found) / 300
         assert settled >= 0.75
 
 
 def test_nothing_can_be_planned_without_spread() -> None:
     with pytest.raises(ValueError, match="nothing can be planned"):
-        more_seeds(difference([70.0, 70.0], [71.0, 71.0]))
+        more_seeds(of([70.0, 70.0], [71.0, 71.0]))
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0.01, 0.5), st.integers(2, 30)), min_size=1, max_size=5))

@@ -9,7 +9,7 @@ from statistics import median
 from srblock.runs.records import Run
 from srblock.statistics.differences import Difference, Estimate, Summary, difference, summarize
 from srblock.statistics.equivalence import MARGIN
-from srblock.statistics.pairing import Pairing, pairing, primary
+from srblock.statistics.pairing import Comparison, Pairing, pairing
 from srblock.statistics.power import smallest_detectable
 from srblock.statistics.verdicts import Limits, Verdict, resolution, verdicts
 from srblock.training.task import Figure
@@ -25,8 +25,7 @@ class Row:
         figure: what is compared.
         seeds, values: every seed and its figure on the test set.
         test, last_test, validation: the figure over the seeds; `last_test` is of the last epoch.
-        difference: to the baseline, by Welch's test; None for the baseline itself, and where no seed of it finished.
-        pairing: the same seed by seed; None with fewer than two seeds in common.
+        comparison: with the baseline; None for the baseline itself, and where no seed of it finished.
         verdict: what the difference amounts to, judged together with all others of the comparison.
         overhead_percent: parameters of the SR blocks over those of the network without them.
         train_ms_per_image, eval_ms_per_image, wall_s: medians over the seeds, None where no run recorded them.
@@ -40,8 +39,7 @@ class Row:
     test: Summary
     last_test: Summary
     validation: Summary
-    difference: Difference | None
-    pairing: Pairing | None
+    comparison: Comparison | None
     verdict: Verdict | None
     parameters: int
     overhead_percent: float
@@ -66,9 +64,19 @@ class Row:
         return self.test.std
 
     @property
+    def difference(self) -> Difference | None:
+        """The difference to the baseline by Welch's test."""
+        return None if self.comparison is None else self.comparison.difference
+
+    @property
+    def pairing(self) -> Pairing | None:
+        """The same seed by seed; None with fewer than two seeds in common."""
+        return None if self.comparison is None else self.comparison.pairing
+
+    @property
     def analysis(self) -> Difference | Pairing | None:
-        """The comparison with the baseline that counts (`pairing.primary`); None where there is none."""
-        return None if self.difference is None else primary(self.difference, self.pairing)
+        """The difference by the test that counts; None without a comparison."""
+        return None if self.comparison is None else self.comparison.counts
 
     @property
     def paired(self) -> bool:
@@ -137,10 +145,9 @@ def comparisons(runs: Sequence[Run], pairs: Sequence[tuple[str, str]], *, margin
         for variant, baseline in pairs
         if by_variant[variant]
     ]
-    compared = [row for row in rows if row.analysis is not None]
-    limits = [_limits(row, by_variant[row.baseline]) for row in compared]
-    judged = iter(verdicts([row.analysis for row in compared if row.analysis is not None], margin, limits=limits))
-    return [row if row.analysis is None else replace(row, verdict=next(judged)) for row in rows]
+    limits = [_limits(row, by_variant[row.baseline]) for row in rows if row.comparison is not None]
+    judged = iter(verdicts([row.comparison for row in rows if row.comparison is not None], margin, limits=limits))
+    return [row if row.comparison is None else replace(row, verdict=next(judged)) for row in rows]
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:
@@ -169,8 +176,11 @@ def _row(variant: str, baseline: str, against: Sequence[Run], runs: Sequence[Run
         test=summarize(values),
         last_test=summarize([run.last_score for run in runs]),
         validation=summarize([run.validation_score for run in runs]),
-        difference=difference([run.score for run in against], values) if compared else None,
-        pairing=pairing(_by_seed(against), _by_seed(runs)) if compared else None,
+        comparison=Comparison(
+            difference([run.score for run in against], values), pairing(_by_seed(against), _by_seed(runs))
+        )
+        if compared
+        else None,
         verdict=None,
         parameters=first.parameters,
         overhead_percent=first.overhead_percent,

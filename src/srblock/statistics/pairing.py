@@ -72,9 +72,41 @@ def pairing(baseline: Mapping[int, float], ours: Mapping[int, float]) -> Pairing
     return Pairing(len(pairs), statistics.fmean(apart), spread, correlation, interval)
 
 
-def primary(difference: Difference, paired: Pairing | None) -> Difference | Pairing:
-    """Return the analysis that counts: the paired one from `PAIRED_FROM` shared seeds on, else Welch's."""
-    return paired if paired is not None and paired.n >= PAIRED_FROM else difference
+@dataclass(frozen=True)
+class Comparison:
+    """Two variants over their seeds, by both tests, one of which counts.
+
+    Attributes:
+        difference: Welch's.
+        pairing: over the seeds that both have; None with fewer than two.
+    """
+
+    difference: Difference
+    pairing: Pairing | None = None
+
+    @property
+    def counts(self) -> Difference | Pairing:
+        """The analysis that counts: the paired one from `PAIRED_FROM` shared seeds on, else Welch's."""
+        if self.pairing is not None and self.pairing.n >= PAIRED_FROM:
+            return self.pairing
+        return self.difference
+
+    @property
+    def single(self) -> bool:
+        """Whether a side has one seed only."""
+        return min(self.difference.n, self.difference.n_baseline) == 1
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The difference by the test that counts; None without a test."""
+        return self.counts.estimate
+
+    def with_more(self, seeds: int) -> Estimate | None:
+        """Return the estimate from more shared seeds, at the spreads seen, by the test that would count then."""
+        paired = self.pairing
+        if paired is not None and paired.estimate is not None and paired.n + seeds >= PAIRED_FROM:
+            return paired.with_more(seeds)
+        return self.difference.with_more(seeds)
 
 
 def _correlation(a: list[float], b: list[float]) -> float | None:

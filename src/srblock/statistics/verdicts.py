@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from srblock.statistics.differences import Difference
 from srblock.statistics.equivalence import MARGIN, tost_p
 from srblock.statistics.multiple import holm
-from srblock.statistics.pairing import Pairing
+from srblock.statistics.pairing import PAIRED_FROM, Comparison
 from srblock.statistics.power import ALPHA, POWER, detection_power, equivalence_power, smallest
 
 Finding = Literal["better", "worse", "no difference", "undecided", "one seed", "no spread"]
@@ -99,7 +98,7 @@ def resolution(accuracy: float, test_images: int) -> float:
 
 
 def verdicts(
-    comparisons: Sequence[Difference | Pairing],
+    comparisons: Sequence[Comparison],
     margin: float = MARGIN,
     alpha: float = ALPHA,
     limits: Sequence[Limits | None] | None = None,
@@ -114,7 +113,6 @@ def verdicts(
     from the narrower.)
 
     Args:
-        comparisons: Welch's differences or pairings, whichever test counts (`pairing.primary`).
         margin: percentage points that count as no difference.
         limits: of each comparison.
 
@@ -138,8 +136,7 @@ def verdicts(
     found = []
     for comparison, estimate, limit, target in zip(comparisons, estimates, limits, targets, strict=True):
         if estimate is None:
-            single = isinstance(comparison, Difference) and min(comparison.n, comparison.n_baseline) == 1
-            kind: Finding = "one seed" if single else "no spread"
+            kind: Finding = "one seed" if comparison.single else "no spread"
             found.append(Verdict(kind, None, None, None, margin, None, len(tested), alpha, limit))
             continue
         holm_p, *equivalence = (float(value) for value in next(corrected))
@@ -154,11 +151,11 @@ def verdicts(
     return found
 
 
-def more_seeds(comparison: Difference | Pairing, margin: float = MARGIN, alpha: float = ALPHA) -> int:
+def more_seeds(comparison: Comparison, margin: float = MARGIN, alpha: float = ALPHA) -> int:
     """Return how many seeds more, on both sides, settle a difference of the margin, at the spreads seen.
 
     Settled means: a true difference of the margin is found with power 0.8, and if there is none, TOST shows with that
-    power that it is smaller. 0 if the seeds at hand suffice.
+    power that it is smaller. By the test that counts with so many seeds. 0 if the seeds at hand suffice.
 
     Raises: ValueError if the comparison has no test.
     """
@@ -170,4 +167,7 @@ def more_seeds(comparison: Difference | Pairing, margin: float = MARGIN, alpha: 
         error = estimate.standard_error, estimate.freedom
         return min(detection_power(margin, *error, alpha), equivalence_power(margin, *error, alpha)) >= POWER
 
-    return smallest(enough, first=0)
+    for seeds in range(PAIRED_FROM):  # where Welch's test may still be the one that counts, which may find more or less
+        if enough(seeds):
+            return seeds
+    return smallest(enough, first=PAIRED_FROM)
