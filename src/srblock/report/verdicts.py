@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from srblock.data.offenders import counted
 from srblock.report import units
 from srblock.statistics.verdicts import Verdict
 
@@ -69,12 +70,12 @@ def _plan(verdict: Verdict) -> str:
     target, beyond = _size(verdict.target, verdict), ""
     if verdict.beyond and verdict.limits is not None:
         beyond = (
-            f"±{verdict.margin:g} is beyond these {units.count(verdict.limits.test_images)} test images, which show "
+            f"±{verdict.margin:g} is beyond these {verdict.limits.test_images:,} test images, which show "
             f"±{target} at best; "
         )
     if verdict.more_seeds == 0:
         return f"{beyond}enough seeds to settle ±{target} four times in five, but not here"
-    seeds = "1 more seed" if verdict.more_seeds == 1 else f"{units.count(verdict.more_seeds or 0)} more seeds"
+    seeds = counted(verdict.more_seeds or 0, "more seed")
     time = "" if verdict.seconds is None else f" (about {units.duration(verdict.seconds)} of training)"
     return f"{beyond}{seeds} per variant would settle ±{target}{time}"
 
