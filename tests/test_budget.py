@@ -80,6 +80,14 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(monkeypatch, {PLAIN: EPOCH_S, BLOCK: EPOCH_S})
 
 
+def test_the_finish_is_judged_by_the_images_of_an_epoch() -> None:
+    """An epoch of few steps is short, and the test set is not."""
+    whole = study()
+    assert module.finish_s(whole, EPOCH_S) == FINISH_S
+    steps = replace(whole, recipe=replace(whole.recipe, epoch_steps=1, batch_size=8))
+    assert module.finish_s(steps, EPOCH_S / 5) == FINISH_S  # 8 images of 40 in a fifth of the time
+
+
 # --- which run is started -----------------------------------------------------------------------------------------
 
 

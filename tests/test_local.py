@@ -19,7 +19,7 @@ import torch
 from mishaps import Diary, Mishap, four_runs
 from test_resume import CONTEXT, contents, nothing
 
-from srblock.data.loading import orphans
+from srblock.data.loading import workers as worker_processes
 from srblock.executors import local
 from srblock.executors.execute import Executor, run_study
 from srblock.runs import records
@@ -355,7 +355,7 @@ def test_it_ends_with_its_parent_only(monkeypatch: pytest.MonkeyPatch) -> None:
     parent = type("Parent", (), {"sentinel": ours})
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
     monkeypatch.setattr(os, "_exit", lambda status: ended.set())
-    thread = threading.Thread(target=orphans._wait_for_parent)
+    thread = threading.Thread(target=worker_processes._wait_for_parent)
     thread.start()
     assert not ended.wait(0.2)
     theirs.close()

@@ -12,10 +12,11 @@ import torch
 from rich.console import Console
 
 from srblock.data import load
+from srblock.data.sources.published import PUBLISHED, stand_in
 from srblock.paper.tables import CLASSES, IMAGE_SIZES
 from srblock.report.plan import print_plan
 from srblock.runs import plan as planning
-from srblock.runs.plan import PUBLISHED, PlanRow, plan, seconds_left, stand_in
+from srblock.runs.plan import PlanRow, plan, seconds_left
 from srblock.runs.study import Study, recipe_for
 from srblock.variants.notation import parse
 

@@ -17,9 +17,10 @@ from srblock.data import ImageData
 from srblock.executors.execute import run_study
 from srblock.runs import records
 from srblock.runs.evaluate import evaluate_run
+from srblock.runs.plan import measure_ms_per_image
 from srblock.runs.records import read_result
 from srblock.runs.run_one import Work, make_folder
-from srblock.runs.study import Study, measure_ms_per_image, recipe_for
+from srblock.runs.study import Study, recipe_for
 from srblock.surgery import blocks
 from srblock.training import checkpoint
 from srblock.variants.notation import parse

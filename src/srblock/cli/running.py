@@ -74,8 +74,8 @@ def prepare(
     Raises: ValueError for options that do not fit together or this machine, or a variant named twice.
     """
     from srblock.data.sources import at_hand
+    from srblock.data.sources.published import stand_in
     from srblock.executors.execute import Executor
-    from srblock.runs.plan import stand_in
     from srblock.runs.study import recipe_for
     from srblock.training import runtime
 
@@ -102,8 +102,8 @@ def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[in
     Raises: ValueError or OSError as `data.load`.
     """
     from srblock.data import load
+    from srblock.data.sources.published import stand_in
     from srblock.report.progress import LoadProgress
-    from srblock.runs.plan import stand_in
     from srblock.runs.study import Study, recipe_for
 
     options = session.options

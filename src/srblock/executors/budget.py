@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 
-from srblock.data import ImageData
 from srblock.executors.watch import Watch
 from srblock.runs.records import RunConfig, epochs_done, finished
 from srblock.runs.run_one import Paused, Work
+from srblock.runs.study import Study
 from srblock.training.loop import Record
 
 CAUTION = 1.1  # epochs may take longer than they did
@@ -87,13 +87,13 @@ class Budget:
     def _rest_s(self, config: RunConfig, done: int) -> float:
         """Estimate the rest of a run after so many epochs."""
         epoch_s = self._epoch_s(config)
-        rest_s = (config.recipe.epochs - done) * epoch_s + finish_s(self._work.study.data, epoch_s)
+        rest_s = (config.recipe.epochs - done) * epoch_s + finish_s(self._work.study, epoch_s)
         return self._start_s + CAUTION * rest_s
 
     def _step_s(self, config: RunConfig, done: int) -> float:
         """Estimate what there is something to keep after: an epoch, or after the last one the finish."""
         epoch_s = self._epoch_s(config)
-        step_s = epoch_s if done < config.recipe.epochs else finish_s(self._work.study.data, epoch_s)
+        step_s = epoch_s if done < config.recipe.epochs else finish_s(self._work.study, epoch_s)
         return self._start_s + CAUTION * step_s
 
 
@@ -117,13 +117,13 @@ def until(
             return
         now = time.monotonic()
         took_s, since = max(now - since, record["seconds"]), now
-        next_s = took_s if record["epoch"] < config.recipe.epochs else finish_s(work.study.data, record["seconds"])
+        next_s = took_s if record["epoch"] < config.recipe.epochs else finish_s(work.study, record["seconds"])
         if now + CAUTION * next_s > deadline:
             raise Paused
 
     return on_epoch
 
 
-def finish_s(data: ImageData, epoch_s: float) -> float:
+def finish_s(study: Study, epoch_s: float) -> float:
     """Estimate what follows the last epoch: the test images pass three times, at most at the pace of training."""
-    return 3 * epoch_s * data.test_size / data.train_size
+    return 3 * epoch_s * study.data.test_size / study.epoch_images

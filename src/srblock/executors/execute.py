@@ -50,49 +50,35 @@ class Executor:
         recipe that could not be trained so.
         """
         ray, cuda = self.kind == "ray", device.type == "cuda"
-        for wrong, text in (
-            (
-                self.kind not in EXECUTORS,
-                f"there is no executor {self.kind!r}; there are {' and '.join(EXECUTORS)}",
-            ),
-            (self.workers is not None and self.workers < 1, f"--workers must be at least 1, got {self.workers}"),
-            (
-                not ray and (self.cpus, self.gpus) != (None, None),
-                "CPUs and GPUs of a run are for --executor ray; local workers share what the machine has",
-            ),
-            (self.cpus is not None and self.cpus < 1, f"a run needs at least 1 CPU, got {self.cpus}"),
-            (
-                self.gpus is not None and (self.gpus <= 0 or not cuda),
-                f"a share of a GPU must be more than 0 and needs --device cuda, got {self.gpus} on {device}",
-            ),
-            (
-                ray and importlib.util.find_spec("ray") is None,
-                '--executor ray needs Ray, which is not installed here: pip install "srblock[cluster]"',
-            ),
-            (
-                ray and device.index is not None,
-                f"with --executor ray the cluster chooses the GPU: give --device cuda, not {device}",
-            ),
-            (
-                self.several and distributed.launched() > 1,
-                "torchrun spreads one run over processes; start several workers without it",
-            ),
-            (
-                "graph" in recipe.engine and not cuda,
-                f"--engine {recipe.engine} replays CUDA graphs, and {device} has none; use eager or compile",
-            ),
-            (
-                recipe.sync_batch_norm and not cuda,
-                f"--sync-batch-norm needs CUDA devices, got {device}; leave it off on a CPU",
-            ),
-            (
-                recipe.sync_batch_norm and self.several,
+        if self.kind not in EXECUTORS:
+            raise ValueError(f"there is no executor {self.kind!r}; there are {' and '.join(EXECUTORS)}")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"--workers must be at least 1, got {self.workers}")
+        if not ray and (self.cpus, self.gpus) != (None, None):
+            raise ValueError("CPUs and GPUs of a run are for --executor ray; local workers share what the machine has")
+        if self.cpus is not None and self.cpus < 1:
+            raise ValueError(f"a run needs at least 1 CPU, got {self.cpus}")
+        if self.gpus is not None and (self.gpus <= 0 or not cuda):
+            raise ValueError(
+                f"a share of a GPU must be more than 0 and needs --device cuda, got {self.gpus} on {device}"
+            )
+        if ray and importlib.util.find_spec("ray") is None:
+            raise ValueError('--executor ray needs Ray, which is not installed here: pip install "srblock[cluster]"')
+        if ray and device.index is not None:
+            raise ValueError(f"with --executor ray the cluster chooses the GPU: give --device cuda, not {device}")
+        if self.several and distributed.launched() > 1:
+            raise ValueError("torchrun spreads one run over processes; start several workers without it")
+        if "graph" in recipe.engine and not cuda:
+            raise ValueError(
+                f"--engine {recipe.engine} replays CUDA graphs, and {device} has none; use eager or compile"
+            )
+        if recipe.sync_batch_norm and not cuda:
+            raise ValueError(f"--sync-batch-norm needs CUDA devices, got {device}; leave it off on a CPU")
+        if recipe.sync_batch_norm and self.several:
+            raise ValueError(
                 "--sync-batch-norm is for one run over several processes (torchrun), and each of several workers' runs "
-                "has one process; leave it off",
-            ),
-        ):
-            if wrong:
-                raise ValueError(text)
+                "has one process; leave it off"
+            )
 
 
 def run_study(

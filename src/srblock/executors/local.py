@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from srblock.data.loading.orphans import end_with_parent, fork_server
+from srblock.data.loading.workers import end_with_parent, fork_server
 from srblock.data.offenders import counted
 from srblock.executors.budget import until
 from srblock.runs.log import add_to_log

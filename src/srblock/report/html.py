@@ -59,7 +59,7 @@ def write_report(path: Path, runs: Sequence[Run], rows: Sequence[Row], command: 
     if not rows:
         raise ValueError("no run finished, so there is nothing to report; each failed run has its reason above")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"typeset": typeset, "duration": units.duration, "count": units.count}
+    environment.filters |= {"typeset": typeset, "duration": units.duration, "count": "{:,}".format}
     template = environment.from_string(files("srblock.report").joinpath("template.html").read_text(encoding="utf-8"))
     write_bytes(path, template.render(_context(runs, rows, command)).encode())
 

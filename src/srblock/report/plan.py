@@ -38,7 +38,7 @@ def print_plan(
     data, recipe = study.data, study.recipe
     height, width = data.size
     sizes = (
-        f"{data.name}: {units.count(data.train_size)} training and {units.count(data.test_size)} test "
+        f"{data.name}: {data.train_size:,} training and {data.test_size:,} test "
         f"images of {height}x{width} in {len(data.classes)} classes; {recipe.epochs} epochs of batches of "
         f"{recipe.batch_size}, seeds {', '.join(map(str, study.seeds))}, on {device}"
     )
@@ -49,7 +49,7 @@ def print_plan(
     for row in rows:
         table.add_row(
             Text(row.variant),
-            units.count(row.parameters),
+            f"{row.parameters:,}",
             f"{row.overhead_percent:.2f}%",
             units.operations(row.flops_per_image),
             units.milliseconds(row.ms_per_image),

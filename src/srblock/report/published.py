@@ -124,7 +124,7 @@ def markdown(study: PublishedStudy) -> str:
     parts = [
         f"# {heading}",
         MADE,
-        f"{units.count(first.data['train'])} training and {units.count(first.data['test'])} test images of "
+        f"{first.data['train']:,} training and {first.data['test']:,} test images of "
         f"{channels}x{height}x{width} in {len(first.data['classes'])} classes, fingerprint "
         f"{first.data['fingerprint'][:12]}. {_where(study.runs)} Every seed: [{study.name}.csv]({study.name}.csv).",
         f"Recipe: {describe(study.recipe)}.{weights}",

@@ -125,7 +125,7 @@ HOLM_P: Column[Row] = ("Holm p", lambda row: probability(row.holm_p))
 P_GREATER: Column[Row] = ("P(A > B)", p_greater)
 DETECTABLE: Column[Row] = ("detectable", lambda row: points(row.detectable))
 COST: tuple[Column[Row], ...] = (
-    ("parameters", lambda row: units.count(row.parameters)),
+    ("parameters", lambda row: f"{row.parameters:,}"),
     ("overhead", lambda row: f"{row.overhead_percent:.2f}%"),
     ("FLOPs\nper image", lambda row: units.operations(row.flops_per_image)),
     ("train ms\nper image", lambda row: units.milliseconds(row.train_ms_per_image)),
@@ -153,9 +153,9 @@ def print_stages(stages: Sequence[Stage], console: Console) -> None:
         table.add_row(
             Text(stage.name),
             "-" if stage.number is None else f"M={stage.number}",
-            units.count(stage.channels),
+            f"{stage.channels:,}",
             f"{stage.size[0]}x{stage.size[1]}",
-            units.count(parameter_count(stage.channels, stage.size, blocks=10, hidden=8)),
+            f"{parameter_count(stage.channels, stage.size, blocks=10, hidden=8):,}",
         )
     console.print(table)
 

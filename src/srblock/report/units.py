@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 
-def count(value: int) -> str:
-    """Print a whole number with its thousands marked: 11,220,132."""
-    return f"{value:,}"
-
-
 def operations(value: float | None) -> str:
     """Print floating-point operations with a prefix: 1.60 M, 3.34 G."""
     if value is None:

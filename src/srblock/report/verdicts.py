@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from srblock.data.offenders import counted
 from srblock.report import units
 from srblock.statistics.verdicts import Verdict
 
@@ -72,7 +73,7 @@ def _plan(verdict: Verdict) -> str:
     target, beyond = _size(verdict.target, verdict), f"{_beyond(verdict)}; " if verdict.beyond else ""
     if verdict.more_seeds == 0:
         return f"{beyond}enough seeds to settle ±{target} four times in five, but not here"
-    seeds = "1 more seed" if verdict.more_seeds == 1 else f"{units.count(verdict.more_seeds or 0)} more seeds"
+    seeds = counted(verdict.more_seeds or 0, "more seed")
     time = "" if verdict.seconds is None else f" (about {units.duration(verdict.seconds)} of training)"
     return f"{beyond}{seeds} per variant would settle ±{target}{time}"
 
@@ -80,7 +81,7 @@ def _plan(verdict: Verdict) -> str:
 def _beyond(verdict: Verdict) -> str:
     """Say that the test images cannot show a difference as small as the margin."""
     assert verdict.limits is not None
-    images, best = units.count(verdict.limits.test_images), _size(verdict.target, verdict)
+    images, best = f"{verdict.limits.test_images:,}", _size(verdict.target, verdict)
     return f"±{verdict.margin:g} is beyond these {images} test images, which show ±{best} at best"
 
 

@@ -11,20 +11,16 @@ from statistics import median
 
 import torch
 
-from srblock.data import ImageData
 from srblock.inspection.cost import cost
 from srblock.runs.records import epochs_done, finished, read_config, read_metrics
-from srblock.runs.study import Study, measure_ms_per_image
+from srblock.runs.study import Study
 from srblock.training import runtime
+from srblock.training.loop import train_epoch
+from srblock.training.optimizer import sgd
+from srblock.training.step import Step
+from srblock.variants.notation import Variant
 
 MEASURED = 4  # variants; of more, one of each network is measured and the others' times follow their operations
-# Published sizes of known sets: training images, test images, classes, channels, side.
-PUBLISHED = {
-    "digits": (1_438, 359, 10, 1, 8),
-    "cifar10": (50_000, 10_000, 10, 3, 32),
-    "cifar100": (50_000, 10_000, 100, 3, 32),
-    "imagenet": (1_281_167, 50_000, 1000, 3, 224),
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def plan(
             if variant.network in measured:
                 ms, operations = measured[variant.network]
                 ms_per_image = ms * size.flops_per_image / operations
-        epoch_seconds = None if ms_per_image is None else 1e-3 * ms_per_image * _images(study)
+        epoch_seconds = None if ms_per_image is None else 1e-3 * ms_per_image * study.epoch_images
         epochs_left = study.recipe.epochs * len(started) - sum(started.values())
         rows.append(
             PlanRow(
@@ -109,15 +105,20 @@ def plan(
     return rows
 
 
-def _images(study: Study) -> int:
-    """Count the images that an epoch reads, those of validation among them."""
-    steps = study.recipe.epoch_steps
-    return study.data.train_size if steps is None else steps * study.recipe.batch_size
+def measure_ms_per_image(study: Study, variant: Variant, device: torch.device) -> float:
+    """Measure the training time of one image: a step to warm up, then up to three timed ones."""
+    loader = study.loaders(study.seeds[0], device).train
+    model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
+    step = Step(model, sgd(model, study.recipe, device, study.groups), study.task, study.recipe, device)
+    train_epoch(step, loader, 0, batches=1)
+    start = runtime.now(device)
+    images = train_epoch(step, loader, 0, batches=3)
+    return 1e3 * (runtime.now(device) - start) / images
 
 
 def _recorded_ms(study: Study, folders: Sequence[Path], here: str) -> float | None:
     """Return the median training time of an image in the epochs done on the device called `here`; None without any."""
-    images = _images(study) if study.recipe.epoch_steps else (1 - study.recipe.validation_fraction) * _images(study)
+    images = study.epoch_images * (1.0 if study.recipe.epoch_steps else 1 - study.recipe.validation_fraction)
     found = []
     for folder in folders:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged folder is an error of its run
@@ -131,25 +132,3 @@ def seconds_left(rows: Sequence[PlanRow], at_once: int) -> float | None:
     known = [row.seconds_left for row in rows if row.seconds_left is not None]
     left = sum(row.partial + row.todo for row in rows)
     return None if len(known) < len(rows) else sum(known) / max(1, min(at_once, left))
-
-
-def stand_in(source: str, image_size: int | None = None) -> ImageData:
-    """Return a set of a known one's published sizes, without its images: enough for sizes, operations and a recipe.
-
-    What a specification says of another set is not known before it is loaded; it is taken to be like digits.
-    """
-    name = source.partition(":")[0]
-    train, test, classes, channels, side = PUBLISHED.get(name, PUBLISHED["digits"])
-    size = image_size or side
-    image = torch.zeros(1, dtype=torch.uint8)  # one byte for all pixels
-    label = torch.zeros(1, dtype=torch.int64)
-    return ImageData(
-        name=name,
-        train_images=image.expand(train, channels, size, size),
-        train_labels=label.expand(train),
-        test_images=image.expand(test, channels, size, size),
-        test_labels=label.expand(test),
-        classes=tuple(map(str, range(classes))),
-        flip=name != "digits",
-        fingerprint="",
-    )

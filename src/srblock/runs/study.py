@@ -16,10 +16,8 @@ from srblock.data import ImageData, ImageFiles, Loader, normalization, split
 from srblock.runs.records import RunConfig
 from srblock.surgery import blocks, param_groups
 from srblock.training import runtime
-from srblock.training.loop import Loaders, train_epoch
-from srblock.training.optimizer import sgd
+from srblock.training.loop import Loaders
 from srblock.training.recipe import RECIPES, Recipe
-from srblock.training.step import Step
 from srblock.training.task import Task, find_task
 from srblock.variants.build import build
 from srblock.variants.notation import Variant
@@ -47,6 +45,12 @@ class Study:
     def task(self) -> Task:
         """What is predicted of this data."""
         return find_task(self.data.task)
+
+    @property
+    def epoch_images(self) -> int:
+        """How many images an epoch reads; of a pass over the data those of validation are among them."""
+        steps = self.recipe.epoch_steps
+        return self.data.train_size if steps is None else steps * self.recipe.batch_size
 
     @cached_property
     def runs(self) -> tuple[RunConfig, ...]:
@@ -171,14 +175,3 @@ def recipe_for(
     recipe = replace(named, **(fitting | given))
     recipe = recipe if epochs is None else recipe.with_epochs(epochs)
     return runtime.resolve(recipe, device, precision)
-
-
-def measure_ms_per_image(study: Study, variant: Variant, device: torch.device) -> float:
-    """Measure the training time of one image: a step to warm up, then up to three timed ones."""
-    loader = study.loaders(study.seeds[0], device).train
-    model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
-    step = Step(model, sgd(model, study.recipe, device, study.groups), study.task, study.recipe, device)
-    train_epoch(step, loader, 0, batches=1)
-    start = runtime.now(device)
-    images = train_epoch(step, loader, 0, batches=3)
-    return 1e3 * (runtime.now(device) - start) / images

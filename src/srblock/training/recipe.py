@@ -93,56 +93,43 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        for ok, text in (
-            (self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}"),
+        for name, ok, expected in (
+            ("epochs", self.epochs >= 1, "be at least 1"),
+            ("epoch_steps", self.epoch_steps is None or self.epoch_steps >= 1, "be at least 1 or None"),
+            ("batch_size", self.batch_size >= 2, "be at least 2 (batch norm needs two images)"),
+            ("learning_rate", self.learning_rate > 0, "be positive"),
+            ("momentum", 0 <= self.momentum < 1, "be in [0, 1)"),
+            ("weight_decay", self.weight_decay >= 0, "not be negative"),
+            ("memory_lr_scale", 0 < self.memory_lr_scale < math.inf, "be positive and finite"),
             (
-                self.epoch_steps is None or self.epoch_steps >= 1,
-                f"epoch_steps must be at least 1 or None, got {self.epoch_steps}",
+                "memory_weight_decay",
+                0 <= (self.memory_weight_decay or 0) < math.inf,
+                "be at least 0 and finite, or None",
+            ),
+            ("power", self.power > 0, "be positive"),
+            ("gamma", self.gamma > 0, "be positive"),
+            (
+                "milestones",
+                list(self.milestones) == sorted({m for m in self.milestones if m >= 1}),
+                "be increasing epochs from 1 on",
             ),
             (
-                self.batch_size >= 2,
-                f"batch_size must be at least 2 (batch norm needs two images), got {self.batch_size}",
-            ),
-            (self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}"),
-            (0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}"),
-            (not self.nesterov or self.momentum > 0, "nesterov needs a momentum above 0, got 0"),
-            (self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}"),
-            (
-                0 < self.memory_lr_scale < math.inf,
-                f"memory_lr_scale must be positive and finite, got {self.memory_lr_scale}",
-            ),
-            (
-                self.memory_weight_decay is None or 0 <= self.memory_weight_decay < math.inf,
-                f"memory_weight_decay must be at least 0 and finite, or None, got {self.memory_weight_decay}",
-            ),
-            (self.power > 0, f"power must be positive, got {self.power}"),
-            (self.gamma > 0, f"gamma must be positive, got {self.gamma}"),
-            (
-                list(self.milestones) == sorted(set(self.milestones)) and all(m >= 1 for m in self.milestones),
-                f"milestones must be increasing epochs from 1 on, got {self.milestones}",
-            ),
-            (
+                "warmup_epochs",
                 0 <= self.warmup_epochs < self.epochs or self.warmup_epochs == 0,
-                f"warmup_epochs must be in 0..epochs-1 = {self.epochs - 1}, got {self.warmup_epochs}",
+                f"be in 0..epochs-1 = {self.epochs - 1}",
             ),
-            (0 <= self.label_smoothing < 1, f"label_smoothing must be in [0, 1), got {self.label_smoothing}"),
-            (self.clip_norm is None or self.clip_norm > 0, f"clip_norm must be positive or None, got {self.clip_norm}"),
-            (self.padding >= 0, f"padding must not be negative, got {self.padding}"),
-            (
-                self.test_resize is None or self.test_resize >= 1,
-                f"test_resize must be at least 1 or None, got {self.test_resize}",
-            ),
-            (
-                not self.test_square or self.test_resize is not None,
-                "test_square needs test_resize, the side to resize to",
-            ),
-            (
-                0 < self.validation_fraction < 1,
-                f"validation_fraction must be between 0 and 1, got {self.validation_fraction}",
-            ),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "be in [0, 1)"),
+            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "be positive or None"),
+            ("padding", self.padding >= 0, "not be negative"),
+            ("test_resize", self.test_resize is None or self.test_resize >= 1, "be at least 1 or None"),
+            ("validation_fraction", 0 < self.validation_fraction < 1, "be between 0 and 1"),
         ):
             if not ok:
-                raise ValueError(text)
+                raise ValueError(f"{name} must {expected}, got {getattr(self, name)}")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0, got 0")
+        if self.test_square and self.test_resize is None:
+            raise ValueError("test_square needs test_resize, the side to resize to")
         for name, known in (
             ("schedule", SCHEDULES),
             ("precision", PRECISIONS),

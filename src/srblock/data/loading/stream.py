@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from srblock.data.image_files import CHANNELS, ImageFiles
 from srblock.data.loading.crops import Box, center_box, draw, random_boxes
 from srblock.data.loading.decode import decode_cut
-from srblock.data.loading.orphans import end_with_parent, fork_server
+from srblock.data.loading.workers import end_with_parent, fork_server
 from srblock.data.offenders import counted, offenders
 
 MOST_WORKERS = 32
