@@ -200,6 +200,22 @@ def test_what_ray_cannot_connect_to_is_told(address: str, monkeypatch: pytest.Mo
             cluster._connect(CPU, None, None)
 
 
+def test_slots_are_counted_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the plan: on the cluster at hand, or on the one that would be started here."""
+    assert Executor("ray").slots(CPU) == 2, "the cluster of these tests"
+    assert Executor("ray", workers=1).slots(CPU) == 1
+    assert Executor(workers=3).slots(CPU) == 3
+    assert Executor().slots(CPU) == 1
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    assert Executor("ray").slots(CPU) == 6
+    assert Executor("ray", cpus=3).slots(CPU) == 1
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+    with pytest.raises(ValueError, match="no Ray cluster answers"):
+        Executor("ray").slots(CPU)
+
+
 def test_runs_pause_in_the_seconds_left(tmp_path: Path) -> None:
     """Thirty epochs of 0.5 s do not fit into 6 s."""
     probe, study = Mishap(tmp_path, times=0, slow_s=0.5, saves=False), four_runs(30)

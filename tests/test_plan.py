@@ -117,7 +117,6 @@ def test_what_is_printed(study: Study, capsys: pytest.CaptureFixture[str]) -> No
     assert "3 of 3 1 min 07 s" in text
     assert "All 3 runs are finished." in printed(capsys, ROWS[:1], study)
     assert "at least 34 s left with 2 at once" in printed(capsys, ROWS, study, at_once=2)
-    assert "1 min 07 s left one after another" in printed(capsys, ROWS, study, at_once=None)
 
 
 def test_data_that_is_not_at_hand_has_its_published_sizes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -10,12 +10,19 @@ from run_fixture import write_run
 from srblock.paper.select import AS_IT_IS, Unsaid, select, variant_of
 from srblock.paper.tables import PaperRow
 from srblock.report.reproduction import print_reproduction, remarks, size_control, write_markdown
-from srblock.runs.records import Run
+from srblock.runs.records import Run, RunConfig
 from srblock.statistics import reproduction as beside
 from srblock.statistics.reproduction import Line
-from srblock.training.recipe import RECIPES
+from srblock.training.recipe import RECIPES, Recipe
+from srblock.variants.notation import parse
 
 FULL = RECIPES["cifar100"]
+
+
+def config(recipe: Recipe = FULL, data: str = "cifar100", side: int = 32, weights: str | None = None) -> RunConfig:
+    return RunConfig(parse("R18"), 0, recipe, {"name": data, "size": [3, side, side]}, weights)
+
+
 FIGURES = {"R18": [76.2, 76.5, 76.4, 76.6, 76.3], "R18 + SR(M=4, P=2)": [77.1, 77.4, 77.2, 77.3, 77.5]}
 
 
@@ -62,7 +69,7 @@ def test_holm_s_correction_counts_all_rows_of_the_table(tmp_path: Path) -> None:
 
 def printed(lines: list, width: int, data: str = "cifar100") -> str:
     console = Console(file=io.StringIO(), width=width)
-    print_reproduction(lines, FULL, data, console)
+    print_reproduction(lines, config(data=data), console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -77,12 +84,14 @@ def test_prints_both_columns_at_any_width(tmp_path: Path, width: int) -> None:
 
 def test_says_in_what_the_runs_are_not_the_paper_s(tmp_path: Path) -> None:
     lines = reproduction(select("table1", "R18 + SR"), runs(tmp_path, {"R18": [76.0, 77.0]}))
-    said = " ".join(remarks(lines, FULL.with_epochs(30), "digits"))
-    for part in ("table is of cifar100; these runs are of digits", "epochs 30 (paper: 200), milestones 9 18 24",
+    said = " ".join(remarks(lines, config(FULL.with_epochs(30), "digits", 16, "pretrained")))
+    for part in ("table is of cifar100; these runs are of digits", "Images of 16x16; the paper's have 32 on a side",
+                 "start from the library's trained weights, the paper's from random",
+                 "epochs 30 (paper: 200), milestones 9 18 24",
                  "5 seeds a row, these runs have 2", "No run finished of: R18 + SR (M=4, P=2, U=8)"):  # fmt: skip
         assert part in said
     whole = reproduction(select("table1", "R18 + SR"), runs(tmp_path / "b", FIGURES))
-    assert remarks(whole, FULL, "cifar100") == []
+    assert remarks(whole, config()) == []
 
 
 def test_the_size_control_compares_the_plain_networks(tmp_path: Path) -> None:
@@ -96,7 +105,7 @@ def test_the_size_control_compares_the_plain_networks(tmp_path: Path) -> None:
 
 def test_markdown_holds_every_row(tmp_path: Path) -> None:
     lines = reproduction(select("table1", "R18 + SR"), runs(tmp_path, FIGURES))
-    write_markdown(tmp_path / "table.md", lines, FULL, "cifar100")
+    write_markdown(tmp_path / "table.md", lines, config())
     rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
     assert len(rows) == 4
     assert len({line.count("|") for line in rows}) == 1
@@ -110,7 +119,7 @@ def test_another_u_finds_its_own_runs(tmp_path: Path) -> None:
     assert [line.ours.n for line in reproduction(rows, made) if line.ours] == [5, 5]
     lines = reproduction(rows, made, Unsaid(hidden=16))
     assert [line.ours.n for line in lines if line.ours] == [5, 2]
-    (said,) = (text for text in remarks(lines, FULL, "cifar100") if "unsaid" in text)
+    (said,) = (text for text in remarks(lines, config()) if "unsaid" in text)
     assert said.endswith("unsaid: R18 + SR (M=4, P=2, U=16) as R18 + SR(M=4, P=2, U=16).")
 
 

@@ -1,6 +1,7 @@
 """One step: what it does to the weights, in each engine that this machine has."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srblock.training.optimizer import keep_rates_on, set_rate, sgd
+from srblock import SqueezeRemember2d, param_groups
+from srblock.training.optimizer import keep_rates_on, scale_rates, set_rate, sgd
 from srblock.training.recipe import Recipe
 from srblock.training.step import WARM_UP, Step
 from srblock.training.task import Classification
@@ -66,6 +68,16 @@ def test_a_step_is_sgd_with_momentum_and_the_decay_and_rate_of_each_group(nester
                 p.sub_(0.1 * scale / (number + 1) * (h + 0.9 * v if nesterov else v))
     for ours, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_rate_that_param_groups_gives_memories_is_kept_along_the_schedule() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), SqueezeRemember2d(4, 4), nn.Flatten(), nn.Linear(64, 5))
+    optimizer = sgd(model, RECIPE, CPU, partial(param_groups, memory_lr=5 * RECIPE.learning_rate))
+    step = Step(model, optimizer, TASK, RECIPE, CPU)
+    step.start()
+    for rate, (images, labels) in zip((0.1, 0.02), batches([8, 8]), strict=True):
+        step(images, labels, rate)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, 5 * rate])
 
 
 def test_the_sums_are_those_of_all_batches_since_the_start() -> None:
@@ -151,6 +163,7 @@ def test_rates_in_memory_are_set_in_place_each_with_its_scale() -> None:
     """Where a graph reads them."""
     model = network()
     optimizer = sgd(model, RECIPE, CPU, groups)
+    scale_rates(optimizer)
     keep_rates_on(CPU, optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
     set_rate(optimizer, 0.25)

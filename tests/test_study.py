@@ -108,7 +108,7 @@ def test_memories_are_a_group_only_where_the_recipe_treats_them_differently() ->
         assert group.keys() == {"params"}
         assert all(ours is own for ours, own in zip(group["params"], model.parameters(), strict=True))
     (memory,) = (block.memory.values for block in blocks(with_block).values())
-    for changes, expected in ((scaled, {"lr_scale": 3.0}), (undecayed, {"lr_scale": 1.0, "weight_decay": 0.0})):
+    for changes, expected in ((scaled, {"lr_scale": 3.0}), (undecayed, {"weight_decay": 0.0})):
         rest, memories = replace(study, recipe=replace(study.recipe, **changes)).groups(with_block)
         assert memories.pop("params") == [memory]
         assert memories == expected

@@ -51,9 +51,9 @@ def command_line() -> str:
 def deadline(minutes: float | None) -> float | None:
     """Return when training is to end, by time.monotonic().
 
-    The budget counts from the start of the process, and its last 10 s, 5% of a short one, are for the report.
+    The budget counts from the start of the process, and its last 10 s, a quarter of a short one, are for the report.
     """
-    return None if minutes is None else START + 60 * minutes - min(10.0, 0.05 * 60 * minutes)
+    return None if minutes is None else START + 60 * minutes - min(10.0, 0.25 * 60 * minutes)
 
 
 def _say(text: object) -> None:

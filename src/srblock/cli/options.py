@@ -59,6 +59,7 @@ class StudyOptions:
     batch_size: Annotated[int | None, training_option("images a step, of all processes together")] = None
     learning_rate: Annotated[float | None, training_option("learning rate at the start", name="--lr")] = None
     schedule: Annotated[str | None, training_option("of the rate: multistep, cosine or poly")] = None
+    power: Annotated[float | None, training_option("of poly: rate * (1 - share of the run) ** power")] = None
     weight_decay: Annotated[float | None, training_option("of SGD, on every parameter")] = None
     memory_lr_scale: Annotated[float | None, training_option("factor of the rate for the blocks' memories")] = None
     memory_weight_decay: Annotated[

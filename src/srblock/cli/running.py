@@ -28,12 +28,14 @@ class Session:
 
     Attributes:
         executor: who trains.
+        at_once: how many runs go on together.
         source: of the data.
         at_hand: whether the data is looked at; only a dry run may do without.
     """
 
     options: StudyOptions
     executor: Executor
+    at_once: int
     device: torch.device
     source: str
     dry_run: bool
@@ -48,12 +50,14 @@ class Done:
         runs: the finished ones.
         failed: how many ended without a result.
         left, seconds_left: how many the time did not reach, and how long they take.
+        epoch_s: the shortest epoch among them, where not one was made in the time.
     """
 
     runs: list[Run]
     failed: int = 0
     left: int = 0
     seconds_left: float | None = None
+    epoch_s: float | None = None
 
     @property
     def worth_a_report(self) -> bool:
@@ -93,7 +97,8 @@ def prepare(
     recipe = recipe_for(stand_in(source, options.image_size), device, options.recipe, **options.changes())
     executor = Executor(work.executor, work.workers, work.cpus_per_run, work.gpus_per_run)
     executor.check(recipe, device)
-    return Session(options, executor, device, source, work.dry_run, not work.dry_run or at_hand(source))
+    looked_at = not work.dry_run or at_hand(source)
+    return Session(options, executor, executor.slots(device), device, source, work.dry_run, looked_at)
 
 
 def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[int]) -> Study:
@@ -129,20 +134,20 @@ def carry_out(session: Session, study: Study, *, then: str = "") -> Done:
     from srblock.runs.plan import plan, seconds_left
     from srblock.runs.run_one import make_folder
 
-    out, executor = session.options.out, session.executor
+    out = session.options.out
     if not session.dry_run:
         make_folder(out)
     end = deadline(session.options.minutes)
     rows = plan(study, out, session.device, measure=session.at_hand, until=end, download=not session.dry_run)
-    at_once = executor.workers or (None if executor.kind == "ray" else 1)
-    print_plan(rows, study, session.device, console(), at_once=at_once, at_hand=session.at_hand)
+    print_plan(rows, study, session.device, console(), at_once=session.at_once, at_hand=session.at_hand)
     if then:
         note(then)
     if session.dry_run:
         return Done([])
     done = run(session, study, {row.variant: row.epoch_seconds for row in rows if row.epoch_seconds is not None})
-    if done.left and not done.seconds_left:
-        return replace(done, seconds_left=seconds_left(rows, at_once or 1))
+    if done.left and not done.seconds_left:  # not one epoch was made
+        known = [row.epoch_seconds for row in rows if row.epoch_seconds is not None and row.partial + row.todo]
+        return replace(done, seconds_left=seconds_left(rows, session.at_once), epoch_s=min(known, default=None))
     return done
 
 
@@ -177,6 +182,8 @@ def conclude(done: Done, *, then: str = "") -> int:
     if done.left:
         about = f", about {duration(done.seconds_left)}" if done.seconds_left else ""
         said = [f"The time is up with {counted(done.left, 'run')} left{about}.", then, "Go on with the same command:"]
+        if done.epoch_s is not None:
+            said[2] = f"Not one epoch was made: one takes about {duration(done.epoch_s)}. Go on with more --minutes:"
         note(" ".join(filter(None, said)))
         console().print(f"  {command_line()}", soft_wrap=True, highlight=False, markup=False)
         return AGAIN

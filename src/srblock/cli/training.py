@@ -128,11 +128,11 @@ def reproduce(
         from srblock.statistics.reproduction import reproduction as beside
 
         lines = beside({row: paper.variant_of(row, choices) for row in chosen}, done.runs, margin=margin)
-        reproduction.print_reproduction(lines, study.recipe, study.data.name, console())
+        reproduction.print_reproduction(lines, study.runs[0], console())
         folder = options.out / running.folder_name(f"reproduce-{table.lower()}", study)
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_csv(folder / "results.csv", done.runs)
-        reproduction.write_markdown(folder / "table.md", lines, study.recipe, study.data.name)
+        reproduction.write_markdown(folder / "table.md", lines, study.runs[0])
         running.say_where([("every seed", folder / "results.csv"), ("table", folder / "table.md")])
     return running.conclude(done)
 

@@ -67,10 +67,7 @@ class RayWorkers:
     def __enter__(self) -> RayWorkers:
         with contextlib.ExitStack() as leaving:
             if not ray.is_initialized():
-                on_sigterm = signal.getsignal(signal.SIGTERM)
                 _connect(self._device, *self._wanted[:2])
-                with contextlib.suppress(ValueError, TypeError):  # another thread's, or no handler of Python's
-                    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one there that aborts
                 leaving.callback(ray.shutdown)
             self.count, cpus, gpus = share_out(ray.nodes(), self._device, *self._wanted)
             each = counted(cpus, "CPU") + (f" and {gpus:g} GPU{'s' if gpus > 1 else ''}" if gpus else "")
@@ -149,31 +146,57 @@ def share_out(
     return count or max(1, all_cpus // cpus), cpus, gpus or 0.0
 
 
+def slots(device: torch.device, count: int | None, cpus: int | None, gpus: float | None) -> int:
+    """Count the runs that would go on at once, on the cluster that RAY_ADDRESS names or on one started here.
+
+    Raises: ValueError if that cluster does not answer, or has no room for a run.
+    """
+    if ray.is_initialized():
+        nodes = ray.nodes()
+    elif os.environ.get("RAY_ADDRESS"):
+        _connect(device, count, cpus)
+        try:
+            nodes = ray.nodes()
+        finally:
+            ray.shutdown()
+    else:
+        here = _of_this_machine(device, count, cpus)
+        nodes = [{"Alive": True, "Resources": {"CPU": here["num_cpus"], "GPU": here["num_gpus"]}}]
+    return share_out(nodes, device, count, cpus, gpus)[0]
+
+
+def _of_this_machine(device: torch.device, count: int | None, cpus: int | None) -> dict[str, int]:
+    """Return what a cluster of this machine alone has for a study."""
+    return {
+        "num_cpus": (count or 1) * cpus if cpus else max(torch.get_num_threads(), count or 1),
+        "num_gpus": torch.cuda.device_count() if device.type == "cuda" else 0,
+    }
+
+
 def _connect(device: torch.device, count: int | None, cpus: int | None) -> None:
     """Connect to the cluster that RAY_ADDRESS names, or start one for this study alone.
 
     Raises: ValueError if nothing answers there.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        try:
+    address, on_sigterm = os.environ.get("RAY_ADDRESS"), signal.getsignal(signal.SIGTERM)
+    try:
+        if address:
             _knock(address)
             ray.init(address=address, **quiet)
-        except OSError as error:
-            raise ValueError(
-                f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start it first, or "
-                "set RAY_AUTH_MODE=token if it asks for one"
-            ) from error
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address="local",
-        num_cpus=(count or 1) * cpus if cpus else max(torch.get_num_threads(), count or 1),
-        num_gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
-        include_dashboard=False,
-        **quiet,
-    )
+        else:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            ray.init(address="local", include_dashboard=False, **_of_this_machine(device, count, cpus), **quiet)
+    except Exception as error:  # Ray's own are of many kinds
+        if not address:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({reason}); start it first, write HOST:PORT, or set "
+            "RAY_AUTH_MODE=token if it asks for one"
+        ) from error
+    with contextlib.suppress(ValueError, TypeError):  # another thread's, or no handler of Python's
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one there that aborts
 
 
 def _knock(address: str) -> None:

@@ -43,6 +43,17 @@ class Executor:
         """Whether runs are trained in processes of their own."""
         return self.kind == "ray" or (self.workers or 1) > 1
 
+    def slots(self, device: torch.device) -> int:
+        """Count the runs that go on at once.
+
+        Raises: ValueError if a Ray cluster does not answer, or has no room for a run.
+        """
+        if self.kind == "local":
+            return self.workers or 1
+        from srblock.executors.cluster import slots  # an extra
+
+        return slots(device, self.workers, self.cpus, self.gpus)
+
     def check(self, recipe: Recipe, device: torch.device) -> None:
         """Refuse what can be refused before any data is loaded.
 

@@ -17,6 +17,7 @@ from srblock.data.offenders import counted
 from srblock.report import block_figures, figures, units
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.comparison import interval, legend, pairings, remarks
+from srblock.report.recipes import start
 from srblock.report.svg import SERIES
 from srblock.report.tables import COST, accuracy
 from srblock.report.terminal import Column
@@ -121,7 +122,7 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "title": _title(rows),
         "data": config.data,
         "recipe": {name.replace("_", " "): _plain(value) for name, value in config.recipe.as_dict().items()},
-        "start": _start(config.weights),
+        "start": start(config.weights),
         "seeds_each": sorted({row.n for row in rows}),
         "answers": [answer(row, rows[0]) for row in rows if row.difference is not None],
         "rows": rows,
@@ -168,14 +169,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _start(weights: str | None) -> str:
-    if weights is None:
-        return "from random weights"
-    return (
-        "from the library's trained weights" if weights == "pretrained" else f"from a file of weights, {weights[:12]}…"
-    )
 
 
 def _environments(runs: Sequence[Run]) -> list[tuple[int, dict[str, str]]]:

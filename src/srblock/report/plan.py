@@ -26,21 +26,22 @@ def print_plan(
     device: torch.device,
     console: Console,
     *,
-    at_once: int | None = 1,
+    at_once: int = 1,
     at_hand: bool = True,
 ) -> None:
     """Print what a study is about to do and how long that takes.
 
     Args:
-        at_once: how many runs go on together; None for as many as a cluster has room for.
+        at_once: how many runs go on together.
         at_hand: whether the data was there to look at; otherwise its sizes are the published ones.
     """
     data, recipe = study.data, study.recipe
     height, width = data.size
+    batches = f"{recipe.epoch_steps} batches" if recipe.epoch_steps else "batches"
     sizes = (
         f"{data.name}: {data.train_size:,} training and {data.test_size:,} test "
-        f"images of {height}x{width} in {len(data.classes)} classes; {recipe.epochs} epochs of batches of "
-        f"{recipe.batch_size}, seeds {', '.join(map(str, study.seeds))}, on {device}"
+        f"images of {height}x{width} in {len(data.classes)} classes; {counted(recipe.epochs, 'epoch')} of "
+        f"{batches} of {recipe.batch_size}, seeds {', '.join(map(str, study.seeds))}, on {device}"
     )
     print_lines([sizes], console)
     table = empty_table(
@@ -60,7 +61,7 @@ def print_plan(
     print_lines([_in_all(rows, data.name, at_once, at_hand)], console)
 
 
-def _in_all(rows: Sequence[PlanRow], data: str, at_once: int | None, at_hand: bool) -> str:
+def _in_all(rows: Sequence[PlanRow], data: str, at_once: int, at_hand: bool) -> str:
     done = sum(row.done for row in rows)
     partial = sum(row.partial for row in rows)
     todo = sum(row.todo for row in rows)
@@ -72,15 +73,10 @@ def _in_all(rows: Sequence[PlanRow], data: str, at_once: int | None, at_hand: bo
     if not partial + todo:
         return f"All {done} runs are finished."
     text = f"{counted(done + partial + todo, 'run')}: {done} finished, {partial} started, {todo} not started"
-    seconds = seconds_left(rows, at_once or 1)
+    seconds = seconds_left(rows, at_once)
     if seconds is None:
         return f"{text}."
     time = units.duration(seconds)
-    if at_once is None:
-        return (
-            f"{text}; about {time} left one after another, from measured steps. As many go on at once as the "
-            "cluster has room for."
-        )
     if at_once > 1:
         return f"{text}; at least {time} left with {at_once} at once, if they do not slow each other down."
     return f"{text}; about {time} left, from measured steps."

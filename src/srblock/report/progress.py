@@ -103,7 +103,8 @@ class RunProgress:
     def paused(self, run: RunConfig) -> None:
         """Leave a line that says how far a run came before the time was up."""
         self._leave(run)
-        self._line(run, "paused", f"after epoch {self._done[run.name]} of {self._epochs}")
+        tested = ", to be tested" if self._done[run.name] == self._epochs else ""
+        self._line(run, "paused", f"after epoch {self._done[run.name]} of {self._epochs}{tested}")
 
     def again(self, run: RunConfig, reason: str) -> None:
         """Leave a line with the reason why a run will be started once more."""

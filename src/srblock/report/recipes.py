@@ -1,4 +1,4 @@
-"""A recipe in words: its fields, and in what it is not the paper's."""
+"""A recipe in words: its fields, in what it is not the paper's, from which weights it starts."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ def value(of_field: object) -> str:
         case tuple() | list():
             return " ".join(map(str, of_field)) or "none"
     return str(of_field)
+
+
+def start(weights: str | None) -> str:
+    """Say where training starts (`RunConfig.weights`)."""
+    match weights:
+        case None:
+            return "from random weights"
+        case "pretrained":
+            return "from the library's trained weights"
+    return f"from a file of weights, {weights[:12]}…"

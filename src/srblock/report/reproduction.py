@@ -7,18 +7,20 @@ from pathlib import Path
 
 from rich.console import Console
 
+from srblock.paper.tables import IMAGE_SIZES
 from srblock.report import units
 from srblock.report.comparison import ANALYSES, interval, pairings
-from srblock.report.recipes import departures
+from srblock.report.recipes import departures, start
 from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, P_GREATER, N, P
 from srblock.report.terminal import Column, print_fitting, print_lines, table_of
 from srblock.report.units import reach, signed
 from srblock.report.verdicts import words
+from srblock.runs.records import RunConfig
 from srblock.statistics.comparison import Row
 from srblock.statistics.differences import difference_of_summaries
 from srblock.statistics.reproduction import Line
 from srblock.training.files import write_bytes
-from srblock.training.recipe import RECIPES, Recipe
+from srblock.training.recipe import RECIPES
 
 
 def label(line: Line) -> str:
@@ -55,15 +57,21 @@ def size_control(lines: Sequence[Line]) -> str | None:
     return f"{text}, ours {signed(ours.mean)}{known}."
 
 
-def remarks(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
-    """Say in what our runs are not the paper's."""
+def remarks(lines: Sequence[Line], config: RunConfig) -> list[str]:
+    """Say in what our runs are not the paper's; `config` is that of any of them."""
     said = []
-    row = lines[0].paper
-    if data != row.data:
-        said.append(f"The paper's table is of {row.data}; these runs are of {data}: only the kind of answer compares.")
-    full = RECIPES.get(row.data)
-    if full is not None and (other := departures(recipe, full, "paper")):
+    row, data, full = lines[0].paper, config.data, RECIPES.get(lines[0].paper.data)
+    if data["name"] != row.data:
+        said.append(
+            f"The paper's table is of {row.data}; these runs are of {data['name']}: only the kind of answer compares."
+        )
+    _, height, width = data["size"]
+    if {height, width} != {IMAGE_SIZES[row.data]}:
+        said.append(f"Images of {height}x{width}; the paper's have {IMAGE_SIZES[row.data]} on a side.")
+    if full is not None and (other := departures(config.recipe, full, "paper")):
         said.append(f"Not the paper's recipe: {', '.join(other)}.")
+    if config.weights is not None:
+        said.append(f"These runs start {start(config.weights)}, the paper's from random weights.")
     chosen = [f"{label(line)} as {line.variant}" for line in lines if line.variant != line.paper.variant]
     if chosen:
         said.append(f"Trained with other choices of what the paper leaves unsaid: {'; '.join(chosen)}.")
@@ -76,16 +84,16 @@ def remarks(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
     return said
 
 
-def print_reproduction(lines: Sequence[Line], recipe: Recipe, data: str, console: Console) -> None:
+def print_reproduction(lines: Sequence[Line], config: RunConfig, console: Console) -> None:
     """Print the table, in three on narrow screens, then what it amounts to."""
     whole, *parts = (
         table_of(lines, ("row", label), columns) for columns in ((*FIGURES, *GAINS, *TESTS), FIGURES, GAINS, TESTS)
     )
     print_fitting(whole, parts, console)
-    print_lines(_sentences(lines, recipe, data), console)
+    print_lines(_sentences(lines, config), console)
 
 
-def write_markdown(path: Path, lines: Sequence[Line], recipe: Recipe, data: str) -> None:
+def write_markdown(path: Path, lines: Sequence[Line], config: RunConfig) -> None:
     """Write the table as Markdown.
 
     Raises: OSError if the file cannot be written; an older one stays whole.
@@ -96,12 +104,12 @@ def write_markdown(path: Path, lines: Sequence[Line], recipe: Recipe, data: str)
         "|---" * (len(columns) + 1) + "|",
         *(f"| {label(line)} | " + " | ".join(cell(line) for _, cell in columns) + " |" for line in lines),
         "",
-        *(f"- {sentence}" for sentence in _sentences(lines, recipe, data)),
+        *(f"- {sentence}" for sentence in _sentences(lines, config)),
     ]
     write_bytes(path, ("\n".join(text) + "\n").encode())
 
 
-def _sentences(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
+def _sentences(lines: Sequence[Line], config: RunConfig) -> list[str]:
     rows = _rows(lines)
     figure = rows[0].figure.label if rows else "accuracy"
     legend = (
@@ -110,7 +118,7 @@ def _sentences(lines: Sequence[Line], recipe: Recipe, data: str) -> list[str]:
         f"Welch's t, {ANALYSES}; verdicts with Holm's correction over the rows here."
     )
     control = size_control(lines)
-    said = [*findings(lines), *pairings(rows), *([control] if control else []), *remarks(lines, recipe, data)]
+    said = [*findings(lines), *pairings(rows), *([control] if control else []), *remarks(lines, config)]
     return [legend, *said]
 
 

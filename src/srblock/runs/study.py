@@ -76,10 +76,12 @@ class Study:
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Sort a network's parameters for the optimizer: the memories apart if the recipe treats them differently."""
         recipe = self.recipe
-        if not blocks(model) or (recipe.memory_lr_scale == 1 and recipe.memory_weight_decay is None):
+        if not blocks(model) or (recipe.memory_lr_scale is None and recipe.memory_weight_decay is None):
             return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
         rest, memories = param_groups(model, memory_weight_decay=recipe.memory_weight_decay)
-        return [rest, memories | {"lr_scale": recipe.memory_lr_scale}]
+        if recipe.memory_lr_scale is not None:
+            memories["lr_scale"] = recipe.memory_lr_scale
+        return [rest, memories]
 
     def loaders(self, seed: int, device: torch.device, rank: int = 0, world_size: int = 1) -> Loaders:
         """Split, and put the images on the device. The same for all variants of a seed.

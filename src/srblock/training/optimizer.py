@@ -12,7 +12,7 @@ from srblock.training.recipe import Recipe
 
 Groups = Callable[[nn.Module], list[dict[str, Any]]]
 """Sort a model's trainable parameters into groups, as torch's optimizers take them: "params", and where they differ
-from the rest "weight_decay", and "lr_scale", the factor of the rate at every point of the schedule (timm's word)."""
+from the rest "weight_decay" and "lr", or "lr_scale", the factor of the rate (timm's word)."""
 
 
 def sgd(model: nn.Module, recipe: Recipe, device: torch.device, groups: Groups | None = None) -> torch.optim.SGD:
@@ -27,6 +27,12 @@ def sgd(model: nn.Module, recipe: Recipe, device: torch.device, groups: Groups |
     )
 
 
+def scale_rates(optimizer: torch.optim.Optimizer) -> None:
+    """Let every group keep its own rate along the schedule: note how it relates to the optimizer's."""
+    for group in optimizer.param_groups:
+        group.setdefault("lr_scale", float(group["lr"]) / optimizer.defaults["lr"])
+
+
 def keep_rates_on(device: torch.device, optimizer: torch.optim.Optimizer) -> None:
     """Keep the rates in memory of the device, where a CUDA graph reads them."""
     for group in optimizer.param_groups:
@@ -34,9 +40,9 @@ def keep_rates_on(device: torch.device, optimizer: torch.optim.Optimizer) -> Non
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every group: the given one, times the group's lr_scale if it has one."""
+    """Set the rate of every group: the given one, times the group's lr_scale."""
     for group in optimizer.param_groups:
-        own = rate * group.get("lr_scale", 1.0)
+        own = rate * group["lr_scale"]
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(own)
         else:

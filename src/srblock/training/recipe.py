@@ -20,7 +20,7 @@ LATER: dict[str, Any] = {
     "engine": "eager",
     "epoch_steps": None,
     "power": 0.9,
-    "memory_lr_scale": 1.0,
+    "memory_lr_scale": None,
     "memory_weight_decay": None,
 }
 
@@ -37,8 +37,8 @@ class Recipe:
             PyTorch example it names divides its batch over them, that is 32 each.
         learning_rate, momentum, nesterov, weight_decay: of SGD; decay acts on every parameter. The paper names no
             nesterov: off.
-        memory_lr_scale, memory_weight_decay: factor of the rate, and decay, of the blocks' memories; None for the
-            others' decay. The paper names neither: as all other parameters.
+        memory_lr_scale, memory_weight_decay: factor of the rate, and decay, of the blocks' memories; None as all other
+            parameters. The paper names neither.
         schedule: "multistep" multiplies the rate by `gamma` at each of `milestones` (epochs); "cosine" falls to zero
             over the run, step by step; "poly" is the rate times (1 - share of the run) ** `power`.
         warmup_epochs: the rate rises linearly from zero over so many epochs first.
@@ -88,7 +88,7 @@ class Recipe:
     engine: str = "eager"
     epoch_steps: int | None = None
     power: float = 0.9
-    memory_lr_scale: float = 1.0
+    memory_lr_scale: float | None = None
     memory_weight_decay: float | None = None
 
     def __post_init__(self) -> None:
@@ -100,7 +100,11 @@ class Recipe:
             ("learning_rate", self.learning_rate > 0, "be positive"),
             ("momentum", 0 <= self.momentum < 1, "be in [0, 1)"),
             ("weight_decay", self.weight_decay >= 0, "not be negative"),
-            ("memory_lr_scale", 0 < self.memory_lr_scale < math.inf, "be positive and finite"),
+            (
+                "memory_lr_scale",
+                self.memory_lr_scale is None or 0 < self.memory_lr_scale < math.inf,
+                "be positive and finite, or None",
+            ),
             (
                 "memory_weight_decay",
                 0 <= (self.memory_weight_decay or 0) < math.inf,

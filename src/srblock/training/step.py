@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from srblock.training import runtime
-from srblock.training.optimizer import keep_rates_on, set_rate
+from srblock.training.optimizer import keep_rates_on, scale_rates, set_rate
 from srblock.training.recipe import Recipe
 from srblock.training.task import Task
 
@@ -52,6 +52,7 @@ class Step:
         if "graph" in recipe.engine and device.type != "cuda":
             raise ValueError(f"engine {recipe.engine} replays CUDA graphs, and {device} has none; use eager or compile")
         self.model, self.optimizer, self.task, self.recipe, self.device = model, optimizer, task, recipe, device
+        scale_rates(optimizer)
         self.meter = task.meter(device)
         self.inference: nn.Module = model
         if "compile" in recipe.engine:
