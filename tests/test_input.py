@@ -85,3 +85,10 @@ def test_weights_that_say_nothing_are_refused(tmp_path: Path) -> None:
     for name in ("plain.safetensors", "missing.safetensors"):
         with pytest.raises(ValueError, match=rf"{name} is no whole safetensors file .*; copy it again"):
             read_input(tmp_path / name)
+
+
+def test_weights_of_another_version_are_refused(tmp_path: Path) -> None:
+    header = {"input": json.dumps({"variant": "R8", "srblock": "9.9", "palette": "warm"})}
+    save_file({"weight": torch.zeros(1)}, tmp_path / "newer.safetensors", header)
+    with pytest.raises(ValueError, match=r"was written by srblock 9\.9 and this is"):
+        read_input(tmp_path / "newer.safetensors")

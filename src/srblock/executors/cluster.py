@@ -53,13 +53,13 @@ class RayWorkers:
     ) -> None:
         study = work.study  # nodes have working directories of their own
         study = replace(study, weights=study.weights.absolute() if study.weights else None)
-        self._work: Work = replace(work, study=study, out=work.out.absolute())
-        self._device: torch.device = device
-        self._wanted: tuple[int | None, int | None, float | None] = (count, cpus, gpus)
+        self._work = replace(work, study=study, out=work.out.absolute())
+        self._device = device
+        self._wanted = count, cpus, gpus
         self._at_work: dict[Any, RunConfig] = {}
-        self._leaving: contextlib.ExitStack = contextlib.ExitStack()
-        self.count: int = count or 1
-        self.description: str = "Ray"
+        self._leaving = contextlib.ExitStack()
+        self.count = count or 1
+        self.description = "Ray"
 
     def environment(self) -> None:
         """Describe nothing: the nodes may differ from this machine."""

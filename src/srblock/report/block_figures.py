@@ -48,7 +48,8 @@ def recall_weights(mean: Array, overall: Array, spread: Array, classes: Sequence
     def paint(figure: Figure) -> None:
         axes = figure.add_axes((left / full, 56 / height, blocks * cell_width / full, rows * cell / height))
         for top, line in zip(tops, table, strict=True):
-            _row_of_cells(axes, line, top, norm)
+            extent = (-0.5, blocks - 0.5, top + 1, top)
+            axes.imshow(line[None], cmap=DIVERGING, norm=norm, interpolation="none", aspect="auto", extent=extent)
             for block, value in enumerate(line if numbers else ()):
                 ink = "#ffffff" if abs(float(norm(value)) - 0.5) > 0.32 else "#1a1a1a"
                 axes.text(block, top + 0.5, _weight(value, cell_width), color=ink, **CELL_TEXT)
@@ -61,7 +62,8 @@ def recall_weights(mean: Array, overall: Array, spread: Array, classes: Sequence
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
         axes.set_xlabel("memory block")
-        _bare(axes)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
         bar = figure.add_axes(((left + 20) / full, 30 / height, min(full - left - 40, 220) / full, 10 / height))
         ticks = {1 / blocks - reach: f"{1 / blocks - reach:.3f}", 1 / blocks: f"1/{blocks}"}
         _color_bar(figure, bar, norm, ticks | {1 / blocks + reach: f"{1 / blocks + reach:.3f}"})
@@ -96,8 +98,7 @@ def memories(memory: Array, name: str, width: int) -> str:
             axes.imshow(block, cmap=DIVERGING, norm=norm, interpolation="none", aspect="auto")
             axes.set_title(str(index + 1), size=12, pad=4)
             axes.set(xticks=[], yticks=[])
-            for spine in axes.spines.values():
-                spine.set(visible=True, color=FAINT)
+            axes.spines[:].set(visible=True, color=FAINT)
         bar = figure.add_axes((24 / full_width, 24 / height, min(full_width - 48, 220) / full_width, 10 / height))
         _color_bar(figure, bar, norm, {-reach: f"{-reach:.2g}", 0: "0", reach: f"{reach:.2g}"})
 
@@ -123,11 +124,6 @@ def shown_classes(mean: Array, overall: Array) -> list[int]:
     return [int(index) for index in sorted(far)]
 
 
-def _row_of_cells(axes: Axes, line: Array, top: float, norm: Normalize) -> None:
-    extent = (-0.5, len(line) - 0.5, top + 1, top)
-    axes.imshow(line[None], cmap=DIVERGING, norm=norm, interpolation="none", aspect="auto", extent=extent)
-
-
 def _weight(value: float, room: float) -> str:
     """Print a weight; without its leading zero where the cell is small."""
     text = f"{value:.3f}"
@@ -142,12 +138,6 @@ def _short(text: str, length: int) -> str:
 def _some(blocks: int, room: float) -> list[int]:
     """Pick the memory blocks that get a number above them: all, or every fifth."""
     return [block for block in range(blocks) if room >= 18 or (block + 1) % 5 == 0]
-
-
-def _bare(axes: Axes) -> None:
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _color_bar(figure: Figure, axes: Axes, norm: Normalize, ticks: Mapping[float, str]) -> None:

@@ -88,7 +88,7 @@ def learning_curves(groups: Sequence[tuple[str, Sequence[Run]]], name: str, widt
     def paint(sheet: Figure) -> None:
         places = sheet.subplots(1, 2) if side else sheet.subplots(2, 1)
         for axes, (key, title, rising) in zip(places, panels, strict=True):
-            curves = [[_curve(run, key) for run in runs] for _, runs in groups]
+            curves = [[np.array([record[key] for record in run.metrics], float) for run in runs] for _, runs in groups]
             for index, of_variant in enumerate(curves):
                 _plot_curves(axes, of_variant, index)
             axes.set_title(title, size=12, loc="left")
@@ -102,10 +102,6 @@ def learning_curves(groups: Sequence[tuple[str, Sequence[Run]]], name: str, widt
 
     names = ", ".join(variant for variant, _ in groups)
     return draw(width, height, name, f"Validation accuracy and training loss by epoch of {names}.", paint)
-
-
-def _curve(run: Run, key: str) -> Array:
-    return np.array([record[key] for record in run.metrics], dtype=float)
 
 
 def _plot_curves(axes: Axes, curves: Sequence[Array], index: int) -> None:

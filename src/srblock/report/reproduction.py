@@ -110,7 +110,7 @@ def write_markdown(path: Path, lines: Sequence[Line], config: RunConfig) -> None
 
 
 def _sentences(lines: Sequence[Line], config: RunConfig) -> list[str]:
-    rows = _rows(lines)
+    rows = [line.ours for line in lines if line.ours is not None]
     figure = rows[0].figure.label if rows else "accuracy"
     legend = (
         f"Test {figure} in percent, mean ± standard deviation over seeds (the paper's: over {lines[0].paper.seeds}); "
@@ -120,10 +120,6 @@ def _sentences(lines: Sequence[Line], config: RunConfig) -> list[str]:
     control = size_control(lines)
     said = [*findings(lines), *pairings(rows), *([control] if control else []), *remarks(lines, config)]
     return [legend, *said]
-
-
-def _rows(lines: Sequence[Line]) -> list[Row]:
-    return [line.ours for line in lines if line.ours is not None]
 
 
 def _agreement(line: Line) -> str:

@@ -7,7 +7,7 @@ this one file suffices. It is no part of a run's identity.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def describe_input(variant: Variant, data: ImageData, recipe: Recipe, test: Load
 def read_input(weights: Path) -> Input:
     """Read what a network takes from the header of its `checkpoint.safetensors`.
 
-    Raises: ValueError if the file is missing or damaged, or says nothing of it.
+    Raises: ValueError if the file is missing or damaged, says nothing of it, or more than this version knows.
     """
     try:
         with safe_open(weights, framework="pt") as file:
@@ -87,6 +87,11 @@ def read_input(weights: Path) -> Input:
             f"the header of {weights} does not say what the network takes: it was written by an older version of "
             "srblock, or elsewhere; train the run anew, or take classes and normalization from where it was trained"
         )
-    said = json.loads(header["input"])
+    said: dict[str, Any] = json.loads(header["input"])
+    if said.keys() != {field.name for field in fields(Input)}:
+        raise ValueError(
+            f"the header of {weights} was written by srblock {said.get('srblock')} and this is {__version__}, which "
+            "expects other entries; read it with that version"
+        )
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
     return Input(**values)

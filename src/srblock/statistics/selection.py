@@ -117,10 +117,9 @@ def collect(settings: Sequence[Variant], seeds: Sequence[int], runs: Sequence[Ru
     by_key = {(run.variant, run.seed): run for run in runs}
 
     def setting(variant: Variant) -> Setting | None:
-        found = [by_key.get((variant, seed)) for seed in seeds]
-        if any(run is None for run in found):
+        finished = [by_key[variant, seed] for seed in seeds if (variant, seed) in by_key]
+        if len(finished) < len(seeds):
             return None
-        finished = [run for run in found if run is not None]
         return Setting(variant, tuple(run.validation_score for run in finished), tuple(run.score for run in finished))
 
     base = setting(settings[0].without_sr())
