@@ -25,7 +25,7 @@ test: $(READY)
 
 # make bench DATA=cifar100:PATH
 bench: $(READY)
-	$(BIN)/python benchmarks/train_speed.py --data $(or $(DATA),cifar100) --steps 40
+	$(BIN)/python benchmarks/train_speed.py --data $(or $(DATA),cifar100) --steps 40 --rounds 7 --engines eager,compile
 
 check: $(READY)
 	$(BIN)/ruff check .
