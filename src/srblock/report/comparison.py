@@ -71,7 +71,7 @@ def legend(rows: Sequence[Row]) -> list[str]:
     if any(row.difference is not None for row in rows):
         lines[0] += f" The difference is to {rows[0].baseline}, in percentage points."
     if any(row.estimate is not None for row in rows):
-        lines[0] += f" Its interval and p: {ANALYSES}."
+        lines[0] += f" Its interval and p are by {ANALYSES}."
     if any(p_greater(row) != "-" for row in rows):
         lines[0] += " P(A > B) is the share of seed pairs in which the variant beats it, ties count half."
     if any(row.detectable is not None for row in rows):
