@@ -18,6 +18,7 @@ from srblock.report.blocks import Drawing, greatest_change
 from srblock.report.units import probability
 from srblock.runs.records import Run
 from srblock.statistics.comparison import comparison
+from srblock.training.task import Classification, Figure
 
 COMMAND = "srblock compare R8 'R8 + SR(M=3, P=8)' --seeds 3"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -156,6 +157,20 @@ def test_answer_has_figures_and_cost(tmp_path: Path) -> None:
     assert found.difference == "+2.00, -0.27 to +4.27"
     assert re.match(r"It has 2\.95% more parameters; training took [\d.]+ ms an image, R8 [\d.]+ \(not", found.cost)
     assert html.answer(rows[1], rows[1]).cost.startswith("It has as many parameters")
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_figure_that_is_no_share_of_the_images_is_not_called_so(tmp_path: Path, monkeypatch: Any) -> None:
+    runs = write_runs(tmp_path)
+    _, page = render(tmp_path, runs)
+    assert "of the test images right against" in page.text
+    assert "One of 360 test images is 0.278 percentage points" in page.text
+    monkeypatch.setattr(Classification, "figures", (Figure("top1", "mIoU"),))
+    _, page = render(tmp_path, runs)
+    assert "% test mIoU against" in page.text
+    assert "images right" not in page.text
+    assert "One of 360" not in page.text
+    assert "beyond these" not in page.text, "nothing is known of what the test images can show"
 
 
 @pytest.mark.usefixtures("unpainted")

@@ -76,9 +76,11 @@ def answer(row: Row, baseline: Row) -> Answer:
     assert found is not None
     assert verdict is not None
     assert sides is not None
-    evidence = (
-        f"{row.mean:.2f}% of the test images right against {baseline.mean:.2f}%: {signed(found.mean)} percentage points"
+    figure = row.figure
+    reached = (
+        f"{row.mean:.2f}% of the test images right" if figure.per_image else f"{row.mean:.2f}% test {figure.label}"
     )
+    evidence = f"{reached} against {baseline.mean:.2f}%: {signed(found.mean)} percentage points"
     if found.estimate is None:
         evidence += ", from one seed each." if sides.n == sides.n_baseline == 1 else f" ({_seeds(sides)})."
     else:
