@@ -179,8 +179,8 @@ REFUSED = {
     "R50 + SR(after=layer3.0, placement=inner)": "placement=inner is a place in the bottlenecks of R50, with M",
     "timm/resnet50 + SR(placement=inner)": "placement=inner is a place in the bottlenecks of R50",
     "timm/resnet18 + D": "D goes into our own networks only .*not into timm/resnet18; leave it out",
-    "torchvision/resnet18 + SE": "SE goes into our own ResNets only",
-    "VGG16 + CBAM": "CBAM goes into our own ResNets only .*not into VGG16",
+    "torchvision/resnet18 + SE": "SE goes into our own ResNets .*only",
+    "VGG16 + CBAM": "CBAM goes into our own ResNets .*only, not into VGG16",
     "VGG16 + DB": "dropout in its linear layers only .*write VGG16 . D",
     "VGG16 + D(M=3)": "dropout in its linear layers only",
 }

@@ -30,8 +30,8 @@ from srblock.training.recipe import LATER, RECIPES, Recipe
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"clip_norm": 0.0}, "clip_norm must be positive or None"),
         ({"padding": -1}, "padding must not be negative"),
-        ({"validation_fraction": 0.0}, "validation_fraction must be between 0 and 1"),
-        ({"schedule": "step"}, "schedule must be one of multistep, cosine, poly, got 'step'"),
+        ({"validation_fraction": -0.1}, "validation_fraction must be at least 0 and below 1, got -0.1"),
+        ({"schedule": "step"}, "schedule must be one of multistep, cosine, poly, triangular, got 'step'"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
         ({"memory_format": "nhwc"}, "memory_format must be one of"),
         ({"crop": "center"}, "crop must be one of padded, resized, got 'center'"),
@@ -79,7 +79,8 @@ def test_a_field_added_later_changes_the_identity_only_where_it_is_used() -> Non
     assert not set(LATER) & set(Recipe().identity)
     used = {
         "crop": "resized", "test_resize": 256, "sync_batch_norm": True, "engine": "compile", "epoch_steps": 100,
-        "power": 2.0, "memory_lr_scale": 3.0, "memory_weight_decay": 0.0,
+        "power": 2.0, "memory_lr_scale": 3.0, "memory_weight_decay": 0.0, "decoupled": True, "bias_lr_scale": 64.0,
+        "lookahead": True, "padding_mode": "reflect", "alternating_flip": True, "tta": "flip",
     }  # fmt: skip
     assert set(used) | {"test_square"} == set(LATER)
     for name, value in used.items():

@@ -54,7 +54,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     lines = text.getvalue().splitlines()
     assert "\x1b" not in text.getvalue()
     assert "\r" not in text.getvalue()
-    assert re.fullmatch(r"\[1/4\] R8, seed 0 +found +test  97\.50%  validation  98\.61%, epoch 18", lines[0])
+    assert re.fullmatch(r"\[1/4\] R8, seed 0 +found +test  97\.50%  validation 98\.61%, epoch 18", lines[0])
     assert re.fullmatch(r"\[2/4\] R8 \+ SR\(M=3, P=8\), seed 0  started  20 epochs", lines[1])
     assert "epoch 5/20  validation 55.00%, about 7 min 30 s left" in lines[2]  # 15 epochs of 30 s
     assert sum("epoch" in line and "left" in line for line in lines) == 3  # every fifth of 20, and not the last

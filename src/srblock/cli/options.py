@@ -50,23 +50,38 @@ class StudyOptions:
         data_option("resize images to this many pixels square", validator=AT_LEAST_1),
     ] = None
     crop: Annotated[str | None, data_option("padded, or resized: how training images are cut")] = None
+    padding: Annotated[int | None, data_option("pixels of the border that padded crops reach into")] = None
+    padding_mode: Annotated[str | None, data_option("zeros or reflect: what is in that border")] = None
+    flip: Annotated[bool | None, data_option("mirror training images at random")] = None
+    alternating_flip: Annotated[bool | None, data_option("the other side of each image at every pass")] = None
+    tta: Annotated[str | None, data_option("none, flip or flip+translate: average tested images over these")] = None
     test_resize: Annotated[int | None, data_option("short side of test images before the center is cut")] = None
     test_square: Annotated[bool | None, data_option("resize both sides to --test-resize")] = None
 
-    recipe: Annotated[str, training_option("cifar10, cifar100, imagenet, short, or auto: by the data")] = "auto"
+    recipe: Annotated[str, training_option("cifar10, cifar100, imagenet, short, airbench, or auto: by the data")] = (
+        "auto"
+    )
     epochs: Annotated[int | None, training_option("stretch or shrink the recipe to so many")] = None
     epoch_steps: Annotated[int | None, training_option("count so many steps as an epoch (default: one pass)")] = None
     batch_size: Annotated[int | None, training_option("images a step, of all processes together")] = None
     learning_rate: Annotated[float | None, training_option("learning rate at the start", name="--lr")] = None
-    schedule: Annotated[str | None, training_option("of the rate: multistep, cosine or poly")] = None
+    schedule: Annotated[str | None, training_option("of the rate: multistep, cosine, poly or triangular")] = None
     power: Annotated[float | None, training_option("of poly: rate * (1 - share of the run) ** power")] = None
     weight_decay: Annotated[float | None, training_option("of SGD, on every parameter")] = None
     memory_lr_scale: Annotated[float | None, training_option("factor of the rate for the blocks' memories")] = None
     memory_weight_decay: Annotated[
         float | None, training_option("of the blocks' memories (default: as --weight-decay)")
     ] = None
+    decoupled: Annotated[bool | None, training_option("rate and decay in airbench's units")] = None
+    bias_lr_scale: Annotated[float | None, training_option("factor of the rate for batch norms' biases")] = None
+    momentum: Annotated[float | None, training_option("of SGD")] = None
     nesterov: Annotated[bool | None, training_option("Nesterov's momentum")] = None
     clip_norm: Annotated[float | None, training_option("scale gradients to at most this norm")] = None
+    lookahead: Annotated[bool | None, training_option("draw weights back to a slow average")] = None
+    label_smoothing: Annotated[float | None, training_option("share of the target spread over all classes")] = None
+    validation_fraction: Annotated[
+        float | None, training_option("held out to select the epoch; 0: train on all, take the last")
+    ] = None
     sync_batch_norm: Annotated[bool | None, training_option("batch norm over all processes")] = None
     pretrained: Annotated[bool, training_option("start from timm's or torchvision's trained weights", **FLAG)] = False
     weights: Annotated[Path | None, training_option("start from these weights (.safetensors or .pth)")] = None

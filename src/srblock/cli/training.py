@@ -64,6 +64,7 @@ def train(
 
     Over several processes: torchrun --nproc-per-node 2 -m srblock train ...
     """
+    from srblock.report.recipes import selected
     from srblock.training import distributed
 
     with distributed.start(options.device):
@@ -75,7 +76,7 @@ def train(
         for run in done.runs:
             print(
                 f"{run.variant}, seed {run.seed}: test {run.figure.label} {run.score:.2f}% "
-                f"(epoch {run.best_epoch}, validation {run.validation_score:.2f}%)\n{run.directory}"
+                f"({selected(run)})\n{run.directory}"
             )
         return running.conclude(done)
 
@@ -158,6 +159,8 @@ def sweep(
     from srblock.variants import grid as sweeping
 
     distributed.refuse("sweep")
+    if options.validation_fraction == 0:
+        raise ValueError("a sweep chooses on validation, got --validation-fraction 0; leave it out")
     candidates = sweeping.expand(settings)
     base = candidates[0].without_sr()
     session = running.prepare(options, work, (base, *candidates), margin=margin)

@@ -79,11 +79,16 @@ def frame(rows: Sequence[Row]) -> tuple[float, float]:
 
 
 def learning_curves(groups: Sequence[tuple[str, Sequence[Run]]], name: str, width: int) -> str:
-    """Draw validation figure and training loss by epoch, seeds thin and their mean bold; side by side where wide."""
+    """Draw validation figure and training loss by epoch, seeds thin and their mean bold; side by side where wide.
+
+    Without validation the training figure stands in its place.
+    """
     side = width > 500
     height = 290 if side else 520
     figure = next(run.figure for _, runs in groups for run in runs)
-    panels = (f"validation_{figure.key}", f"validation {figure.label}, %", True), ("train_loss", "training loss", False)
+    part = "validation" if all(run.validation for _, runs in groups for run in runs) else "train"
+    of_part = {"validation": "validation", "train": "training"}[part]
+    panels = (f"{part}_{figure.key}", f"{of_part} {figure.label}, %", True), ("train_loss", "training loss", False)
 
     def paint(sheet: Figure) -> None:
         places = sheet.subplots(1, 2) if side else sheet.subplots(2, 1)
@@ -101,7 +106,7 @@ def learning_curves(groups: Sequence[tuple[str, Sequence[Run]]], name: str, widt
         sheet.tight_layout(pad=0.5, w_pad=2, h_pad=1.5)
 
     names = ", ".join(variant for variant, _ in groups)
-    return draw(width, height, name, f"Validation accuracy and training loss by epoch of {names}.", paint)
+    return draw(width, height, name, f"{of_part.capitalize()} accuracy and training loss by epoch of {names}.", paint)
 
 
 def _plot_curves(axes: Axes, curves: Sequence[Array], index: int) -> None:

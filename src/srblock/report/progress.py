@@ -14,6 +14,7 @@ from rich.text import Text
 
 from srblock.data.offenders import counted
 from srblock.report import units
+from srblock.report.recipes import selected
 
 if TYPE_CHECKING:
     from srblock.runs.records import Run, RunConfig
@@ -73,11 +74,12 @@ class RunProgress:
             self._line(run, "started", counted(self._epochs, "epoch"))
 
     def epoch(self, run: RunConfig, record: dict[str, Any]) -> None:
-        """Show an epoch's validation accuracy and how long the run will take from there."""
+        """Show an epoch's validation figure, or its training loss, and how long the run will take from there."""
         self._done[run.name] = record["epoch"]
         self._seconds.setdefault(self._variants[run.name], []).append(record["seconds"])
         left = self._seconds_left(run.name)
-        status = f"validation {record[f'validation_{self._figure}']:.2f}%"
+        score = record.get(f"validation_{self._figure}")
+        status = f"training loss {record['train_loss']:.3f}" if score is None else f"validation {score:.2f}%"
         self._show(run, status=status, due=time.monotonic() + left, completed=record["epoch"])
         self._update_total()
         every = -(-self._epochs // PLAIN_LINES)
@@ -88,7 +90,7 @@ class RunProgress:
     def finished(self, run: RunConfig, result: Run) -> None:
         """Leave a line with a run's result: trained in this session, or found."""
         found = self._done[run.name] == 0
-        text = f"test {result.score:6.2f}%  validation {result.validation_score:6.2f}%, epoch {result.best_epoch}"
+        text = f"test {result.score:6.2f}%  {selected(result)}"
         self._end(run)
         if found:
             self._line(run, "found", text, "dim")

@@ -16,7 +16,7 @@ from srblock.data.offenders import counted
 from srblock.paper.tables import CLASSES, IMAGE_SIZES, ROWS, PaperRow
 from srblock.report import units
 from srblock.report.comparison import ANALYSES, pairings
-from srblock.report.recipes import departures, describe
+from srblock.report.recipes import departures, describe, selection
 from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, INTERVAL, P_GREATER, N, P, mean, write_csv
 from srblock.report.terminal import Column
 from srblock.report.units import signed
@@ -183,7 +183,7 @@ def _paper_cells(row: Row, paper: dict[str, PaperRow]) -> tuple[str, str]:
 
 def _legend(study: PublishedStudy, compared: bool) -> str:
     text = (
-        f"Test {study.rows[0].figure.label} in percent of the epoch selected on validation, mean ± standard deviation "
+        f"Test {study.rows[0].figure.label} in percent of {selection(study.recipe)}, mean ± standard deviation "
         "(ddof = 1) over n seeds. A variant with SR is compared with the same network without it: difference in "
         f"percentage points; interval and p by {ANALYSES}; Holm p corrected over all comparisons of this "
         "page, and the verdicts follow it. P(A > B): share of seed pairs in which SR wins. Detectable: the true "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from srblock.runs.records import Run
 from srblock.training.recipe import Recipe
 
 OF_THE_DEVICE = ("precision", "memory_format", "engine")  # fields that the paper says nothing about
@@ -36,6 +37,18 @@ def value(of_field: object) -> str:
         case tuple() | list():
             return " ".join(map(str, of_field)) or "none"
     return str(of_field)
+
+
+def selected(run: Run) -> str:
+    """Say which epoch of a run counts, and why: "validation 69.30%, epoch 8"."""
+    if run.validation_score is None:
+        return f"epoch {run.best_epoch}, the last; all images trained on, none held out"
+    return f"validation {run.validation_score:.2f}%, epoch {run.best_epoch}"
+
+
+def selection(recipe: Recipe) -> str:
+    """Say of which epoch a run's figure is."""
+    return "the epoch selected on validation" if recipe.validation_fraction else "the last epoch, trained on all images"
 
 
 def start(weights: str | None) -> str:

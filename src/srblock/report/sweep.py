@@ -49,7 +49,7 @@ def verdict_sentences(found: Selection, chosen: Variant, base_runs: Sequence[Run
     std = noise_std([setting.validation for setting in found.settings])
     source = "what is left of the settings' validation figures after setting and seed"
     if std is None and len(runs) > 1:
-        std = summarize([run.validation_score for run in runs]).std
+        std = summarize(_scores(runs)).std
         source = "the spread of the fresh seeds, as one seed a setting shows none"
     if std is not None:
         gain = gain_of_selection(len(found.settings), found.seeds, std)
@@ -74,4 +74,8 @@ def verdict_sentences(found: Selection, chosen: Variant, base_runs: Sequence[Run
 
 
 def _validation(runs: Sequence[Run]) -> float:
-    return summarize([run.validation_score for run in runs]).mean
+    return summarize(_scores(runs)).mean
+
+
+def _scores(runs: Sequence[Run]) -> list[float]:
+    return [run.validation[run.figure.key] for run in runs]

@@ -102,7 +102,8 @@ class Run:
 
     Attributes:
         config: what it is.
-        test, validation: the figures of the epoch selected on validation by their keys, such as "top1"; percent.
+        test, validation: the figures of the epoch selected on validation by their keys, such as "top1"; percent. If all
+            images were trained on, `validation` is {} and the selected epoch is the last.
         last_test, last_validation: the same of the last epoch.
         test_loss: of the selected epoch.
         best_epoch: the one selected, from 1.
@@ -186,9 +187,9 @@ class Run:
         return self.test[self.figure.key]
 
     @property
-    def validation_score(self) -> float:
-        """The figure that selected the epoch."""
-        return self.validation[self.figure.key]
+    def validation_score(self) -> float | None:
+        """The figure that selected the epoch; None if all images were trained on and the last epoch counts."""
+        return self.validation.get(self.figure.key)
 
     @property
     def last_score(self) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from srblock.data import ImageData, ImageFiles, Loader, normalization, split
+from srblock.models.airbench import Airbench94
 from srblock.runs.records import RunConfig
 from srblock.surgery import blocks, param_groups
 from srblock.training import runtime
@@ -21,6 +22,8 @@ from srblock.training.recipe import RECIPES, Recipe
 from srblock.training.task import Task, find_task
 from srblock.variants.build import build
 from srblock.variants.notation import Variant
+
+WHITENED = 5000  # images that a whitening layer is made from, as airbench94 does
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class Study:
         )
 
     def build(self, variant: Variant, seed: int) -> nn.Module:
-        """Build a variant's network for this data, on the CPU."""
-        return build(
+        """Build a variant's network for this data, on the CPU; a whitening layer from training images of the seed."""
+        model = build(
             variant,
             classes=len(self.data.classes),
             channels=self.data.channels,
@@ -72,6 +75,9 @@ class Study:
             weights=self.weights,
             report=warnings.warn,  # Python shows a repeated warning once
         )
+        if isinstance(model, Airbench94):
+            model.whiten(self._some_training_images(seed))
+        return model
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Sort a network's parameters for the optimizer: the memories apart if the recipe treats them differently."""
@@ -89,7 +95,7 @@ class Study:
         Of several processes each gets its share of every batch.
         """
         data, recipe = self.data, self.recipe
-        kept, held = split(data.train_labels, fraction=recipe.validation_fraction, seed=seed)
+        kept, held = self._split(seed)
         mean, std = normalization(data.train_images, kept)
         images, labels = data.train_images, data.train_labels.to(device)
         if isinstance(images, torch.Tensor):
@@ -110,9 +116,11 @@ class Study:
                 memory_format=runtime.FORMATS[recipe.memory_format],
                 crop=recipe.crop if training else "padded",
                 padding=recipe.padding if training and recipe.crop == "padded" else 0,
+                padding_mode=recipe.padding_mode,
                 resize=None if training else recipe.test_resize,
                 square=recipe.test_square and not training,
                 flip=recipe.flip and training,
+                alternating=recipe.alternating_flip,
                 shuffle=training,
                 seed=seed,
                 rank=rank,
@@ -121,9 +129,31 @@ class Study:
 
         return Loaders(
             train=loader(images, labels, kept, True),
-            validation=loader(images, labels, held, False),
+            validation=None if held is None else loader(images, labels, held, False),
             test=loader(data.test_images, data.test_labels, None, False),
         )
+
+    def _split(self, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Say which images to train on and which to validate on; None if all are trained on."""
+        labels, fraction = self.data.train_labels, self.recipe.validation_fraction
+        return split(labels, fraction=fraction, seed=seed) if fraction else (torch.arange(len(labels)), None)
+
+    def _some_training_images(self, seed: int) -> torch.Tensor:
+        """Return up to `WHITENED` images of the training part, spread over it, as a network sees them in a test."""
+        kept, _ = self._split(seed)
+        mean, std = normalization(self.data.train_images, kept)
+        loader = Loader(
+            self.data.train_images,
+            self.data.train_labels,
+            kept[:: -(-len(kept) // WHITENED)],
+            batch_size=WHITENED,
+            mean=mean,
+            std=std,
+            resize=self.recipe.test_resize,
+            square=self.recipe.test_square,
+            shuffle=False,
+        )
+        return next(loader.epoch(0))[0]
 
 
 def _weights_identity(file: Path | None, pretrained: bool) -> str | None:
@@ -157,8 +187,8 @@ def recipe_for(
     """Resolve a named recipe for a data set and a device; changes that are None are left out.
 
     "auto" is the paper's recipe for CIFAR-10, CIFAR-100 and ImageNet, else "short". The random crop pads an eighth of
-    the side (4 at 32x32, as the paper), test images are resized to 8/7 of it if the recipe resizes them (256 at 224),
-    and only sets whose images may be mirrored are.
+    the side (4 at 32x32, as the paper; "airbench" half of that), test images are resized to 8/7 of it if the recipe
+    resizes them (256 at 224), and only sets whose images may be mirrored are, in testing too.
 
     Raises: ValueError for a name or a value that no recipe has.
     """
@@ -169,10 +199,12 @@ def recipe_for(
     precision = changes.pop("precision", None) or "auto"
     given = {key: value for key, value in changes.items() if value is not None}
     named = RECIPES[name]
-    fitting = {
-        "padding": min(data.size) // 8 if given.get("crop", named.crop) == "padded" else 0,
+    fitting: dict[str, Any] = {
+        "padding": (named.padding or 4) * min(data.size) // 32 if given.get("crop", named.crop) == "padded" else 0,
         "test_resize": named.test_resize and round(named.test_resize / 224 * min(data.size)),
         "flip": named.flip and data.flip,
+        "alternating_flip": named.alternating_flip and given.get("flip", data.flip),
+        "tta": named.tta if data.flip else "none",
     }
     recipe = replace(named, **(fitting | given))
     recipe = recipe if epochs is None else recipe.with_epochs(epochs)

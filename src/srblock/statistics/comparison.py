@@ -24,7 +24,7 @@ class Row:
         baseline: the variant that the difference is against.
         figure: what is compared.
         seeds, values: every seed and its figure on the test set.
-        test, last_test, validation: the figure over the seeds; `last_test` is of the last epoch.
+        test, last_test: the figure over the seeds; `last_test` is of the last epoch.
         comparison: with the baseline; None for the baseline itself, and where no seed of it finished.
         verdict: what the difference amounts to, judged together with all others of the comparison.
         overhead_percent: parameters of the SR blocks over those of the network without them.
@@ -38,7 +38,6 @@ class Row:
     values: tuple[float, ...]
     test: Summary
     last_test: Summary
-    validation: Summary
     comparison: Comparison | None
     verdict: Verdict | None
     parameters: int
@@ -175,7 +174,6 @@ def _row(variant: str, baseline: str, against: Sequence[Run], runs: Sequence[Run
         values=tuple(values),
         test=summarize(values),
         last_test=summarize([run.last_score for run in runs]),
-        validation=summarize([run.validation_score for run in runs]),
         comparison=Comparison(
             difference([run.score for run in against], values), pairing(_by_seed(against), _by_seed(runs))
         )

@@ -120,7 +120,9 @@ def collect(settings: Sequence[Variant], seeds: Sequence[int], runs: Sequence[Ru
         finished = [by_key[variant, seed] for seed in seeds if (variant, seed) in by_key]
         if len(finished) < len(seeds):
             return None
-        return Setting(variant, tuple(run.validation_score for run in finished), tuple(run.score for run in finished))
+        return Setting(
+            variant, tuple(run.validation[run.figure.key] for run in finished), tuple(run.score for run in finished)
+        )
 
     base = setting(settings[0].without_sr())
     whole = tuple(found for variant in settings if (found := setting(variant)) is not None)

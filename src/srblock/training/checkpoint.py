@@ -1,7 +1,7 @@
 """The state of an unfinished run in one safetensors file, so that a kill at any moment leaves a whole one.
 
-Tensors `model/*`, `best/*` (weights of the epoch best on validation), `momentum/*`, `rng/*`; the header holds the
-run's identity and the metrics of all finished epochs. No pickle.
+Tensors `model/*`, `best/*` (weights of the selected epoch), `momentum/*`, `slow/*` (of lookahead), `rng/*`; the header
+holds the run's identity and the metrics of all finished epochs. No pickle.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from srblock.training.files import write_bytes
+from srblock.training.lookahead import Lookahead
 
 FORMAT = "srblock-trainer-1"
 RARITY = 20  # a pause between two saves is at least so many times what the last one took
@@ -43,11 +44,12 @@ class TrainerState:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a file written by `Saver` holds, on the CPU: weights, momentum, random state, where the run stood."""
+    """What a file written by `Saver` holds, on the CPU: weights, momentum, slow weights, random state, metrics."""
 
     path: Path
     model: Weights
     momentum: Weights
+    slow: Weights
     rng: Weights
     state: TrainerState
 
@@ -61,10 +63,16 @@ class Saver:
     """
 
     def __init__(
-        self, path: Path, run: str, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+        self,
+        path: Path,
+        run: str,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        lookahead: Lookahead | None = None,
     ) -> None:
         self._path, self._run, self._device = path, run, device
-        self._model, self._optimizer = model, optimizer
+        self._model, self._optimizer, self._lookahead = model, optimizer, lookahead
         self._ended = self._took_s = 0.0
         self._epoch: int | None = None  # at which this process saved last
 
@@ -87,6 +95,8 @@ class Saver:
             buffer = self._optimizer.state.get(parameter, {}).get("momentum_buffer")
             if buffer is not None:
                 tensors[f"momentum/{index}"] = _plain(buffer)
+        if self._lookahead is not None:
+            tensors |= {f"slow/{key}": _plain(value) for key, value in self._lookahead.slow.items()}
         tensors["rng/cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
             tensors["rng/cuda"] = torch.cuda.get_rng_state(self._device)
@@ -108,16 +118,22 @@ def read_trainer(path: Path, run: str) -> Saved:
         raise CheckpointError(
             f"{path} belongs to run {header.get('run')!r}, expected {run!r}; move it away or use another --out"
         )
-    parts: dict[str, Weights] = {"model": {}, "best": {}, "momentum": {}, "rng": {}}
+    parts: dict[str, Weights] = {"model": {}, "best": {}, "momentum": {}, "slow": {}, "rng": {}}
     for key, value in tensors.items():
         part, _, name = key.partition("/")
         parts[part][name] = value
     state = TrainerState(json.loads(header["metrics"]), parts["best"])
-    return Saved(path, parts["model"], parts["momentum"], parts["rng"], state)
+    return Saved(path, parts["model"], parts["momentum"], parts["slow"], parts["rng"], state)
 
 
-def restore(saved: Saved, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Put weights, momentum and random state back.
+def restore(
+    saved: Saved,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    lookahead: Lookahead | None = None,
+) -> None:
+    """Put weights, momentum, slow weights and random state back.
 
     Raises: CheckpointError if they do not fit the network.
     """
@@ -129,6 +145,8 @@ def restore(saved: Saved, model: nn.Module, optimizer: torch.optim.Optimizer, de
         if str(index) in saved.momentum:
             buffer = torch.empty_like(parameter).copy_(saved.momentum[str(index)])
             optimizer.state[parameter]["momentum_buffer"] = buffer
+    if lookahead is not None:
+        lookahead.load(saved.slow)
     torch.set_rng_state(saved.rng["cpu"])
     if device.type == "cuda" and "cuda" in saved.rng:
         torch.cuda.set_rng_state(saved.rng["cuda"], device)

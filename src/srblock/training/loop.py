@@ -18,6 +18,7 @@ from torch import nn
 from srblock.data import Loader
 from srblock.training import checkpoint, distributed, epochs, runtime
 from srblock.training.files import write_bytes
+from srblock.training.lookahead import Lookahead
 from srblock.training.optimizer import Groups, sgd
 from srblock.training.recipe import Recipe
 from srblock.training.schedule import learning_rate
@@ -34,10 +35,10 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Loaders:
-    """The three parts of a data set that a run sees."""
+    """The parts of a data set that a run sees; no validation if all images are trained on."""
 
     train: Loader
-    validation: Loader
+    validation: Loader | None
     test: Loader
 
 
@@ -58,7 +59,8 @@ def train(
 ) -> Record:
     """Train to the last epoch, going on from `directory` if it holds a started run, and test the selected epoch once.
 
-    The epoch best on validation by the task's first figure (the first of equals) is selected. Leaves its weights in
+    The epoch best on validation by the task's first figure (the first of equals) is selected, without validation the
+    last. Leaves its weights in
     the model and in `directory/checkpoint.safetensors`; every epoch is a line of `directory/metrics.jsonl`. The state
     to go on from is saved after the first epoch and the last, when `on_epoch` raises, and in between as often as it
     costs little time: at most about 5%. A run that goes on from an earlier epoch than the last one recorded repeats
@@ -72,7 +74,7 @@ def train(
         seed: of the model's own randomness (dropout). Order and augmentation belong to the loaders.
         groups: sorts the parameters into groups with a rate and a decay of their own; None for one group.
         header: what is to stand in the header of `checkpoint.safetensors`.
-        probe: called after each validation; its figures are recorded with the epoch.
+        probe: called after each epoch; its figures are recorded with the epoch.
         on_epoch: called with each finished epoch's record, those of an earlier start included.
 
     Raises: TrainingDiverged, naming the epoch; CheckpointError; OSError if the folder cannot be written; ValueError
@@ -82,8 +84,9 @@ def train(
     runtime.place(model, recipe, device)
     optimizer = sgd(model, recipe, device, groups)
     torch.manual_seed(seed)
-    state, saver = _resume(model, optimizer, directory / "trainer.safetensors", run, device)
-    step = Step(distributed.wrap(model, recipe, device), optimizer, task, recipe, device)
+    lookahead = Lookahead(model) if recipe.lookahead else None
+    state, saver = _resume(model, optimizer, lookahead, directory / "trainer.safetensors", run, device)
+    step = Step(distributed.wrap(model, recipe, device), optimizer, task, recipe, device, lookahead)
     tell = partial(_tell, directory / "metrics.jsonl", state, on_epoch)
 
     def record_epoch() -> None:
@@ -110,14 +113,19 @@ def train(
 
 
 def _resume(
-    model: nn.Module, optimizer: torch.optim.Optimizer, file: Path, run: str, device: torch.device
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    lookahead: Lookahead | None,
+    file: Path,
+    run: str,
+    device: torch.device,
 ) -> tuple[checkpoint.TrainerState, checkpoint.Saver]:
     """Put model, optimizer and random state where an earlier start left them, if there was one."""
     saved = distributed.on_rank0(lambda: checkpoint.read_trainer(file, run) if file.exists() else None)
     if saved is not None:
-        checkpoint.restore(saved, model, optimizer, device)
+        checkpoint.restore(saved, model, optimizer, device, lookahead)
     state = checkpoint.TrainerState([], {}) if saved is None else saved.state
-    return state, checkpoint.Saver(file, run, model, optimizer, device)
+    return state, checkpoint.Saver(file, run, model, optimizer, device, lookahead)
 
 
 def _tell(
@@ -140,6 +148,8 @@ def train_epoch(step: Step, loader: Loader, epoch: int, *, batches: int | None =
     steps = epochs.steps(recipe, loader)
     for number, (images, target, size) in enumerate(islice(epochs.serve(recipe, loader, epoch), batches)):
         step(images, target, learning_rate(recipe, epoch + number / steps), distributed.loss_scale(len(target), size))
+        if step.lookahead is not None:
+            step.lookahead.follow(epoch * steps + number + 1, recipe.epochs * steps)
         seen += size
     return seen
 
@@ -152,9 +162,10 @@ def _epoch(step: Step, loaders: Loaders, epoch: int) -> Record:
     _check_finite({"training loss": figures["train_loss"]}, epoch, recipe)
     trained = runtime.now(device)
     distributed.share_buffers(step.model)
-    network = distributed.unwrap(step.inference)
-    figures |= _of("validation", evaluate(network, loaders.validation.epoch(0), step.task, recipe, device))
-    _check_finite({"validation loss": figures["validation_loss"]}, epoch, recipe)
+    if loaders.validation is not None:
+        network = distributed.unwrap(step.inference)
+        figures |= _of("validation", evaluate(network, loaders.validation.epoch(0), step.task, recipe, device))
+        _check_finite({"validation loss": figures["validation_loss"]}, epoch, recipe)
     done = runtime.now(device)
     steps = epochs.steps(recipe, loaders.train)
     return {
@@ -172,8 +183,13 @@ def _of(part: str, figures: dict[str, float]) -> dict[str, float]:
 
 
 def _best(records: list[Record], task: Task) -> Record:
-    """Return the record of the epoch best on validation by the task's first figure, the first of equals."""
+    """Return the record of the epoch best on validation by the task's first figure, the first of equals.
+
+    Without validation the last.
+    """
     figure = task.figures[0]
+    if f"validation_{figure.key}" not in records[-1]:
+        return records[-1]
     return (max if figure.larger_is_better else min)(records, key=lambda record: record[f"validation_{figure.key}"])
 
 
@@ -204,23 +220,26 @@ def _finish(
     """Test the last and the selected epoch; the selected one is the result."""
     last_test = evaluate(model, loaders.test.epoch(0), task, recipe, device)
     model.load_state_dict(state.best)
+    start = runtime.now(device)
     test = evaluate(model, loaders.test.epoch(0), task, recipe, device)
+    test_s = runtime.now(device) - start
     _check_finite({"test loss": test["loss"]}, recipe.epochs - 1, recipe)
     distributed.on_rank0(lambda: checkpoint.save_weights(directory / "checkpoint.safetensors", state.best, header))
     best, last = _best(state.metrics, task), state.metrics[-1]
-    keys = [figure.key for figure in task.figures]
+    keys = [] if loaders.validation is None else [figure.key for figure in task.figures]
     train_s = median(
         record["train_seconds"] / epochs.images_in(recipe, loaders.train, epoch)
         for epoch, record in enumerate(state.metrics)
     )
-    validation_s = median(record["seconds"] - record["train_seconds"] for record in state.metrics)
+    tested = loaders.test if loaders.validation is None else loaders.validation
+    eval_s = test_s if loaders.validation is None else median(r["seconds"] - r["train_seconds"] for r in state.metrics)
     return {
         **_of("test", test),
         "best_epoch": best["epoch"],
         **{f"validation_{key}": best[f"validation_{key}"] for key in keys},
-        **{f"last_test_{key}": last_test[key] for key in keys},
+        **{f"last_test_{figure.key}": last_test[figure.key] for figure in task.figures},
         **{f"last_validation_{key}": last[f"validation_{key}"] for key in keys},
         "train_ms_per_image": 1e3 * train_s,
-        "eval_ms_per_image": 1e3 * validation_s / loaders.validation.images_per_epoch,
+        "eval_ms_per_image": 1e3 * eval_s / tested.images_per_epoch,
         "wall_s": sum(record["seconds"] for record in state.metrics),
     }

@@ -15,16 +15,50 @@ Groups = Callable[[nn.Module], list[dict[str, Any]]]
 from the rest "weight_decay" and "lr", or "lr_scale", the factor of the rate (timm's word)."""
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
 def sgd(model: nn.Module, recipe: Recipe, device: torch.device, groups: Groups | None = None) -> torch.optim.SGD:
-    """Return the recipe's optimizer, without `groups` of one group; the rate is set at every step."""
+    """Return the recipe's optimizer, without `groups` of one group; the rate is set at every step.
+
+    With `bias_lr_scale` the biases of batch norms leave each group for one of their own. With `decoupled` the rate and
+    the decay of every group are turned into those of torch's SGD, see `decouple`.
+    """
+    chosen = [{"params": [p for p in model.parameters() if p.requires_grad]}] if groups is None else groups(model)
+    if recipe.bias_lr_scale != 1:
+        biases = {id(m.bias) for m in model.modules() if isinstance(m, BATCH_NORMS) and m.bias is not None}
+        chosen = [part for group in chosen for part in _apart(group, biases, recipe.bias_lr_scale)]
+    if recipe.decoupled:
+        chosen = [decouple(group, recipe) for group in chosen]
     return torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad] if groups is None else groups(model),
+        chosen,
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov,
         fused=device.type in ("cuda", "cpu"),
     )
+
+
+def _apart(group: dict[str, Any], biases: set[int], lr_scale: float) -> list[dict[str, Any]]:
+    """Divide a group into the other parameters and the given biases, which get their factor; leave out empty ones."""
+    rest = [parameter for parameter in group["params"] if id(parameter) not in biases]
+    own = [parameter for parameter in group["params"] if id(parameter) in biases]
+    scaled = {"lr_scale": lr_scale * group.get("lr_scale", 1.0)}
+    return [part for part in (group | {"params": rest}, group | {"params": own} | scaled) if part["params"]]
+
+
+def decouple(group: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Turn a group's rate and decay, in airbench's units, into those of torch's SGD.
+
+    There both are per 1,024 images, for a loss summed over images, and divided by 1 + 1 / (1 - momentum), about what
+    momentum multiplies a step by; the decay at the schedule's top is the same whatever the rate. (K. Jordan, arXiv
+    2404.00498, and its program.)
+    """
+    lr_scale = group.get("lr_scale", 1.0)
+    per_step = recipe.batch_size / 1024 / (1 + 1 / (1 - recipe.momentum))
+    decay = group.get("weight_decay", recipe.weight_decay) / (recipe.learning_rate * lr_scale)
+    return group | {"lr_scale": lr_scale * per_step, "weight_decay": decay}
 
 
 def scale_rates(optimizer: torch.optim.Optimizer) -> None:

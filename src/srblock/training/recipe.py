@@ -6,10 +6,12 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-SCHEDULES = ("multistep", "cosine", "poly")
+SCHEDULES = ("multistep", "cosine", "poly", "triangular")
 PRECISIONS = ("float32", "bfloat16")
 MEMORY_FORMATS = ("contiguous", "channels_last")
 CROPS = ("padded", "resized")
+PADDING_MODES = ("zeros", "reflect")
+TTA = ("none", "flip", "flip+translate")
 ENGINES = ("eager", "compile", "graph", "compile+graph")
 # Fields younger than the first published runs: at these values they do not enter a run's identity.
 LATER: dict[str, Any] = {
@@ -22,6 +24,12 @@ LATER: dict[str, Any] = {
     "power": 0.9,
     "memory_lr_scale": None,
     "memory_weight_decay": None,
+    "decoupled": False,
+    "bias_lr_scale": 1.0,
+    "lookahead": False,
+    "padding_mode": "zeros",
+    "alternating_flip": False,
+    "tta": "none",
 }
 
 
@@ -39,22 +47,34 @@ class Recipe:
             nesterov: off.
         memory_lr_scale, memory_weight_decay: factor of the rate, and decay, of the blocks' memories; None as all other
             parameters. The paper names neither.
+        decoupled: rate and decay are per 1,024 images, and changing one of batch size, momentum, rate and decay leaves
+            the effect of the others as it is (see `optimizer`); airbench's units.
+        bias_lr_scale: factor of the rate, not of the decay, for the biases of batch norms.
+        lookahead: every few steps the weights are drawn back to a slow average of themselves, at first hardly and ever
+            more, see `lookahead.Lookahead`.
         schedule: "multistep" multiplies the rate by `gamma` at each of `milestones` (epochs); "cosine" falls to zero
-            over the run, step by step; "poly" is the rate times (1 - share of the run) ** `power`.
+            over the run, step by step; "poly" is the rate times (1 - share of the run) ** `power`; "triangular" rises
+            from 0.2 to 1 times the rate over 23% of the run and falls to 0.07 (airbench).
         warmup_epochs: the rate rises linearly from zero over so many epochs first.
         label_smoothing: share of the target spread over all classes.
         clip_norm: gradients are scaled to at most this norm; None leaves them.
-        crop: "padded" cuts a training image from itself with a border of zeros; "resized" cuts a random box, 8% to
+        crop: "padded" cuts a training image from itself with a border; "resized" cuts a random box, 8% to
             100% of the area with sides 3:4 to 4:3, and resizes it (ImageNet; torchvision's RandomResizedCrop).
         padding: width of that border in pixels (paper: 4 at 32x32).
+        padding_mode: what is in it: "zeros", or "reflect" for the image mirrored there.
         flip: mirror training images at random.
+        alternating_flip: draw that once for each image and turn it round at every pass, so that an image is seen from
+            both sides in two passes (airbench).
+        tta: what test and validation images are averaged over: "none", "flip" for both sides, or "flip+translate"
+            for both sides and shifts by a pixel, see `task.views`.
         test_resize: short side that a test image of a streamed set is resized to before its center is cut; None for
             the side of the cut itself.
         test_square: resize both sides to test_resize instead. The paper says "256x256", its reference resizes the
             short side: off.
         sync_batch_norm: batch statistics over all processes instead of each one's share (CUDA only). The paper's
             reference does not: off.
-        validation_fraction: share of the training set held out to select the epoch (paper: 0.1).
+        validation_fraction: share of the training set held out to select the epoch (paper: 0.1). With 0 all images are
+            trained on, nothing is selected, and the result is the last epoch's.
         precision: "bfloat16" runs forward under autocast.
         memory_format: of weights and images.
         engine: how a step reaches the device, see `step.Step`: "eager", "compile", "graph" or "compile+graph". The
@@ -90,6 +110,12 @@ class Recipe:
     power: float = 0.9
     memory_lr_scale: float | None = None
     memory_weight_decay: float | None = None
+    decoupled: bool = False
+    bias_lr_scale: float = 1.0
+    lookahead: bool = False
+    padding_mode: str = "zeros"
+    alternating_flip: bool = False
+    tta: str = "none"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -126,7 +152,8 @@ class Recipe:
             ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "be positive or None"),
             ("padding", self.padding >= 0, "not be negative"),
             ("test_resize", self.test_resize is None or self.test_resize >= 1, "be at least 1 or None"),
-            ("validation_fraction", 0 < self.validation_fraction < 1, "be between 0 and 1"),
+            ("validation_fraction", 0 <= self.validation_fraction < 1, "be at least 0 and below 1"),
+            ("bias_lr_scale", 0 < self.bias_lr_scale < math.inf, "be positive and finite"),
         ):
             if not ok:
                 raise ValueError(f"{name} must {expected}, got {getattr(self, name)}")
@@ -134,12 +161,18 @@ class Recipe:
             raise ValueError("nesterov needs a momentum above 0, got 0")
         if self.test_square and self.test_resize is None:
             raise ValueError("test_square needs test_resize, the side to resize to")
+        if self.schedule == "triangular" and self.warmup_epochs:
+            raise ValueError(f"the schedule triangular has a rise of its own, got warmup_epochs={self.warmup_epochs}")
+        if self.alternating_flip and not self.flip:
+            raise ValueError("alternating_flip needs flip, got flip=False")
         for name, known in (
             ("schedule", SCHEDULES),
             ("precision", PRECISIONS),
             ("memory_format", MEMORY_FORMATS),
             ("crop", CROPS),
             ("engine", ENGINES),
+            ("padding_mode", PADDING_MODES),
+            ("tta", TTA),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -192,4 +225,22 @@ RECIPES: dict[str, Recipe] = {
     ),
     # Ours, for small budgets: a cosine needs no milestones tuned to its length.
     "short": Recipe(epochs=20, batch_size=64, schedule="cosine", warmup_epochs=1, nesterov=True),
+    # K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498), made for Airbench94.
+    "airbench": Recipe(
+        epochs=10,
+        batch_size=1024,
+        learning_rate=11.5,
+        momentum=0.85,
+        nesterov=True,
+        weight_decay=0.0153,
+        decoupled=True,
+        bias_lr_scale=64.0,
+        schedule="triangular",
+        lookahead=True,
+        label_smoothing=0.2,
+        padding=2,
+        padding_mode="reflect",
+        alternating_flip=True,
+        tta="flip+translate",
+    ),
 }

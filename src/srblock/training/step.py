@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from srblock.training import runtime
+from srblock.training.lookahead import Lookahead
 from srblock.training.optimizer import keep_rates_on, scale_rates, set_rate
 from srblock.training.recipe import Recipe
 from srblock.training.task import Task
@@ -38,6 +39,7 @@ class Step:
         model: the network, in its place; `Step` calls it and nothing else, so a wrapped one will do.
         optimizer: of its parameters; each of its groups keeps its own rate and decay (see `optimizer`).
         task: says what the loss is and what is summed.
+        lookahead: of the model, if the recipe says so; `train_epoch` tells it of every step.
 
     Attributes:
         meter: the task's sums over the batches since the last `start`.
@@ -47,11 +49,18 @@ class Step:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, task: Task, recipe: Recipe, device: torch.device
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        task: Task,
+        recipe: Recipe,
+        device: torch.device,
+        lookahead: Lookahead | None = None,
     ) -> None:
         if "graph" in recipe.engine and device.type != "cuda":
             raise ValueError(f"engine {recipe.engine} replays CUDA graphs, and {device} has none; use eager or compile")
         self.model, self.optimizer, self.task, self.recipe, self.device = model, optimizer, task, recipe, device
+        self.lookahead = lookahead
         scale_rates(optimizer)
         self.meter = task.meter(device)
         self.inference: nn.Module = model

@@ -5,7 +5,7 @@ A data set names its task (`srblock.data.ImageData.task`), and `find_task` retur
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,8 +60,12 @@ class Task(Protocol):
     def loss(self, output: Any, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Return the mean loss of a batch, (), in float32, for what the model returns in training or `predict` gave."""
 
-    def predict(self, model: nn.Module, images: Tensor) -> Any:
-        """Ask a model in evaluation mode about images (N, C, H, W) of any size that the task allows."""
+    def predict(self, model: nn.Module, images: Tensor, *, tta: str = "none") -> Any:
+        """Ask a model in evaluation mode about images (N, C, H, W) of any size that the task allows.
+
+        Args:
+            tta: the `views` of each image to average over.
+        """
 
     def meter(self, device: torch.device) -> Meter:
         """Return sums at zero."""
@@ -79,14 +83,33 @@ class Classification:
         """Return the cross-entropy."""
         return F.cross_entropy(output.float(), target, label_smoothing=label_smoothing)
 
-    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Return the logits."""
-        logits: Tensor = model(images)
-        return logits
+    def predict(self, model: nn.Module, images: Tensor, *, tta: str = "none") -> Tensor:
+        """Return the logits, averaged over the images' views."""
+        logits = [weight * model(view) if weight != 1 else model(view) for weight, view in views(images, tta)]
+        return logits[0] if len(logits) == 1 else torch.stack(logits).sum(0)
 
     def meter(self, device: torch.device) -> HitMeter:
         """Return sums at zero."""
         return HitMeter(device)
+
+
+def views(images: Tensor, tta: str) -> Iterator[tuple[float, Tensor]]:
+    """Yield the views of images to average a prediction over, each with its weight; weights sum to 1.
+
+    "none": the images. "flip": both sides. "flip+translate": both sides, a half of the weight, and both sides of the
+    image shifted by a pixel down and right, and up and left, the other half; what comes in is mirrored (airbench94).
+    """
+    if tta == "none":
+        yield 1.0, images
+        return
+    sides = [(1.0, images)]
+    if tta == "flip+translate":
+        height, width = images.shape[2:]
+        padded = F.pad(images, (1, 1, 1, 1), "reflect")
+        sides = [(0.5, images), (0.25, padded[:, :, :height, :width]), (0.25, padded[:, :, 2:, 2:])]
+    for weight, side in sides:
+        yield weight / 2, side
+        yield weight / 2, side.flip(3)
 
 
 class HitMeter:
@@ -136,6 +159,6 @@ def evaluate(
     with torch.inference_mode():
         for images, target in batches:
             with runtime.autocast(recipe, device):
-                output = task.predict(model, images)
+                output = task.predict(model, images, tta=recipe.tta)
             meter.add(task.loss(output, target), output, target)
     return meter.read()

@@ -20,10 +20,11 @@ from torch import nn
 
 from srblock import surgery
 from srblock.block import as_size
+from srblock.models.airbench import SMALLEST, Airbench94
 from srblock.models.regularizers import regularizer
 from srblock.models.resnet import SHAPES, ResNet
 from srblock.models.vgg import VGG
-from srblock.variants.notation import SR, Variant
+from srblock.variants.notation import SR, Regularizer, Variant
 from srblock.variants.weights import load_weights, read_weights
 
 IMAGENET_SIDE = 96  # images of this side or more get the ImageNet form
@@ -85,7 +86,7 @@ def outline(variant: Variant, *, classes: int, channels: int = 3, image_size: in
 
 def _place(model: nn.Module, block: SR) -> str | int:
     """Name the place in our networks; leave a library's stage number to surgery."""
-    if block.stage is None or not isinstance(model, (ResNet, VGG)):
+    if block.stage is None or not isinstance(model, (ResNet, VGG, Airbench94)):
         return block.target
     if isinstance(model, ResNet) and block.placement == "inner":
         return model.inner(block.stage)
@@ -125,6 +126,8 @@ def _own(
     variant: Variant, classes: int, channels: int, size: tuple[int, int], pretrained: bool, report: Report
 ) -> nn.Module:
     name, drop = variant.network, variant.regularizer
+    if name == "Airbench94":
+        return _airbench(variant, classes, channels, size, pretrained)
     if name not in SHAPES:
         if min(size) < VGG_SIDE:
             raise ValueError(
@@ -140,20 +143,44 @@ def _own(
             f"torchvision's weights fit R18, R34 and R50 in the ImageNet form without attention; {variant} for "
             f"{size[0]}x{size[1]} images has none: use images of {IMAGENET_SIDE} pixels or more, or --weights FILE"
         )
-    layer = partial(regularizer, drop.kind, drop.p, drop.size or DROPBLOCK_SIZE[shape], drop.schedule) if drop else None
     model = ResNet(
         name,
         classes=classes,
         channels=3 if pretrained else channels,
         form=shape,
         attention=variant.attention,
-        regularizer=layer,
+        regularizer=_layer(drop, shape),
         regularized=drop.stages if drop else (),
     )
     if pretrained:
         _load_torchvision(model, f"resnet{name.removeprefix('R')}", classes, report)
         _adapt_stem(model, channels)
     return model
+
+
+def _airbench(variant: Variant, classes: int, channels: int, size: tuple[int, int], pretrained: bool) -> nn.Module:
+    drop = variant.regularizer
+    if min(size) < SMALLEST:
+        raise ValueError(
+            f"Airbench94 halves its maps three times and needs images of {SMALLEST}x{SMALLEST} or more, got "
+            f"{size[0]}x{size[1]}; enlarge the images (--image-size 16) or take R8"
+        )
+    if pretrained:
+        raise ValueError("there are no pretrained weights of Airbench94; it trains from scratch in minutes")
+    return Airbench94(
+        classes=classes,
+        channels=channels,
+        attention=variant.attention,
+        regularizer=_layer(drop, "cifar"),
+        regularized=drop.stages if drop else (),
+    )
+
+
+def _layer(drop: Regularizer | None, form: str) -> Callable[[], nn.Module] | None:
+    """Return what builds a regularizer's layers."""
+    if drop is None:
+        return None
+    return partial(regularizer, drop.kind, drop.p, drop.size or DROPBLOCK_SIZE[form], drop.schedule)
 
 
 # --- networks of libraries -------------------------------------------------------------------------------------------

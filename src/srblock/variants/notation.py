@@ -29,6 +29,7 @@ from srblock.variants.variant import (
 
 __all__ = ["SR", "Regularizer", "Variant", "parse"]
 
+NETWORKS = {name.upper(): name for name in STAGES}  # as they are read, as they are printed
 WORDS = (*REGULARIZERS, *ATTENTION, "SR")
 
 
@@ -113,18 +114,18 @@ def _network(name: str, text: str) -> str:
     short = re.sub("^RESNET", "R", short)
     if short.startswith("VGG"):
         short = short.removesuffix("BN")
-    if short in STAGES:
-        return short
+    if short in NETWORKS:
+        return NETWORKS[short]
     known = (*STAGES, "timm/NAME", "torchvision/NAME")
-    near = difflib.get_close_matches(short, STAGES, n=1, cutoff=0.5) or difflib.get_close_matches(
+    near = difflib.get_close_matches(short, NETWORKS, n=1, cutoff=0.5) or difflib.get_close_matches(
         name, known, n=1, cutoff=0.3
     )
-    hint = f"did you mean {near[0]}?" if near else "a variant starts with its network"
+    hint = f"did you mean {NETWORKS.get(near[0], near[0])}?" if near else "a variant starts with its network"
     _refuse(text, f"unknown network {name!r}; known are {', '.join(known)}", hint)
 
 
 def _refuse_word(name: str, text: str) -> NoReturn:
-    if re.sub("[-_]", "", name.upper()).replace("RESNET", "R").removesuffix("BN") in STAGES or "/" in name:
+    if re.sub("[-_]", "", name.upper()).replace("RESNET", "R").removesuffix("BN") in NETWORKS or "/" in name:
         _refuse(text, f"{name} is a second network", "write one network, at the start")
     near = difflib.get_close_matches(name.upper(), WORDS, n=1, cutoff=0.4)
     _refuse(

@@ -14,7 +14,7 @@ from srblock.block import Options
 from srblock.block.options import SETTINGS
 from srblock.models.regularizers import SCHEDULES
 
-STAGES = {"R8": 3, "R18": 4, "R20": 3, "R34": 4, "R50": 4, "VGG16": 5, "VGG19": 5}
+STAGES = {"R8": 3, "R18": 4, "R20": 3, "R34": 4, "R50": 4, "VGG16": 5, "VGG19": 5, "Airbench94": 3}
 LIBRARIES = ("timm", "torchvision")
 REGULARIZERS = ("D", "D2D", "DB")
 ATTENTION = ("SE", "CBAM")
@@ -155,9 +155,10 @@ def _check_network(variant: Variant) -> None:
         return
     if variant.attention not in ATTENTION:
         raise ValueError(f"attention must be one of {', '.join(ATTENTION)}, got {variant.attention!r}")
-    if not network.startswith("R"):
+    if network not in STAGES or network.startswith("VGG"):
         raise ValueError(
-            f"{variant.attention} goes into our own ResNets only (R8 to R50), not into {network}; leave it out"
+            f"{variant.attention} goes into our own ResNets (R8 to R50) and Airbench94 only, not into {network}; leave "
+            "it out"
         )
 
 

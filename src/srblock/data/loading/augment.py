@@ -7,21 +7,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def padded_crop(images: Tensor, padding: int, top: Tensor, left: Tensor, mirror: Tensor) -> Tensor:
-    """Pad with black, cut at (top, left), mirror where asked, all in one gather of pixel numbers.
+def padded_crop(images: Tensor, padding: int, top: Tensor, left: Tensor, mirror: Tensor, mode: str = "zeros") -> Tensor:
+    """Pad, cut at (top, left), mirror where asked, all in one gather of pixel numbers.
 
     Of the ways measured on a CPU (windows by unfold and advanced indexing, slicing image by image, masks in place
-    of padding) the fastest, and the padded copy is of one batch only.
+    of padding) the fastest, and the padded copy is of one batch only. The mode "zeros" pads with black; "reflect"
+    with the image mirrored at its outermost pixels, which takes other pixel numbers and no copy.
     Shapes: images (B, C, H, W), the others (B,) -> (B, C, H, W).
     """
     count, channels, height, width = images.shape
-    padded = F.pad(images, (padding,) * 4)
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)
     columns = left[:, None] + torch.where(mirror[:, None] == 1, width - 1 - columns, columns)
+    if mode == "zeros":
+        padded = F.pad(images, (padding,) * 4)
+    else:
+        padded, rows, columns = images, _reflected(rows - padding, height), _reflected(columns - padding, width)
     pixels = rows[:, :, None] * padded.shape[3] + columns[:, None, :]
     pixels = pixels.view(count, 1, height * width).expand(count, channels, height * width)
     return padded.flatten(2).gather(2, pixels).view_as(images)
+
+
+def _reflected(places: Tensor, length: int) -> Tensor:
+    """Bring places outside of 0..length-1 inside, by less than a length, mirrored at the first and the last."""
+    return (length - 1) - ((length - 1) - places.abs()).abs()
 
 
 def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from srblock.data.loading.plan import Plan
 from srblock.data.loading.stream import Stream, default_workers
 
 CROPS = ("padded", "resized")
+PADDING_MODES = ("zeros", "reflect")
 
 
 class Loader:
@@ -38,10 +39,12 @@ class Loader:
         device, dtype, memory_format: of the batches. The normalization itself is done in float32.
         crop: "padded" cuts each image from a random place in the image with a border; "resized" cuts a random box and
             brings it to the images' size (`crops.random_boxes`), from files out of the whole image.
-        padding: width of that border, black, in pixels; 0 leaves the image as it is.
+        padding: width of that border in pixels; 0 leaves the image as it is.
+        padding_mode: what is in it: black ("zeros") or the image mirrored ("reflect").
         resize, square: for testing: bring the short side, or both, to `resize` pixels and cut the center. None is the
             images' size: all of them, or the center square of a file.
         flip: mirror half of the images.
+        alternating: draw which half once, and mirror the other half at every second epoch (with flip).
         shuffle: serve in random order, else in the order of the index.
         seed: of order and augmentation.
         rank, world_size: serve only this process's share of each batch, see `Plan`.
@@ -64,9 +67,11 @@ class Loader:
         memory_format: torch.memory_format = torch.contiguous_format,
         crop: str = "padded",
         padding: int = 0,
+        padding_mode: str = "zeros",
         resize: int | None = None,
         square: bool = False,
         flip: bool = False,
+        alternating: bool = False,
         shuffle: bool,
         seed: int = 0,
         rank: int = 0,
@@ -75,9 +80,10 @@ class Loader:
     ) -> None:
         samples = torch.arange(len(images)) if index is None else index.cpu()
         _check(images, labels, samples, mean, std)
-        _check_cut(images.shape[2:], crop, padding, resize, square)
+        _check_cut(images.shape[2:], crop, padding, padding_mode, resize, square)
         self.plan = Plan(samples.numpy(), batch_size, shuffle, operator.index(seed), rank, world_size)
-        self.crop, self.padding, self.flip = crop, padding, flip
+        self.crop, self.padding, self.padding_mode = crop, padding, padding_mode
+        self.flip, self.alternating = flip, alternating
         self.mean, self.std = tuple(mean), tuple(std)
         self._size, self._center = (images.shape[2], images.shape[3]), None
         self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
@@ -137,12 +143,17 @@ class Loader:
         seed = self.plan.seed
         rows: list[NDArray[np.int64]] = []
         if self.flip or self.padding or self.crop == "resized":
-            rows.append(below(2, seed, epoch, MIRROR, samples) if self.flip else np.zeros_like(samples))
+            rows.append(self._mirror(epoch, samples) if self.flip else np.zeros_like(samples))
         if self.crop == "resized" and not isinstance(self._images, Stream):
             rows.extend(random_boxes(draw(seed, epoch, samples), *self._size).T)
         elif self.padding:
             rows.extend(below(2 * self.padding + 1, seed, epoch, stream, samples) for stream in (ROW, COLUMN))
         return rows
+
+    def _mirror(self, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self.alternating:
+            return below(2, self.plan.seed, 0, MIRROR, samples) ^ (epoch % 2)
+        return below(2, self.plan.seed, epoch, MIRROR, samples)
 
     def _augment(self, images: Tensor, mirror: Tensor | None = None, *place: Tensor) -> Tensor:
         if self._center is not None:
@@ -152,7 +163,7 @@ class Loader:
         if not place:
             return mirrored(images, mirror)
         if len(place) == 2:
-            return padded_crop(images, self.padding, *place, mirror)
+            return padded_crop(images, self.padding, *place, mirror, self.padding_mode)
         return mirrored(resized_crop(images, torch.stack(place, 1)), mirror)
 
     def _normalize(self, images: Tensor) -> Tensor:
@@ -179,11 +190,17 @@ def _check(
         raise ValueError(f"expected {channels} means and {channels} positive deviations, got {mean} and {std}")
 
 
-def _check_cut(size: Sequence[int], crop: str, padding: int, resize: int | None, square: bool) -> None:
+def _check_cut(
+    size: Sequence[int], crop: str, padding: int, padding_mode: str, resize: int | None, square: bool
+) -> None:
     if crop not in CROPS:
         raise ValueError(f"expected a crop of {' or '.join(CROPS)}, got {crop!r}")
     if padding < 0:
         raise ValueError(f"expected a padding of at least 0, got {padding}")
+    if padding_mode not in PADDING_MODES:
+        raise ValueError(f"expected a padding_mode of {' or '.join(PADDING_MODES)}, got {padding_mode!r}")
+    if padding_mode == "reflect" and padding >= min(size):
+        raise ValueError(f"an image of {size[0]}x{size[1]} reflects fewer pixels than its side, got {padding}")
     if crop == "resized" and (padding or resize is not None):
         raise ValueError(f"expected no padding and no resize with resized crops, got {padding} and {resize}")
     if square and resize is None:
