@@ -263,3 +263,54 @@ def test_loader_refuses(change, message):
     options = {"images": images, "labels": labels, "batch_size": 8, "mean": MEAN, "std": STD, "shuffle": True}
     with pytest.raises(ValueError, match=message):
         Loader(**{**options, **change})
+
+
+@given(size=st.tuples(st.integers(2, 6), st.integers(2, 6)), padding=st.integers(1, 5), seed=st.integers())
+def test_a_border_can_be_the_image_mirrored(size, padding, seed):
+    """The places are those of the black border; only what the border holds differs."""
+    images, labels = make(6, size)
+    common = {
+        "batch_size": 4,
+        "mean": MEAN,
+        "std": STD,
+        "padding": padding,
+        "flip": True,
+        "shuffle": True,
+        "seed": seed,
+    }
+    if padding >= min(size):
+        with pytest.raises(
+            ValueError, match=rf"{size[0]}x{size[1]} reflects fewer pixels than its side, got {padding}"
+        ):
+            Loader(images, labels, padding_mode="reflect", **common)
+        return
+    black = served(Loader(images, labels, **common), 1)
+    border = (0, 0), (padding, padding), (padding, padding)
+    for label, image in served(Loader(images, labels, padding_mode="reflect", **common), 1).items():
+        padded = np.pad(images[label].numpy(), border, "reflect")
+        crops = [
+            padded[:, y : y + size[0], x : x + size[1]]
+            for y, x in itertools.product(range(2 * padding + 1), range(2 * padding + 1))
+        ]
+        crops += [crop[:, :, ::-1] for crop in crops]
+        assert any(np.allclose(image, normalized(crop), atol=1e-5) for crop in crops)
+        inside = pixels(black[label]) > 0
+        assert np.array_equal(pixels(image)[inside], pixels(black[label])[inside])
+
+
+def test_alternating_flips_show_both_sides_in_two_epochs():
+    images, labels = make(40)
+    common = {"batch_size": 16, "mean": MEAN, "std": STD, "flip": True, "shuffle": True, "seed": 3}
+    loader = Loader(images, labels, alternating=True, **common)
+    first, second, third = (served(loader, epoch) for epoch in (0, 1, 2))
+    assert all(np.array_equal(first[n], second[n][:, :, ::-1]) for n in first)
+    assert all(np.array_equal(first[n], third[n]) for n in first)
+    mirrored = [np.array_equal(pixels(first[n]), images[n].numpy()[:, :, ::-1]) for n in first]
+    assert 10 < sum(mirrored) < 30, "which side comes first is drawn"
+    assert all(np.array_equal(first[n], image) for n, image in served(Loader(images, labels, **common), 0).items())
+
+
+def test_refuses_an_unknown_border():
+    images, labels = make(4)
+    with pytest.raises(ValueError, match="expected a padding_mode of zeros or reflect, got 'wrap'"):
+        Loader(images, labels, batch_size=2, mean=MEAN, std=STD, padding_mode="wrap", shuffle=False)

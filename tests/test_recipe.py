@@ -38,6 +38,11 @@ from srblock.training.recipe import LATER, RECIPES, Recipe
         ({"engine": "jit"}, "engine must be one of eager, compile, graph"),
         ({"test_resize": 0}, "test_resize must be at least 1 or None, got 0"),
         ({"test_square": True}, "test_square needs test_resize"),
+        ({"bias_lr_scale": 0.0}, "bias_lr_scale must be positive and finite, got 0.0"),
+        ({"padding_mode": "wrap"}, "padding_mode must be one of zeros, reflect, got 'wrap'"),
+        ({"tta": "crop"}, "tta must be one of none, flip, flip[+]translate, got 'crop'"),
+        ({"schedule": "triangular", "warmup_epochs": 2}, "triangular has a rise of its own, got warmup_epochs=2"),
+        ({"flip": False, "alternating_flip": True}, "alternating_flip needs flip"),
     ],
 )
 def test_refuses(change: dict[str, object], message: str) -> None:

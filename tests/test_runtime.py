@@ -1,5 +1,6 @@
 """The machine under a run: what is picked, resolved and recorded."""
 
+import platform
 import re
 import subprocess
 import sys
@@ -97,3 +98,29 @@ def test_peak_memory_is_this_process_own() -> None:
     assert 180 < after - before < 300
     assert before < runtime.peak_memory_mb()
     assert len(ballast) == 60_000_000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc")
+def test_freed_memory_is_kept_for_the_next_tensor() -> None:
+    """In a process of its own: 64 MB written again and again ask the system for no page when they are kept."""
+    program = (
+        "import resource, sys, torch\n"
+        "from srblock.training import runtime\n"
+        "if sys.argv[1] == 'keep': runtime.keep_freed_memory(torch.device('cpu'))\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(3): torch.ones(2**24)\n"
+        "before = faults()\n"
+        "for _ in range(5): torch.ones(2**24)\n"
+        "print(faults() - before)\n"
+    )
+
+    def faults(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert faults("keep") < 1000 < faults("default")
+
+
+def test_memory_is_left_alone_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda *_: pytest.fail("asked for the C library"))
+    runtime.keep_freed_memory(torch.device("cuda"))

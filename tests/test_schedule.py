@@ -49,3 +49,12 @@ def test_cosine_with_warmup() -> None:
     assert math.isclose(learning_rate(recipe, 2), 0.4)
     assert math.isclose(learning_rate(recipe, 7), 0.2)
     assert math.isclose(learning_rate(recipe, 12), 0, abs_tol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("share", "factor"), [(0, 0.2), (0.115, 0.6), (0.23, 1.0), (0.615, 0.535), (1.0, 0.07), (1.5, 0.07)]
+)
+@pytest.mark.parametrize("epochs", [1, 10])
+def test_triangular_rises_over_23_percent_and_falls_to_7_percent(share: float, factor: float, epochs: int) -> None:
+    recipe = Recipe(epochs=epochs, schedule="triangular", learning_rate=2.0)
+    assert math.isclose(learning_rate(recipe, share * epochs), 2 * factor, rel_tol=1e-9)

@@ -197,3 +197,39 @@ def test_a_graph_draws_new_dropout_masks_at_every_replay() -> None:
         step(images, labels, 1e-9)
         losses.append(step.meter.read()["loss"])
     assert len(set(losses)) == len(losses)
+
+
+def trained(model: nn.Module, recipe: Recipe, rate: float) -> nn.Module:
+    """Train one step without a gradient, so that the decay alone acts."""
+    optimizer = sgd(model, recipe, CPU)
+    scale_rates(optimizer)
+    set_rate(optimizer, rate)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"learning_rate": 3.0}, {"bias_lr_scale": 64.0}, {"learning_rate": 0.5, "bias_lr_scale": 2.0}]
+)
+def test_a_decoupled_decay_takes_the_same_share_whatever_the_rate(change: dict[str, float]) -> None:
+    """0.0153 for 1,024 images over 1 + 1 / (1 - 0.85) = 7.67, half of that at half of the batch and of the schedule."""
+    recipe = replace(RECIPE, batch_size=512, momentum=0.85, weight_decay=0.0153, decoupled=True, **change)
+    before, model = network().state_dict(), network()
+    with torch.no_grad():
+        model[1].bias.fill_(1.0)
+    trained(model, recipe, recipe.learning_rate / 2)
+    kept = 1 - 0.0153 / (1 + 1 / 0.15) / 2 / 2
+    assert torch.allclose(model[0].weight, before["0.weight"] * kept, rtol=1e-5)
+    assert torch.allclose(model[1].bias, torch.full((4,), kept), rtol=1e-5)
+
+
+def test_biases_of_batch_norms_get_their_factor_and_no_other_does() -> None:
+    model = network()
+    recipe = replace(RECIPE, bias_lr_scale=64.0)
+    optimizer = sgd(model, recipe, CPU, groups)
+    scale_rates(optimizer)
+    factors = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    named = {name: factors[id(parameter)] for name, parameter in model.named_parameters()}
+    assert named == {"0.weight": 1, "0.bias": 1, "1.weight": 1, "1.bias": 64, "5.weight": 3, "5.bias": 3}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from srblock.training.loop import train
 from srblock.training.optimizer import sgd
 from srblock.training.step import Step
-from srblock.training.task import Classification, Figure, evaluate, find_task
+from srblock.training.task import Classification, Figure, evaluate, find_task, views
 
 
 class Confusions:
@@ -49,7 +50,7 @@ class Counting:
     def __init__(self) -> None:
         self.asked = 0
 
-    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
+    def predict(self, model: nn.Module, images: Tensor, *, tta: str = "none") -> Tensor:
         """Ask twice, as sliding windows do."""
         self.asked += len(images)
         return (model(images) + model(images.flip(0)).flip(0)) / 2
@@ -125,3 +126,36 @@ def test_a_task_is_found_by_name() -> None:
     assert find_task("classification").figures == (Figure("top1", "top-1", per_image=True),)
     with pytest.raises(ValueError, match="there is no task 'detection'; there are: classification"):
         find_task("detection")
+
+
+@pytest.mark.parametrize(("tta", "count"), [("none", 1), ("flip", 2), ("flip+translate", 6)])
+def test_views_are_the_image_its_mirror_and_its_shifts(tta: str, count: int) -> None:
+    """Weighed as airbench94 does: both sides of the image a half, both sides of two shifts the other half."""
+    image = torch.arange(16.0).view(1, 1, 4, 4)
+    seen = list(views(image, tta))
+    assert len(seen) == count
+    assert sum(weight for weight, _ in seen) == 1
+    assert torch.equal(seen[0][1], image)
+    if count > 1:
+        assert torch.equal(seen[1][1], image.flip(3))
+        assert seen[0][0] == seen[1][0] == (0.5 if count == 2 else 0.25)
+    if count > 2:
+        down, up = seen[2][1][0, 0], seen[4][1][0, 0]
+        assert torch.equal(down[1:, 1:], image[0, 0, :3, :3]), "the image a pixel down and right"
+        assert torch.equal(up[:3, :3], image[0, 0, 1:, 1:]), "a pixel up and left"
+        assert down[0].tolist() == [5, 4, 5, 6], "what comes in is mirrored"
+        assert up[3].tolist() == [9, 10, 11, 10]
+        assert torch.equal(seen[3][1], seen[2][1].flip(3))
+        assert {weight for weight, _ in seen[2:]} == {0.125}
+
+
+def test_logits_are_averaged_over_the_views_in_validation_and_test() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+    images = torch.randn(6, 1, 8, 8)
+    task, recipe = Classification(), replace(RECIPE, tta="flip")
+    expected = (model(images) + model(images.flip(3))).detach() / 2
+    assert torch.allclose(task.predict(model, images, tta="flip"), expected, atol=1e-6)
+    assert torch.equal(task.predict(model, images), model(images))
+    target = torch.zeros(6, dtype=torch.int64)
+    loss = evaluate(model, [(images, target)], task, recipe, CPU)["loss"]
+    assert math.isclose(loss, float(F.cross_entropy(expected, target)), rel_tol=1e-5)

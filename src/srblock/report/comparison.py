@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from srblock.report.recipes import selection
 from srblock.report.units import p_equals, reach, signed
 from srblock.report.verdicts import words
 from srblock.statistics.comparison import Row
@@ -66,8 +67,9 @@ def legend(rows: Sequence[Row]) -> list[str]:
     """Say what the columns of a comparison mean, those only that have something in them."""
     if not rows:
         return []
+    epoch = "" if rows[0].held_out else f" of {selection(False)}"
     spread = ", mean ± standard deviation over n seeds." if rows[0].n > 1 else "."
-    lines = [f"Test {rows[0].figure.label} in percent{spread}"]
+    lines = [f"Test {rows[0].figure.label} in percent{epoch}{spread}"]
     if any(row.difference is not None for row in rows):
         lines[0] += f" The difference is to {rows[0].baseline}, in percentage points."
     if any(row.estimate is not None for row in rows):

@@ -17,7 +17,7 @@ from srblock.data.offenders import counted
 from srblock.report import block_figures, figures, units
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.comparison import interval, legend, pairings, remarks
-from srblock.report.recipes import selection, start
+from srblock.report.recipes import start
 from srblock.report.svg import SERIES
 from srblock.report.tables import COST, accuracy
 from srblock.report.terminal import Column
@@ -125,8 +125,7 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "data": config.data,
         "recipe": {name.replace("_", " "): _plain(value) for name, value in config.recipe.as_dict().items()},
         "start": start(config.weights),
-        "selection": selection(config.recipe),
-        "held_out": config.recipe.validation_fraction > 0,
+        "held_out": rows[0].held_out,
         "seeds_each": sorted({row.n for row in rows}),
         "answers": [answer(row, rows[0]) for row in rows if row.difference is not None],
         "rows": rows,

@@ -182,8 +182,9 @@ def _paper_cells(row: Row, paper: dict[str, PaperRow]) -> tuple[str, str]:
 
 
 def _legend(study: PublishedStudy, compared: bool) -> str:
+    first = study.rows[0]
     text = (
-        f"Test {study.rows[0].figure.label} in percent of {selection(study.recipe)}, mean ± standard deviation "
+        f"Test {first.figure.label} in percent of {selection(first.held_out)}, mean ± standard deviation "
         "(ddof = 1) over n seeds. A variant with SR is compared with the same network without it: difference in "
         f"percentage points; interval and p by {ANALYSES}; Holm p corrected over all comparisons of this "
         "page, and the verdicts follow it. P(A > B): share of seed pairs in which SR wins. Detectable: the true "

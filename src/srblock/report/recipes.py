@@ -46,9 +46,9 @@ def selected(run: Run) -> str:
     return f"validation {run.validation_score:.2f}%, epoch {run.best_epoch}"
 
 
-def selection(recipe: Recipe) -> str:
-    """Say of which epoch a run's figure is."""
-    return "the epoch selected on validation" if recipe.validation_fraction else "the last epoch, trained on all images"
+def selection(held_out: bool) -> str:
+    """Say of which epoch figures are, whether images were held out to select it or not."""
+    return "the epoch selected on validation" if held_out else "the last epoch, trained on all images"
 
 
 def start(weights: str | None) -> str:

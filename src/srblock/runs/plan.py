@@ -107,6 +107,7 @@ def plan(
 
 def measure_ms_per_image(study: Study, variant: Variant, device: torch.device) -> float:
     """Measure the training time of one image: a step to warm up, then up to three timed ones."""
+    runtime.keep_freed_memory(device)
     loader = study.loaders(study.seeds[0], device).train
     model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
     step = Step(model, sgd(model, study.recipe, device, study.groups), study.task, study.recipe, device)

@@ -151,6 +151,7 @@ def _train(
     on_start: Callable[[], None] | None,
     on_epoch: Callable[[Record], None] | None,
 ) -> None:
+    runtime.keep_freed_memory(device)
     study, here = work.study, runtime.environment(device)
     if distributed.on_rank0(lambda: _found(config, directory, here)):
         return

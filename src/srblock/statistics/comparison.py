@@ -24,6 +24,7 @@ class Row:
         baseline: the variant that the difference is against.
         figure: what is compared.
         seeds, values: every seed and its figure on the test set.
+        held_out: whether images were held out to select the epoch; if not, the last counts.
         test, last_test: the figure over the seeds; `last_test` is of the last epoch.
         comparison: with the baseline; None for the baseline itself, and where no seed of it finished.
         verdict: what the difference amounts to, judged together with all others of the comparison.
@@ -36,6 +37,7 @@ class Row:
     figure: Figure
     seeds: tuple[int, ...]
     values: tuple[float, ...]
+    held_out: bool
     test: Summary
     last_test: Summary
     comparison: Comparison | None
@@ -172,6 +174,7 @@ def _row(variant: str, baseline: str, against: Sequence[Run], runs: Sequence[Run
         figure=first.figure,
         seeds=tuple(run.seed for run in runs),
         values=tuple(values),
+        held_out=first.validation_score is not None,
         test=summarize(values),
         last_test=summarize([run.last_score for run in runs]),
         comparison=Comparison(

@@ -139,14 +139,14 @@ def restore(
     """
     try:
         model.load_state_dict(saved.model)
-    except RuntimeError as error:
+        if lookahead is not None:
+            lookahead.load(saved.slow)
+    except (RuntimeError, KeyError) as error:
         raise CheckpointError(f"{saved.path} does not fit the network: {error}") from error
     for index, parameter in enumerate(_parameters(optimizer)):
         if str(index) in saved.momentum:
             buffer = torch.empty_like(parameter).copy_(saved.momentum[str(index)])
             optimizer.state[parameter]["momentum_buffer"] = buffer
-    if lookahead is not None:
-        lookahead.load(saved.slow)
     torch.set_rng_state(saved.rng["cpu"])
     if device.type == "cuda" and "cuda" in saved.rng:
         torch.cuda.set_rng_state(saved.rng["cuda"], device)

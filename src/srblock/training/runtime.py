@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -21,6 +22,7 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 PACKAGES = ("srblock", "torch", "torchvision", "timm", "numpy")
 # What may change the last bits of a result; reusing a run made under others warns.
 DECISIVE = ("device", "threads", "torch", "processes")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 ASSUMED = {"processes": 1}  # of records older than the entry
 
 
@@ -79,6 +81,19 @@ def place(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     """Return the recipe's precision as a context."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16")
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """Let this process keep memory that it frees, for its next tensors, if it computes on the CPU with glibc.
+
+    By default glibc returns every large block to the system and gets it back page by page, zeroed: a step that
+    allocates gigabytes spends up to a third of its time there. `benchmarks/results/` has the measurement. Where memory
+    is kept, a process stays as large as it was at its largest. No number changes.
+    """
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def synchronize(device: torch.device) -> None:
