@@ -1,8 +1,8 @@
 """Training speed of srblock against a bare hand-written loop, in one run on one machine.
 
-    python benchmarks/train_speed.py --data cifar100:PATH [--network R8] [--block "SR(M=3, P=8)"] [--steps 60]
-                                     [--rounds 9] [--engines eager,graph,compile,compile+graph] [--workers 5]
-                                     [--profile] [--skip-compare]
+    python benchmarks/train_speed.py --data cifar100:PATH [--network R8] [--block "SR(M=3, P=8)"] [--recipe auto]
+                                     [--batch-size 128] [--steps 60] [--rounds 9] [--workers 5]
+                                     [--engines eager,graph,compile,compile+graph] [--profile] [--skip-compare]
 
 1. The engines must agree: from equal weights, on the same batches, their losses are compared with eager's.
 2. Each round trains `--steps` batches with the plain network and with the block, through srblock's loop with each
@@ -41,6 +41,7 @@ from srblock.data import ImageData, load
 from srblock.inspection.cost import flops_per_image
 from srblock.runs.study import Study, recipe_for
 from srblock.training import runtime
+from srblock.training.lookahead import Lookahead
 from srblock.training.loop import train, train_epoch
 from srblock.training.optimizer import sgd
 from srblock.training.recipe import Recipe
@@ -55,11 +56,18 @@ class BareLoop:
 
     def __init__(self, model: nn.Module, data: ImageData, recipe: Recipe, device: torch.device) -> None:
         self.model, self.recipe, self.device = model, recipe, device
-        self.images = F.pad(data.train_images, (4, 4, 4, 4)).to(device)
+        mode = "reflect" if recipe.padding_mode == "reflect" else "constant"
+        self.images = F.pad(data.train_images.float(), (recipe.padding,) * 4, mode).to(device, torch.uint8)
         self.labels = data.train_labels.to(device)
         self.mean = torch.tensor([0.507, 0.487, 0.441], device=device).view(1, 3, 1, 1) * 255
         self.std = torch.tensor([0.267, 0.256, 0.276], device=device).view(1, 3, 1, 1) * 255
-        self.optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, fused=True)
+        biases = [m.bias for m in model.modules() if isinstance(m, nn.BatchNorm2d) and recipe.bias_lr_scale != 1]
+        others = [p for p in model.parameters() if p.requires_grad and all(p is not bias for bias in biases)]
+        groups = [{"params": others}, *([{"params": biases, "lr": 1e-3 * recipe.bias_lr_scale}] if biases else [])]
+        self.optimizer = torch.optim.SGD(groups, 1e-3, momentum=0.9, nesterov=recipe.nesterov, weight_decay=5e-4,
+                                         fused=True)  # fmt: skip
+        self.fast = [value for value in model.state_dict().values() if value.is_floating_point()]
+        self.slow, self.steps = [value.clone() for value in self.fast], 0
         self.windows = self.images.unfold(2, 32, 1).unfold(3, 32, 1)
 
     def train(self, steps: int) -> int:
@@ -69,16 +77,20 @@ class BareLoop:
         order = torch.randperm(len(self.labels), device=self.device)
         for step in range(steps):
             rows = order[size * step : size * (step + 1)]
-            y, x = torch.randint(9, (2, len(rows)), device=self.device)
+            y, x = torch.randint(2 * self.recipe.padding + 1, (2, len(rows)), device=self.device)
             batch = self.windows[rows, :, y, x]
             batch = torch.where(torch.rand(len(rows), 1, 1, 1, device=self.device) < 0.5, batch, batch.flip(3))
             batch = ((batch - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
             with runtime.autocast(self.recipe, self.device):
                 logits = self.model(batch)
-            loss = F.cross_entropy(logits.float(), self.labels[rows])
+            loss = F.cross_entropy(logits.float(), self.labels[rows], label_smoothing=self.recipe.label_smoothing)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+            self.steps += 1
+            if self.recipe.lookahead and self.steps % 5 == 0:
+                torch._foreach_lerp_(self.slow, self.fast, 0.5)
+                torch._foreach_copy_(self.fast, self.slow)
         return size * steps
 
 
@@ -90,12 +102,14 @@ def fresh(study: Study, variant: Variant, device: torch.device) -> nn.Module:
 def stepper(study: Study, variant: Variant, engine: str, device: torch.device) -> Step:
     """Return a step of srblock's loop."""
     model, recipe = fresh(study, variant, device), replace(study.recipe, engine=engine)
-    return Step(model, sgd(model, recipe, device, study.groups), study.task, recipe, device)
+    lookahead = Lookahead(model) if recipe.lookahead else None
+    return Step(model, sgd(model, recipe, device, study.groups), study.task, recipe, device, lookahead)
 
 
 def check_engines(study: Study, variants: list[Variant], engines: list[str], device: torch.device) -> None:
     """Stop if an engine does not train as the eager one does: 12 batches at a low rate, losses compared."""
-    study = replace(study, recipe=replace(study.recipe, learning_rate=0.01, milestones=()))
+    low = replace(study.recipe, learning_rate=0.1 * study.recipe.learning_rate, milestones=(), lookahead=False)
+    study = replace(study, recipe=low)
     loader = study.loaders(0, device).train
 
     def loss_of(step: Step) -> float:
@@ -219,6 +233,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="cifar100:PATH")
     parser.add_argument("--network", default="R8")
     parser.add_argument("--block", default="SR(M=3, P=8)")
+    parser.add_argument("--recipe", default="auto")
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--engines", default="eager", help="of eager, compile, graph, compile+graph")
@@ -231,9 +247,15 @@ def main() -> None:
     args = parser.parse_args()
     device, engines = runtime.pick_device(), args.engines.split(",")
     data = load(args.data)
-    recipe = recipe_for(data, device, batch_size=128, precision=args.precision)
+    recipe = recipe_for(data, device, args.recipe, batch_size=args.batch_size, precision=args.precision)
     study = Study((), (0,), data, args.data, recipe)
-    here = {"precision": recipe.precision, **machine.describe(device)}
+    runtime.keep_freed_memory(device)  # for the bare loop as well
+    here = {
+        "recipe": args.recipe,
+        "batch_size": recipe.batch_size,
+        "precision": recipe.precision,
+        **machine.describe(device),
+    }
     variants = [parse(args.network), parse(f"{args.network} + {args.block}")]
     check_engines(study, variants, engines, device)
     rows = measure(study, variants, engines, args.steps, args.rounds, device)
@@ -251,7 +273,8 @@ def main() -> None:
         print(f"{name}, {engine}: {middle['images_per_s']:.0f} images/s, {100 * middle['fraction_of_peak']:.1f}% of "
               f"peak, over bare {middle['over_bare']:.3f}, over the plain network {middle['over_plain']:.3f} "
               f"(medians, n={args.rounds})")  # fmt: skip
-    machine.write(args.out, "train_speed", [{**row, **here} for row in rows])
+    name = "train_speed" if args.network == "R8" else f"train_speed-{args.network.lower()}"
+    machine.write(args.out, name, [{**row, **here} for row in rows])
     if device.type == "cuda":  # on a CPU three epochs take minutes and tell nothing new
         runs = [whole_run(study, variant, engine, device) for variant in variants for engine in engines]
         for run in runs:

@@ -223,7 +223,7 @@ class ByHand:
         lr = recipe.learning_rate / kilostep  # for losses summed over images
         decay = recipe.weight_decay * recipe.batch_size / kilostep
         biases = [module.bias for module in model if isinstance(module, nn.BatchNorm2d)]
-        others = [p for p in model.parameters() if all(p is not bias for bias in biases)]
+        others = [p for p in model.parameters() if p.requires_grad and all(p is not bias for bias in biases)]
         self.optimizer = torch.optim.SGD(
             [
                 {"params": biases, "lr": 64 * lr, "weight_decay": decay / (64 * lr)},
@@ -258,6 +258,7 @@ class ByHand:
 def tiny() -> nn.Sequential:
     torch.manual_seed(0)
     layers = nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.GELU(), nn.Flatten(), nn.Linear(144, 2)
+    layers[1].weight.requires_grad_(False)
     return nn.Sequential(*layers)
 
 

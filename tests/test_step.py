@@ -217,6 +217,7 @@ def test_a_decoupled_decay_takes_the_same_share_whatever_the_rate(change: dict[s
     """0.0153 for 1,024 images over 1 + 1 / (1 - 0.85) = 7.67, half of that at half of the batch and of the schedule."""
     recipe = replace(RECIPE, batch_size=512, momentum=0.85, weight_decay=0.0153, decoupled=True, **change)
     before, model = network().state_dict(), network()
+    model[1].weight.requires_grad_(False)
     with torch.no_grad():
         model[1].bias.fill_(1.0)
     trained(model, recipe, recipe.learning_rate / 2)
@@ -225,11 +226,14 @@ def test_a_decoupled_decay_takes_the_same_share_whatever_the_rate(change: dict[s
     assert torch.allclose(model[1].bias, torch.full((4,), kept), rtol=1e-5)
 
 
-def test_biases_of_batch_norms_get_their_factor_and_no_other_does() -> None:
+@pytest.mark.parametrize("scaled", [False, True])
+def test_biases_of_batch_norms_without_a_scale_get_their_factor_and_no_other_does(scaled: bool) -> None:
     model = network()
+    model[1].weight.requires_grad_(scaled)
     recipe = replace(RECIPE, bias_lr_scale=64.0)
     optimizer = sgd(model, recipe, CPU, groups)
     scale_rates(optimizer)
     factors = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
-    named = {name: factors[id(parameter)] for name, parameter in model.named_parameters()}
-    assert named == {"0.weight": 1, "0.bias": 1, "1.weight": 1, "1.bias": 64, "5.weight": 3, "5.bias": 3}
+    named = {name: factors[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+    assert named.pop("1.bias") == (1 if scaled else 64)
+    assert named == {"0.weight": 1, "0.bias": 1, "5.weight": 3, "5.bias": 3} | ({"1.weight": 1} if scaled else {})

@@ -73,7 +73,7 @@ class StudyOptions:
         float | None, training_option("of the blocks' memories (default: as --weight-decay)")
     ] = None
     decoupled: Annotated[bool | None, training_option("rate and decay in airbench's units")] = None
-    bias_lr_scale: Annotated[float | None, training_option("factor of the rate for batch norms' biases")] = None
+    bias_lr_scale: Annotated[float | None, training_option("factor of the rate, batch norms' biases")] = None
     momentum: Annotated[float | None, training_option("of SGD")] = None
     nesterov: Annotated[bool | None, training_option("Nesterov's momentum")] = None
     clip_norm: Annotated[float | None, training_option("scale gradients to at most this norm")] = None

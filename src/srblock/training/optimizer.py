@@ -21,12 +21,12 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 def sgd(model: nn.Module, recipe: Recipe, device: torch.device, groups: Groups | None = None) -> torch.optim.SGD:
     """Return the recipe's optimizer, without `groups` of one group; the rate is set at every step.
 
-    With `bias_lr_scale` the biases of batch norms leave each group for one of their own. With `decoupled` the rate and
-    the decay of every group are turned into those of torch's SGD, see `decouple`.
+    With `bias_lr_scale` the biases of batch norms without a trained scale leave each group for one of their own. With
+    `decoupled` the rate and the decay of every group are turned into those of torch's SGD, see `decouple`.
     """
     chosen = [{"params": [p for p in model.parameters() if p.requires_grad]}] if groups is None else groups(model)
     if recipe.bias_lr_scale != 1:
-        biases = {id(m.bias) for m in model.modules() if isinstance(m, BATCH_NORMS) and m.bias is not None}
+        biases = {id(m.bias) for m in model.modules() if isinstance(m, BATCH_NORMS) and not _has_scale(m)}
         chosen = [part for group in chosen for part in _apart(group, biases, recipe.bias_lr_scale)]
     if recipe.decoupled:
         chosen = [decouple(group, recipe) for group in chosen]
@@ -38,6 +38,10 @@ def sgd(model: nn.Module, recipe: Recipe, device: torch.device, groups: Groups |
         nesterov=recipe.nesterov,
         fused=device.type in ("cuda", "cpu"),
     )
+
+
+def _has_scale(norm: nn.Module) -> bool:
+    return isinstance(norm.weight, nn.Parameter) and norm.weight.requires_grad
 
 
 def _apart(group: dict[str, Any], biases: set[int], lr_scale: float) -> list[dict[str, Any]]:
