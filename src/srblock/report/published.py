@@ -1,7 +1,8 @@
 """The published tables: every record, grouped into studies, with the paper's figures beside ours.
 
 A study is what can be compared: the same images, recipe, starting weights and numerics. In it, each variant with SR is
-compared with the same network without it. The same records give the same bytes.
+compared with the same network without it. A study with a protocol has a page of its own, which compares what the
+protocol says, and shows no figure before all its seeds are in. The same records give the same bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from srblock.report.terminal import Column
 from srblock.report.units import signed
 from srblock.report.verdicts import words
 from srblock.runs.archive import read_records
-from srblock.runs.records import Run
-from srblock.statistics.comparison import Row, comparisons
+from srblock.runs.protocol import Protocol, read_protocols
+from srblock.runs.records import Run, RunConfig
+from srblock.statistics.comparison import Row, comparison, comparisons
 from srblock.training.files import write_bytes
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.variants.notation import Variant, parse
@@ -44,12 +46,17 @@ class PublishedStudy:
     Attributes:
         name: of its files; the hash stands for images, recipe, weights and numerics.
         runs: in the table's order, the seeds of a variant together.
-        rows: a line for each variant, each compared with the same network without SR; all judged together.
+        rows: a line for each variant, each compared with the same network without SR, or as the protocol says; all
+            judged together.
+        protocol: by which it was planned, if it was.
+        whole: how many of its seeds are in.
     """
 
     name: str
     runs: list[Run]
     rows: list[Row]
+    protocol: Protocol | None = None
+    whole: int = 0
 
     @property
     def recipe(self) -> Recipe:
@@ -67,7 +74,7 @@ def write_tables(results: Path) -> list[Path]:
 
     Raises: ValueError or FileNotFoundError as `read_records`; OSError if a file cannot be written.
     """
-    studies = published(read_records(results))
+    studies = published(read_records(results), read_protocols(results))
     folder = results / "tables"
     folder.mkdir(exist_ok=True)
     written = [folder / "index.md"]
@@ -75,19 +82,32 @@ def write_tables(results: Path) -> list[Path]:
     for study in studies:
         table, seeds = folder / f"{study.name}.md", folder / f"{study.name}.csv"
         write_bytes(table, markdown(study).encode())
-        write_csv(seeds, study.runs)
-        written += [table, seeds]
+        written.append(table)
+        if study.rows:
+            write_csv(seeds, study.runs)
+            written.append(seeds)
     for stale in {*folder.glob("*.md"), *folder.glob("*.csv")} - {*written}:
         stale.unlink()
     return written
 
 
-def published(runs: Sequence[Run]) -> list[PublishedStudy]:
-    """Group runs into studies, sorted by name."""
+def published(runs: Sequence[Run], protocols: Sequence[Protocol] = ()) -> list[PublishedStudy]:
+    """Group runs into studies, sorted by name; runs that a protocol planned are on its page.
+
+    Where there are others like them these have the usual page, with the planned ones once those may be looked at.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(_name(run), []).append(run)
-    return [_study(name, groups[name]) for name in sorted(groups)]
+        groups.setdefault(study_name(run.config), []).append(run)
+    planned = []
+    for protocol in protocols:
+        runs = groups.pop(protocol.study, [])
+        others = [run for run in runs if not protocol.plans(run)]
+        if others:
+            groups[protocol.study] = list(runs) if protocol.complete(runs) else others
+        if runs:
+            planned.append(_planned(protocol, runs))
+    return sorted([*planned, *(_study(name, group) for name, group in groups.items())], key=lambda study: study.name)
 
 
 def index(studies: Sequence[PublishedStudy]) -> str:
@@ -98,7 +118,8 @@ def index(studies: Sequence[PublishedStudy]) -> str:
             _data_name(study),
             str(study.recipe.epochs),
             str(len(study.runs)),
-            ", ".join(f"{row.variant} (n = {row.n})" for row in study.rows),
+            ", ".join(f"{row.variant} (n = {row.n})" for row in study.rows)
+            or f"{', '.join(study.protocol.variants if study.protocol else ())} (under way)",
         )
         for study in studies
     ]
@@ -110,6 +131,8 @@ def index(studies: Sequence[PublishedStudy]) -> str:
 
 def markdown(study: PublishedStudy) -> str:
     """Print a study: what was run on what, the table, what the columns mean, and what a reader must know."""
+    if not study.rows:
+        return "\n\n".join([f"# {_heading(study)}", MADE, _progress(study)]) + "\n"
     first, paper = study.runs[0].config, study.paper
     compared = any(row.variant in paper for row in study.rows)
     channels, height, width = first.data["size"]
@@ -119,11 +142,11 @@ def markdown(study: PublishedStudy) -> str:
         for row in study.rows
     ]
     judged = [(row.variant, words(row.verdict)) for row in study.rows if row.verdict is not None]
-    heading = f"{_data_name(study)}, {counted(study.recipe.epochs, 'epoch')}"
     weights = f" Weights to start from: {first.weights}." if first.weights else ""
     parts = [
-        f"# {heading}",
+        f"# {_heading(study)}",
         MADE,
+        *([_progress(study)] if study.protocol else []),
         f"{first.data['train']:,} training and {first.data['test']:,} test images of "
         f"{channels}x{height}x{width} in {len(first.data['classes'])} classes, fingerprint "
         f"{first.data['fingerprint'][:12]}. {_where(study.runs)} Every seed: [{study.name}.csv]({study.name}.csv).",
@@ -149,6 +172,32 @@ def _study(name: str, runs: Sequence[Run]) -> PublishedStudy:
     return PublishedStudy(name, sorted(runs, key=lambda run: (positions[str(run.variant)], run.seed)), rows)
 
 
+def _planned(protocol: Protocol, runs: Sequence[Run]) -> PublishedStudy:
+    """Compare what a protocol says, once it may be looked at."""
+    counting = sorted(protocol.part_of(runs), key=lambda run: (protocol.variants.index(str(run.variant)), run.seed))
+    rows = comparison(counting, protocol.variants, margin=protocol.margin) if protocol.complete(runs) else []
+    return PublishedStudy(protocol.name, counting or list(runs), rows, protocol, len(protocol.whole_seeds(runs)))
+
+
+def _heading(study: PublishedStudy) -> str:
+    name = f"{_data_name(study)}, {counted(study.recipe.epochs, 'epoch')}"
+    return f"{study.protocol.title} ({name})" if study.protocol else name
+
+
+def _progress(study: PublishedStudy) -> str:
+    """Say which protocol was followed, and how far."""
+    protocol = study.protocol
+    assert protocol is not None
+    text = (
+        f"By a [protocol](../protocols/{protocol.name}.md) that was written before the first run: "
+        f"{protocol.variants[0]} against {', '.join(protocol.variants[1:])}. "
+        f"{study.whole} of {counted(protocol.seeds, 'seed')} are in."
+    )
+    if not study.rows:
+        return f"{text} No figure is shown before the last one."
+    return f"{text} It ended before the last one: {protocol.ended}." if protocol.ended else text
+
+
 def _key(variant: Variant, order: Sequence[str]) -> tuple[object, ...]:
     """Sort networks without blocks first, then as the paper does, then by place and size of their blocks."""
     text = str(variant)
@@ -156,8 +205,8 @@ def _key(variant: Variant, order: Sequence[str]) -> tuple[object, ...]:
     return bool(blocks), order.index(text) if text in order else len(order), blocks, text
 
 
-def _name(run: Run) -> str:
-    config = run.config
+def study_name(config: RunConfig) -> str:
+    """Name the study that a run belongs to; the hash stands for images, recipe, weights and numerics."""
     identity = config.data["fingerprint"], config.recipe.identity, config.weights, config.numerics
     digits = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
     name = "".join(letter if letter.isalnum() else "-" for letter in config.data["name"].lower())
@@ -182,12 +231,14 @@ def _paper_cells(row: Row, paper: dict[str, PaperRow]) -> tuple[str, str]:
 
 
 def _legend(study: PublishedStudy, compared: bool) -> str:
-    first = study.rows[0]
+    first, compares, winner = study.rows[0], "A variant with SR is compared with the same network without it", "SR"
+    if study.protocol is not None:
+        compares, winner = f"Every variant is compared with {first.baseline}", "the variant"
     text = (
         f"Test {first.figure.label} in percent of {selection(first.held_out)}, mean ± standard deviation "
-        "(ddof = 1) over n seeds. A variant with SR is compared with the same network without it: difference in "
+        f"(ddof = 1) over n seeds. {compares}: difference in "
         f"percentage points; interval and p by {ANALYSES}; Holm p corrected over all comparisons of this "
-        "page, and the verdicts follow it. P(A > B): share of seed pairs in which SR wins. Detectable: the true "
+        f"page, and the verdicts follow it. P(A > B): share of seed pairs in which {winner} wins. Detectable: the true "
         "difference that these seeds find four times in five, after that correction. Overhead: parameters of the SR "
         "block over those of the network without it."
     )
@@ -195,7 +246,7 @@ def _legend(study: PublishedStudy, compared: bool) -> str:
 
 
 def _remarks(study: PublishedStudy, compared: bool) -> list[str]:
-    present = {row.variant for row in study.rows}
+    present = {row.variant for row in study.rows} | {row.baseline for row in study.rows if study.protocol}
     missing = dict.fromkeys(row.baseline for row in study.rows if row.baseline not in present)
     lines = [f"No run of {base} is published: there is nothing to compare its SR variants with." for base in missing]
     other = departures(study.recipe, RECIPES[_data_name(study)], "full") if study.paper else []

@@ -1,0 +1,83 @@
+"""Protocols: what a study will compare and how many seeds it has, written down before its first run.
+
+`results/protocols/NAME.md` says it to people, `NAME.toml` beside it to the tables:
+
+    title = "..."
+    study = "cifar100-8-epochs-0123ab"      the data, recipe and numerics, as the tables name them
+    variants = ["R8", "R8 + SR(M=3, P=8)"]  the baseline first; each of the others is compared with it, and no other
+    seeds = 16                              0 to 15
+    margin = 0.2                            percentage points that count as no difference
+    ended = "..."                           only if the study ended before its last seed: when and why
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from srblock.runs.records import Run
+from srblock.variants.notation import parse
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A study as it was planned, see above; `name` is that of its file."""
+
+    name: str
+    title: str
+    study: str
+    variants: tuple[str, ...]
+    seeds: int
+    margin: float
+    ended: str = ""
+
+    def __post_init__(self) -> None:
+        canonical = tuple(str(parse(variant)) for variant in self.variants)
+        if len(set(canonical)) < max(2, len(canonical)):
+            raise ValueError(f"protocol {self.name} needs two or more different variants, got {', '.join(canonical)}")
+        if self.seeds < 1 or not self.margin > 0:
+            raise ValueError(
+                f"protocol {self.name} needs a seed or more and a margin above 0, got {self.seeds}, {self.margin}"
+            )
+        object.__setattr__(self, "variants", canonical)
+
+    def whole_seeds(self, runs: Sequence[Run]) -> list[int]:
+        """List the planned seeds with a run of every variant."""
+        there = {(str(run.variant), run.seed) for run in runs}
+        return [s for s in range(self.seeds) if all((variant, s) in there for variant in self.variants)]
+
+    def plans(self, run: Run) -> bool:
+        """Tell whether a run of the study is one of the planned ones."""
+        return str(run.variant) in self.variants and run.seed < self.seeds
+
+    def part_of(self, runs: Sequence[Run]) -> list[Run]:
+        """Choose the runs that count: of the planned variants, with seeds that are whole."""
+        whole = set(self.whole_seeds(runs))
+        return [run for run in runs if self.plans(run) and run.seed in whole]
+
+    def complete(self, runs: Sequence[Run]) -> bool:
+        """Tell whether the figures may be shown: all seeds are whole, or the study has ended."""
+        return bool(self.ended) or len(self.whole_seeds(runs)) == self.seeds
+
+
+def read_protocols(results: Path) -> list[Protocol]:
+    """Read all protocols of a folder of results, by name.
+
+    Raises: ValueError, naming the file, if one cannot be read.
+    """
+    return [_read(path) for path in sorted((results / "protocols").glob("*.toml"))]
+
+
+def _read(path: Path) -> Protocol:
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text())
+        known = {field.name for field in fields(Protocol)} - {"name"}
+        missing, unknown = known - {"ended"} - values.keys(), values.keys() - known
+        if missing or unknown:
+            raise ValueError(f"it lacks {sorted(missing)} and has {sorted(unknown)} too many")
+        return Protocol(**{"name": path.stem, **values, "variants": tuple(values["variants"])})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the protocol {path} cannot be read ({error})") from error
