@@ -41,6 +41,7 @@ def write_run(
     variation: float = 0.02,
     spread: float = 0.3,
     environment: dict[str, Any] | None = None,
+    controls: dict[str, dict[str, float]] | None = None,
 ) -> Run:
     """Write one finished run under `out/runs` and read it back.
 
@@ -49,6 +50,7 @@ def write_run(
         size: (H, W) of the memory.
         recall: whether recall.safetensors is written for variants with SR.
         variation: how strongly recall weights differ between classes and images.
+        controls: of a variant with SR, as `inspection.controls` gives them.
         spread: how far the memory maps lie from their mean, relative to it.
     """
     parsed = parse(variant)
@@ -86,6 +88,8 @@ def write_run(
             **(environment or {}),
         },
     }
+    if controls is not None and parsed.sr_blocks:
+        result["controls"] = controls
     if recall and parsed.sr_blocks:
         save_file(
             recall_figures(random, len(classes), parsed.sr_blocks[0].options.blocks, size, variation),

@@ -13,7 +13,7 @@ import pytest
 import run_fixture
 from run_fixture import write_run
 
-from srblock.report.published import published, write_tables
+from srblock.report.published import markdown, published, write_tables
 from srblock.runs.archive import add_records, read_records
 
 REPOSITORY = Path(__file__).parents[1]
@@ -186,3 +186,27 @@ def test_the_tables_in_the_repository_are_of_its_records(tmp_path: Path) -> None
     made = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     kept = {path.name: path.read_bytes() for path in (results / "tables").iterdir()}
     assert made == kept
+
+
+def test_controls_are_shown_seed_by_seed_against_the_intact_network(tmp_path: Path, cifar: None) -> None:
+    """Three seeds that lose 0.3, 0.4 and 0.5 points without their block: -0.40, t interval +- 4.303 * 0.1 / sqrt(3)."""
+    out = tmp_path / "out"
+    for seed in range(3):
+        intact = 70.0 + seed
+        removed = {"top1": intact - 0.3 - 0.1 * seed, "lost": 90, "gained": 50}
+        same = {"top1": intact, "lost": 0, "gained": 0}
+        controls = {"intact": {"top1": intact}, "removed": removed, "mean": same, "uniform": same, "shuffled": same}
+        write_run(out, "R18", seed, epochs=2)
+        write_run(out, "R18 + SR(M=4, P=2)", seed, epochs=2, controls=controls)
+    (tmp_path / "results" / "records").mkdir(parents=True)
+    add_records(out, tmp_path / "results")
+    page = published(read_records(tmp_path / "results"))[0]
+    text = markdown(page)
+    assert "| R18 + SR(M=4, P=2) | block removed | 3 | -0.40 | -0.65 to -0.15 |" in text
+    assert "| R18 + SR(M=4, P=2) | mean recall weights | 3 | 0.00 |" in text
+    assert text.count("| R18 | ") == 1, "a network without a block has no control"
+
+
+def test_runs_of_before_controls_have_no_table_of_them(tmp_path: Path, cifar: None) -> None:
+    page = (record(tmp_path, {"R18": (70, 71), "R18 + SR(M=4, P=2)": (70, 72)})).glob("cifar100-*.md")
+    assert "control" not in next(page).read_text()

@@ -1,4 +1,4 @@
-"""What a study looks at once a run is trained: what was recalled, and what a pass costs."""
+"""What a study looks at once a run is trained: what was recalled, whether it mattered, and what a pass costs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from srblock.data import ImageData, Loader
+from srblock.inspection.controls import controls
 from srblock.inspection.cost import flops_per_image
 from srblock.inspection.recall import summarize_recall
 from srblock.surgery import blocks
@@ -15,7 +16,13 @@ from srblock.training.checkpoint import save_weights
 
 
 def inspect_model(model: nn.Module, test: Loader, directory: Path, data: ImageData) -> dict[str, Any]:
-    """Write `recall.safetensors` into the run's folder if the network has blocks; return the operations of a pass."""
+    """Write `recall.safetensors` into the run's folder if the network has blocks.
+
+    Returns "flops_per_image", the operations of a pass, and of a network with blocks the "controls", without
+    test-time augmentation.
+    """
+    found: dict[str, Any] = {"flops_per_image": flops_per_image(model, (data.channels, *data.size))}
     if blocks(model):
         save_weights(directory / "recall.safetensors", summarize_recall(model, test.epoch(0), len(data.classes)))
-    return {"flops_per_image": flops_per_image(model, (data.channels, *data.size))}
+        found["controls"] = controls(model, lambda: test.epoch(0))
+    return found

@@ -20,18 +20,25 @@ from srblock.report.comparison import ANALYSES, pairings
 from srblock.report.recipes import departures, describe, selection
 from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, INTERVAL, P_GREATER, N, P, mean, write_csv
 from srblock.report.terminal import Column
-from srblock.report.units import signed
+from srblock.report.units import reach, signed
 from srblock.report.verdicts import words
 from srblock.runs.archive import read_records
 from srblock.runs.protocol import Protocol, read_protocols
 from srblock.runs.records import Run, RunConfig
 from srblock.statistics.comparison import Row, comparison, comparisons
+from srblock.statistics.pairing import pairing
 from srblock.training.files import write_bytes
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.variants.notation import Variant, parse
 
 PAPER = ("paper", "paper's difference")
-TEXT = ("variant", "verdict", "study", "data", "variants")  # columns that are not numbers
+TEXT = ("variant", "verdict", "study", "data", "variants", "control")  # columns that are not numbers
+CONTROLS = {
+    "removed": "block removed",
+    "mean": "mean recall weights",
+    "uniform": "recall weights 1 / P",
+    "shuffled": "another image's recall weights",
+}
 OVERHEAD: Column[Row] = (
     "overhead",
     lambda row: f"{row.overhead_percent:.2f}%" if parse(row.variant).sr_blocks else "-",
@@ -155,6 +162,7 @@ def markdown(study: PublishedStudy) -> str:
         *([_table(("variant", "verdict"), judged)] if judged else []),
         _legend(study, compared),
         *(["\n".join(f"- {text}" for text in pairings(study.rows))] if pairings(study.rows) else []),
+        *_controls(study),
         *_remarks(study, compared),
     ]
     return "\n\n".join(parts) + "\n"
@@ -243,6 +251,27 @@ def _legend(study: PublishedStudy, compared: bool) -> str:
         "block over those of the network without it."
     )
     return text + (" Paper: Cakaj, Mehnert, Yang, ICMLA 2024, 5 seeds a row (ImageNet 4)." if compared else "")
+
+
+def _controls(study: PublishedStudy) -> list[str]:
+    """Print what the accuracy becomes under each control, where it was recorded."""
+    lines = []
+    for row in study.rows:
+        runs = [run for run in study.runs if str(run.variant) == row.variant and run.controls]
+        intact = {run.seed: run.controls["intact"]["top1"] for run in runs}
+        for name in CONTROLS if len(runs) > 1 else ():
+            found = pairing(intact, {run.seed: run.controls[name]["top1"] for run in runs})
+            assert found is not None
+            low_to_high = "-" if found.estimate is None else reach(found.estimate.interval())
+            lines.append((row.variant, CONTROLS[name], str(found.n), signed(found.mean), low_to_high))
+    if not lines:
+        return []
+    text = (
+        "Does what is recalled matter? The trained networks tested again, change of test accuracy in percentage points "
+        "with its 95% interval over the seeds, both without test-time augmentation. (Recall weights are changed in all "
+        "blocks of a network at once; their mean is over the test images.)"
+    )
+    return [text, _table(("variant", "control", "n", "change", "95% interval"), lines)]
 
 
 def _remarks(study: PublishedStudy, compared: bool) -> list[str]:

@@ -111,6 +111,7 @@ class Run:
         flops_per_image, train_ms_per_image, eval_ms_per_image, wall_s: None where they were not recorded.
         environment: device, threads, versions, commit.
         metrics: what every epoch recorded.
+        controls: of a network with blocks, its figures under each control (`inspection.controls`); {} without.
         recall: what the report shows of each block; {} without.
     """
 
@@ -130,6 +131,7 @@ class Run:
     wall_s: float | None
     environment: dict[str, Any]
     metrics: list[dict[str, Any]]
+    controls: dict[str, dict[str, float]]
     recall: dict[str, np.ndarray[Any, Any]]
 
     @staticmethod
@@ -163,6 +165,7 @@ class Run:
             wall_s=result.get("wall_s"),
             environment=result["environment"],
             metrics=metrics,
+            controls=result.get("controls", {}),
             recall=recall,
         )
 
