@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_loop import CPU, TASK, loaders
 from test_study import image_data
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ def noise(count: int, channels: int = 3, side: int = 10, seed: int = 0) -> Tenso
 
 def by_images(count: int = 60, side: int = 16) -> ImageData:
     labels = torch.arange(count) % 2
-    pixels = (40 * noise(count, 3, side) + 100 + 40 * labels.view(-1, 1, 1, 1)).clamp(0, 255).to(torch.uint8)
+    pixels = (20 * noise(count, 3, side) + 80 + 80 * labels.view(-1, 1, 1, 1)).clamp(0, 255).to(torch.uint8)
     return ImageData(
         name="noise", train_images=pixels, train_labels=labels, test_images=pixels[:20], test_labels=labels[:20],
         classes=("a", "b"), fingerprint="f" * 64, flip=True,
@@ -189,6 +189,24 @@ def test_a_large_set_is_whitened_by_images_spread_over_it(monkeypatch: pytest.Mo
     whole = next(here.loaders(0, CPU).test.epoch(0))[0]  # the first 20 images, normalized alike
     assert len(seen[0]) == 10
     assert torch.allclose(seen[0][:4], whole[0:20:6])
+
+
+def test_weights_from_a_file_bring_their_whitening_layer(tmp_path: Path) -> None:
+    here = study()
+    saved = here.build(parse("Airbench94"), 1)
+    save_file(saved.state_dict(), tmp_path / "weights.safetensors")
+    started = replace(here, weights=tmp_path / "weights.safetensors").build(parse("Airbench94"), 0)
+    assert all(torch.equal(value, saved.state_dict()[key]) for key, value in started.state_dict().items())
+
+
+@pytest.mark.parametrize("network", ["R8", "R20", "Airbench94"])
+def test_the_recipe_trains_other_networks_too(tmp_path: Path, network: str) -> None:
+    """Two classes of different brightness, 32 steps."""
+    here = replace(study(validation_fraction=0.0), variants=(parse(network),))
+    here = replace(here, recipe=replace(here.recipe, epochs=8))
+    model = here.build(here.variants[0], 0)
+    result = train(model, here.loaders(0, CPU), here.task, here.recipe, directory=tmp_path, run="t", seed=0, device=CPU)
+    assert result["test_top1"] >= 90
 
 
 def test_the_recipe_is_the_published_one() -> None:

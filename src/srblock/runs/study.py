@@ -64,7 +64,10 @@ class Study:
         )
 
     def build(self, variant: Variant, seed: int) -> nn.Module:
-        """Build a variant's network for this data, on the CPU; a whitening layer from training images of the seed."""
+        """Build a variant's network for this data, on the CPU.
+
+        A whitening layer is made from training images of the seed, unless weights from a file have one.
+        """
         model = build(
             variant,
             classes=len(self.data.classes),
@@ -75,7 +78,7 @@ class Study:
             weights=self.weights,
             report=warnings.warn,  # Python shows a repeated warning once
         )
-        if isinstance(model, Airbench94):
+        if isinstance(model, Airbench94) and self.weights is None:
             model.whiten(self._some_training_images(seed))
         return model
 
