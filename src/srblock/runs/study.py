@@ -63,8 +63,11 @@ class Study:
             RunConfig(variant, seed, self.recipe, data, weights) for seed in self.seeds for variant in self.variants
         )
 
-    def build(self, variant: Variant, seed: int) -> nn.Module:
-        """Build a variant's network for this data, on the CPU; a whitening layer from training images of the seed."""
+    def build(self, variant: Variant, seed: int, *, stem: str | None = None) -> nn.Module:
+        """Build a variant's network for this data, on the CPU; a whitening layer from training images of the seed.
+
+        Args: stem: of a segmentation network whose weights are loaded afterwards (see `variants.build.build`).
+        """
         model = build(
             variant,
             classes=len(self.data.classes),
@@ -73,6 +76,7 @@ class Study:
             seed=seed,
             pretrained=self.pretrained,
             weights=self.weights,
+            stem=stem,
             report=warnings.warn,  # Python shows a repeated warning once
         )
         if isinstance(model, Airbench94):
