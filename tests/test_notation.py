@@ -22,6 +22,11 @@ CANONICAL = {
     "ResNet-50": "R50",
     "VGG16-BN": "VGG16",
     "vgg19bn": "VGG19",
+    "fcn-r50": "FCN-R50",
+    "FCNR50 + SR(P=3, U=32)": "FCN-R50 + SR(M=3, P=3, U=32)",
+    "fcn_r50_d8": "FCN-R50-D8",
+    "DLV3-ResNet50 + SR(after=layer3, U=16)": "DLv3-R50 + SR(M=3, U=16)",
+    "dlv3r18+sr(after=head.branches.1)": "DLv3-R18 + SR(after=head.branches.1)",
     "R18 + D2D(p=0.1) + SR(M=4, P=12)": "R18 + D2D + SR(M=4, P=12)",
     "r34+sr( p = 4 ,m=4,u=08 )+d(P=.20)": "R34 + D(p=0.2) + SR(M=4, P=4)",
     "R8 + SR": "R8 + SR(M=3)",
@@ -89,7 +94,8 @@ def values(setting: Setting) -> st.SearchStrategy[Any]:
 
 @st.composite
 def variants(draw: st.DrawFn) -> Variant:
-    network = draw(st.sampled_from(["R8", "R18", "R20", "R34", "R50", "VGG16", "VGG19", "timm/resnet26d.bt_in1k"]))
+    known = ["R8", "R18", "R20", "R34", "R50", "VGG16", "VGG19", "FCN-R50-D8", "DLv3-R18", "timm/resnet26d.bt_in1k"]
+    network = draw(st.sampled_from(known))
     last = {"R8": 3, "R20": 3, "VGG16": 5, "VGG19": 5}.get(network, 4)
     rate = st.floats(0, 1, exclude_min=True, exclude_max=True)
     kinds, stages, sizes = st.just("D"), st.just(()), st.none()
@@ -98,7 +104,7 @@ def variants(draw: st.DrawFn) -> Variant:
         stages = st.sets(st.integers(1, last), min_size=1).map(lambda found: tuple(sorted(found)))
         sizes = st.none() | st.integers(0, 5).map(lambda half: 2 * half + 1)
     regularizer = None
-    if not network.startswith("timm") and draw(st.booleans()):
+    if network[0] in "RV" and draw(st.booleans()):
         regularizer = Regularizer(draw(kinds), draw(rate), draw(stages))
         if regularizer.kind == "DB":
             regularizer = dataclasses.replace(regularizer, size=draw(sizes))
@@ -133,6 +139,16 @@ REFUSED = {
     "timm/": "unknown network 'timm/'",
     "SR(M=3)": "unknown network 'SR'",
     "R18(M=3)": "a network takes no options.*write R18 alone",
+    "FCN-R34": "unknown network 'FCN-R34'.*did you mean FCN-R",
+    "DLv3": "did you mean DLv3-R",
+    "DeepLabv3-R50": "did you mean DLv3-R50",
+    "FCN-R50-D16": "did you mean FCN-R50",
+    "R18 + FCN-R18": "FCN-R18 is a second network",
+    "FCN-R50 + D": "FCN-R50 takes no regularizer: its heads have dropout already; leave D out",
+    "DLv3-R50 + DB": "DLv3-R50 takes no regularizer",
+    "FCN-R18 + SE": "SE goes into our own ResNets .*only, not into FCN-R18; leave it out",
+    "FCN-R50 + SR(placement=inner)": "placement=inner is a place in the bottlenecks of R50, with M, got .* in FCN-R50",
+    "DLv3-R50 + SR(M=5)": "DLv3-R50 has stages 1 to 4, got M=5",
     "R18 + SRR": "unknown word 'SRR'; known after the network are D, D2D, DB, SE, CBAM, SR; did you mean SR",
     "R18 + CBMA": "did you mean CBAM",
     "R18 + R34": "R34 is a second network; write one",

@@ -98,6 +98,20 @@ def test_a_seed_shares_split_order_and_initial_weights() -> None:
     assert len(first.train.epoch(0).__next__()[0]) == study.recipe.batch_size
 
 
+def test_a_segmentation_network_is_for_data_of_its_task_and_has_the_stem_of_its_weights() -> None:
+    variant, data = parse("FCN-R18"), image_data()
+    study = replace(tiny_study(), variants=(variant,), data=data)
+    with pytest.raises(
+        ValueError, match="FCN-R18 says of every pixel what it shows, and cifar100 has one class for an"
+    ):
+        study.build(variant, 0)
+    study = replace(study, data=replace(data, task="segmentation"))
+    assert {name: "conv1.weight" in study.build(variant, 0, stem=name).state_dict() for name in ("v1c", "7x7")} == {
+        "v1c": False,
+        "7x7": True,
+    }
+
+
 def test_memories_are_a_group_only_where_the_recipe_treats_them_differently() -> None:
     """Else the optimizer's one group is the model's parameters in their order: old half-finished runs resume by it."""
     study = tiny_study()

@@ -19,7 +19,7 @@ from torch import nn
 
 from srblock.block import SqueezeRemember2d
 from srblock.numbering import renumber
-from srblock.tracing import Stage, Trace, memory_format, refuse_wrapped, runs_its_children, trace
+from srblock.tracing import Stage, Trace, memory_format, refuse_wrapped, runs_its_children, shadow, trace
 from srblock.trial import CHILD, Unfit, attach, detach, needs_hook, was_inserted_into
 
 __all__ = ["Insertion", "Stage", "blocks", "bypassed", "insert", "param_groups", "plain_name", "remove", "stages"]
@@ -62,7 +62,9 @@ def stages(model: nn.Module, input_size: int | tuple[int, ...]) -> list[Stage]:
     return _look(model, input_size).stages
 
 
-def insert(model: nn.Module, *, after: str | int, input_size: int | tuple[int, ...], **block: Any) -> Insertion:
+def insert(
+    model: nn.Module, *, after: str | int, input_size: int | tuple[int, ...], hollow: bool = False, **block: Any
+) -> Insertion:
     """Insert a block after a module, with every weight, state_dict key and output of the model as it was.
 
     First tried on a copy: a forward pass there must run the block exactly once, with the outputs unchanged (bit for bit
@@ -71,12 +73,14 @@ def insert(model: nn.Module, *, after: str | int, input_size: int | tuple[int, .
     Args:
         after: a module's name, or the 1-based number of a stage (the rule stands in `srblock.numbering`).
         input_size: of the images: the side of a square, (H, W), or (C, H, W).
+        hollow: try it on the meta device, which costs neither time nor memory and sees the calls and the shapes, but no
+            values: for networks that are known to be fit and large images.
         block: options of `SqueezeRemember2d`, such as blocks=10, hidden=8.
 
     Raises: ValueError or TypeError if there is no such module or stage, or the block cannot stand there, with the
         nearest place where it can; for a wrapped, compiled or scripted model; for options that the block refuses.
     """
-    seen = _look(model, input_size)
+    seen = _look(model, input_size, hollow=hollow)
     name = _resolve(model, after, seen)
     target = model.get_submodule(name)
     fault = _occupied(target) or seen.faults.get(name)
@@ -84,7 +88,7 @@ def insert(model: nn.Module, *, after: str | int, input_size: int | tuple[int, .
         raise ValueError(f"cannot insert a block after {name!r}: it {fault}; {_nearest(model, name, seen)}")
     built = _build(model, name, seen, block)
     try:
-        hooked = needs_hook(seen, name, built)
+        hooked = needs_hook(seen, name, _tried(seen, built))
     except Unfit as unfit:
         raise ValueError(
             f"cannot insert a block after {name!r} ({type(target).__name__}): {unfit}; the model is unchanged; "
@@ -179,9 +183,9 @@ def plain_name(name: str) -> str:
     return name
 
 
-def _look(model: nn.Module, input_size: int | tuple[int, ...]) -> Trace:
+def _look(model: nn.Module, input_size: int | tuple[int, ...], *, hollow: bool = False) -> Trace:
     """Trace a model, leave out the containers that were tried and cannot take a block, and number what is left."""
-    seen = trace(model, input_size)
+    seen = trace(model, input_size, hollow=hollow)
     modules = dict(model.named_modules())
     stages = [
         stage
@@ -230,9 +234,21 @@ def _build(model: nn.Module, name: str, seen: Trace, options: dict[str, Any]) ->
     target, call = model.get_submodule(name), seen.calls[name]
     dtype = next((value.dtype for value in target.parameters() if value.is_floating_point()), call.dtype)
     _, channels, height, width = call.shape
+    device = call.device
+    if seen.image.is_meta:  # of a hollow trace, perhaps: the model tells where its blocks belong
+        device = next((value.device for value in (*target.parameters(), *model.parameters())), device)
     with torch.inference_mode(False):
-        built = SqueezeRemember2d(channels, (height, width), device=call.device, dtype=dtype, **options)
+        built = SqueezeRemember2d(channels, (height, width), device=device, dtype=dtype, **options)
     return built.to(memory_format=memory_format(model)).train(target.training)
+
+
+def _tried(seen: Trace, block: SqueezeRemember2d) -> SqueezeRemember2d:
+    """Return what to try on the copy in place of a block: itself, or its shapes where the trace is hollow."""
+    if not seen.image.is_meta:
+        return block
+    hollow = shadow(block, "meta")
+    assert isinstance(hollow, SqueezeRemember2d)
+    return hollow
 
 
 def _nearest(model: nn.Module, name: str, seen: Trace) -> str:
@@ -254,7 +270,7 @@ def _nearest(model: nn.Module, name: str, seen: Trace) -> str:
 
 def _can_take_a_block(model: nn.Module, name: str, seen: Trace) -> bool:
     try:
-        needs_hook(seen, name, _build(model, name, seen, {"blocks": 1, "hidden": 1}))
+        needs_hook(seen, name, _tried(seen, _build(model, name, seen, {"blocks": 1, "hidden": 1})))
     except Unfit:
         return False
     return True

@@ -56,15 +56,19 @@ class Trace:
     stages: list[Stage]
 
 
-def trace(model: nn.Module, input_size: int | tuple[int, ...]) -> Trace:
+def trace(model: nn.Module, input_size: int | tuple[int, ...], *, hollow: bool = False) -> Trace:
     """Run a copy of the model once and read off what `stages` and `insert` need to know.
 
-    Args: input_size: side of a square image, (H, W), or (C, H, W).
+    Args:
+        input_size: side of a square image, (H, W), or (C, H, W).
+        hollow: run it on the meta device: names and shapes without arithmetic.
+
     Raises: ValueError for a wrapped, compiled or scripted model, and for images that the model does not take.
     """
     refuse_wrapped(model)
     image = example(model, input_size)
-    copied = shadow(model)
+    copied = shadow(model, "meta" if hollow else None)
+    image = image.to("meta") if hollow else image
     calls: dict[str, Call] = {}
     try:
         outputs = watch(copied, image, calls)

@@ -1,1 +1,1 @@
-"""Networks of the paper: ResNets and VGGs, with attention and regularizers as options."""
+"""Networks of the paper: ResNets, VGGs and segmentation networks, with attention and regularizers as options."""

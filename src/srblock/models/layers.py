@@ -12,9 +12,9 @@ import math
 from torch import nn
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     """Build a convolution without bias that keeps the map's size at stride 1, Kaiming uniform."""
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=dilation * (kernel // 2), dilation=dilation, bias=False)
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
     return layer
 

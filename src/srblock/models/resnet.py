@@ -129,14 +129,23 @@ class ResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut.
+    """Two 3x3 convolutions, the first with the stride and the dilation, and a shortcut.
 
     Shapes: (N, inputs, H, W) -> (N, width, H / stride, W / stride).
     """
 
-    def __init__(self, inputs: int, width: int, stride: int, padded: bool, kind: str | None, layer: Layer) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        stride: int,
+        padded: bool,
+        kind: str | None,
+        layer: Layer,
+        dilation: int = 1,
+    ) -> None:
         super().__init__()
-        self.conv1, self.drop1, self.bn1 = conv(inputs, width, 3, stride), layer(), nn.BatchNorm2d(width)
+        self.conv1, self.drop1, self.bn1 = conv(inputs, width, 3, stride, dilation), layer(), nn.BatchNorm2d(width)
         self.relu1 = nn.ReLU(inplace=True)
         self.conv2, self.drop2, self.bn2 = conv(width, width, 3), layer(), nn.BatchNorm2d(width)
         self.attention = nn.Identity() if kind is None else attention(kind, width)
@@ -151,19 +160,28 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1, a 3x3 and a 1x1 convolution that widens four times, and a shortcut.
+    """A 1x1, a 3x3 (with the stride and the dilation) and a 1x1 convolution that widens four times, and a shortcut.
 
     Each ReLU is a module of its own, so that a block can be inserted after one of them.
 
     Shapes: (N, inputs, H, W) -> (N, 4 width, H / stride, W / stride).
     """
 
-    def __init__(self, inputs: int, width: int, stride: int, padded: bool, kind: str | None, layer: Layer) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        stride: int,
+        padded: bool,
+        kind: str | None,
+        layer: Layer,
+        dilation: int = 1,
+    ) -> None:
         super().__init__()
         outputs = EXPANSION * width
         self.conv1, self.drop1, self.bn1 = conv(inputs, width, 1), layer(), nn.BatchNorm2d(width)
         self.relu1 = nn.ReLU(inplace=True)
-        self.conv2, self.drop2, self.bn2 = conv(width, width, 3, stride), layer(), nn.BatchNorm2d(width)
+        self.conv2, self.drop2, self.bn2 = conv(width, width, 3, stride, dilation), layer(), nn.BatchNorm2d(width)
         self.relu2 = nn.ReLU(inplace=True)
         self.conv3, self.drop3, self.bn3 = conv(width, outputs, 1), layer(), nn.BatchNorm2d(outputs)
         self.attention = nn.Identity() if kind is None else attention(kind, outputs)

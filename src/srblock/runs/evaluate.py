@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from srblock.data import load
+from srblock.models.dilated import stem_of
 from srblock.runs.records import read_config, read_run
 from srblock.runs.study import Study
 from srblock.training import runtime
@@ -68,10 +69,11 @@ def evaluate_run(directory: Path, *, source: str | None = None, device: torch.de
     if data.fingerprint != config.data["fingerprint"]:
         warnings.warn(f"{source} is not the data that the run was trained on (other content)", stacklevel=2)
     study = Study((config.variant,), (config.seed,), data, source, config.recipe)
-    model = study.build(config.variant, config.seed)
     weights = directory / "checkpoint.safetensors"
     try:
-        model.load_state_dict(read_weights(weights))
+        state = read_weights(weights)
+        model = study.build(config.variant, config.seed, stem=stem_of(state))
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"{weights} does not fit {run.variant}: {error}") from error
     except ValueError as error:

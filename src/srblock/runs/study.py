@@ -22,6 +22,7 @@ from srblock.training.recipe import RECIPES, Recipe
 from srblock.training.task import Task, find_task
 from srblock.variants.build import build
 from srblock.variants.notation import Variant
+from srblock.variants.variant import SEGMENTATION
 
 WHITENED = 5000  # images that a whitening layer is made from, as airbench94 does
 
@@ -63,11 +64,20 @@ class Study:
             RunConfig(variant, seed, self.recipe, data, weights) for seed in self.seeds for variant in self.variants
         )
 
-    def build(self, variant: Variant, seed: int) -> nn.Module:
+    def build(self, variant: Variant, seed: int, *, stem: str | None = None) -> nn.Module:
         """Build a variant's network for this data, on the CPU.
 
         A whitening layer is made from training images of the seed, unless weights from a file have one.
+
+        Args: stem: of a segmentation network whose weights are loaded afterwards (see `variants.build.build`).
+
+        Raises: ValueError for a segmentation network where images have one class each, and as `variants.build.build`.
         """
+        if variant.network in SEGMENTATION and self.data.task == "classification":
+            raise ValueError(
+                f"{variant.network} says of every pixel what it shows, and {self.data.name} has one class for an "
+                "image; take a classification network such as R18"
+            )
         model = build(
             variant,
             classes=len(self.data.classes),
@@ -76,6 +86,7 @@ class Study:
             seed=seed,
             pretrained=self.pretrained,
             weights=self.weights,
+            stem=stem,
             report=warnings.warn,  # Python shows a repeated warning once
         )
         if isinstance(model, Airbench94) and self.weights is None:

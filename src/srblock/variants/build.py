@@ -9,29 +9,38 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from srblock import surgery
 from srblock.block import as_size
+from srblock.models import segmentation
 from srblock.models.airbench import SMALLEST, Airbench94
+from srblock.models.dilated import stem_of
 from srblock.models.regularizers import regularizer
 from srblock.models.resnet import SHAPES, ResNet
+from srblock.models.segmentation import DESIGNS, Segmentation
 from srblock.models.vgg import VGG
 from srblock.variants.notation import SR, Regularizer, Variant
-from srblock.variants.weights import load_weights, read_weights
+from srblock.variants.weights import (
+    Report,
+    adapt_stem,
+    load_backbone,
+    load_weights,
+    read_weights,
+    say_left_out,
+)
 
 IMAGENET_SIDE = 96  # images of this side or more get the ImageNet form
 VGG_SIDE = 32
 DROPBLOCK_SIZE = {"cifar": 3, "imagenet": 7}  # 7 is the DropBlock paper's for ImageNet; its blocks fill a CIFAR map
 AUXILIARY = ("googlenet", "inception_v3")  # torchvision's networks with extra heads that train mode would return
-Report = Callable[[str], None]
 LOG = logging.getLogger(__name__)
 
 
@@ -44,6 +53,7 @@ def build(
     seed: int,
     pretrained: bool = False,
     weights: Path | None = None,
+    stem: str | None = None,
     report: Report = LOG.warning,
 ) -> nn.Module:
     """Build a variant's network in float32 on the CPU, in training mode.
@@ -53,6 +63,8 @@ def build(
         seed: decides every initial weight.
         pretrained: start from the weights that timm or torchvision offers for download.
         weights: start from a file (see `weights.read_weights`).
+        stem: of a segmentation network, "v1c" or "7x7"; None for 7x7 if the weights have it (torchvision's have), else
+            v1c.
         report: gets a sentence on what was left out of the weights.
 
     Raises: ValueError for what cannot be built, or weights that do not fit, saying what would.
@@ -63,15 +75,22 @@ def build(
             raise ValueError(f"{name} must be at least 1, got {value}")
     if pretrained and weights is not None:
         raise ValueError("pretrained weights and a weights file both say where to start; give one of them")
+    state = None if weights is None else read_weights(weights)
+    if stem is None:
+        stem = "7x7" if pretrained else stem_of(map(surgery.plain_name, state or ()))
     with _stream(seed, "network"):
-        model = _plain(variant, classes, channels, size, pretrained, report)
-    if weights is not None:
-        left_out = load_weights(model, read_weights(weights), classes=classes, source=str(weights))
-        _say_left_out(left_out, str(weights), classes, report)
+        if variant.network in DESIGNS:
+            model = _segmentation(variant.network, classes, channels, size, pretrained, stem, report)
+        else:
+            model = _plain(variant, classes, channels, size, pretrained, report)
+    if state is not None:
+        _load(model, state, str(weights), classes, report)
     for block in variant.sr_blocks:
         after = _place(model, block)
         with _stream(seed, f"sr {after}"):
-            surgery.insert(model, after=after, input_size=(channels, *size), **asdict(block.options))
+            # Of a segmentation network at the size of its crops a trial takes gigabytes; hollow, it takes nothing.
+            hollow = isinstance(model, Segmentation)
+            surgery.insert(model, after=after, input_size=(channels, *size), hollow=hollow, **asdict(block.options))
     return model.train()
 
 
@@ -86,7 +105,7 @@ def outline(variant: Variant, *, classes: int, channels: int = 3, image_size: in
 
 def _place(model: nn.Module, block: SR) -> str | int:
     """Name the place in our networks; leave a library's stage number to surgery."""
-    if block.stage is None or not isinstance(model, (ResNet, VGG, Airbench94)):
+    if block.stage is None or not isinstance(model, (ResNet, VGG, Airbench94, Segmentation)):
         return block.target
     if isinstance(model, ResNet) and block.placement == "inner":
         return model.inner(block.stage)
@@ -154,7 +173,7 @@ def _own(
     )
     if pretrained:
         _load_torchvision(model, f"resnet{name.removeprefix('R')}", classes, report)
-        _adapt_stem(model, channels)
+        adapt_stem(model, channels)
     return model
 
 
@@ -176,6 +195,21 @@ def _airbench(variant: Variant, classes: int, channels: int, size: tuple[int, in
     )
 
 
+def _segmentation(
+    name: str, classes: int, channels: int, size: tuple[int, int], pretrained: bool, stem: str, report: Report
+) -> nn.Module:
+    if min(size) < segmentation.SMALLEST:
+        raise ValueError(
+            f"{name} shrinks its maps and needs images of {segmentation.SMALLEST}x{segmentation.SMALLEST} or more, got "
+            f"{size[0]}x{size[1]}; enlarge the images"
+        )
+    model = Segmentation(name, classes=classes, channels=3 if pretrained else channels, stem=stem)
+    if pretrained:
+        _load_torchvision(model, f"resnet{DESIGNS[name].backbone.removeprefix('R')}", classes, report)
+        adapt_stem(model, channels)
+    return model
+
+
 def _layer(drop: Regularizer | None, form: str) -> Callable[[], nn.Module] | None:
     """Return what builds a regularizer's layers."""
     if drop is None:
@@ -193,7 +227,7 @@ def _timm(name: str, classes: int, channels: int, pretrained: bool, report: Repo
         _refuse_unknown("timm", name, timm.list_models())
     model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels)
     if pretrained and model.pretrained_cfg["num_classes"] != classes:  # type: ignore[index]
-        _say_left_out(["the classifier"], f"timm's {name}", classes, report)
+        say_left_out(["the classifier"], f"timm's {name}", classes, report)
     return model
 
 
@@ -209,7 +243,7 @@ def _torchvision(name: str, classes: int, channels: int, pretrained: bool, repor
     model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **extra)
     if pretrained:
         _load_torchvision(model, name, classes, report)
-    _adapt_stem(model, channels)
+    adapt_stem(model, channels)
     return model
 
 
@@ -218,20 +252,15 @@ def _load_torchvision(model: nn.Module, name: str, classes: int, report: Report)
 
     state = models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
     state = {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2.", "AuxLogits."))}
-    left_out = load_weights(model, state, classes=classes, source=f"torchvision's {name}")
-    _say_left_out(left_out, f"torchvision's {name}", classes, report)
+    _load(model, state, f"torchvision's {name}", classes, report)
 
 
-def _adapt_stem(model: nn.Module, channels: int) -> None:
-    """Let the first convolution take another number of channels, its weights summed or repeated as timm does it."""
-    from timm.models import adapt_input_conv
-
-    if channels == 3:
-        return
-    name, stem = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-    stem.weight = nn.Parameter(adapt_input_conv(channels, stem.weight.detach()))
-    stem.in_channels = channels
-    assert stem.groups == 1, f"the stem {name} is grouped"
+def _load(model: nn.Module, state: Mapping[str, Tensor], source: str, classes: int, report: Report) -> None:
+    if isinstance(model, Segmentation):
+        left_out = load_backbone(model, state, segmentation.HEADS, classes=classes, source=source, report=report)
+    else:
+        left_out = load_weights(model, state, classes=classes, source=source)
+    say_left_out(left_out, source, classes, report)
 
 
 def _try_out(model: nn.Module, network: str, classes: int, channels: int, size: tuple[int, int]) -> None:
@@ -259,8 +288,3 @@ def _refuse_unknown(library: str, name: str, known: list[str]) -> None:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(f'{library}/{word}' for word in near)}?" if near else "check its name there"
     raise ValueError(f"{library} has no network {name!r}; {hint}")
-
-
-def _say_left_out(keys: list[str], source: str, classes: int, report: Report) -> None:
-    if keys:
-        report(f"left out of {source}, which has another number of classes than {classes}: {', '.join(keys)}")

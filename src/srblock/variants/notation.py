@@ -29,7 +29,7 @@ from srblock.variants.variant import (
 
 __all__ = ["SR", "Regularizer", "Variant", "parse"]
 
-NETWORKS = {name.upper(): name for name in STAGES}  # as they are read, as they are printed
+NETWORKS = {name.upper().replace("-", ""): name for name in STAGES}  # as they are read, as they are printed
 WORDS = (*REGULARIZERS, *ATTENTION, "SR")
 
 
@@ -110,22 +110,29 @@ def _network(name: str, text: str) -> str:
     library, slash, rest = name.partition("/")
     if slash and library.lower() in LIBRARIES and rest:
         return f"{library.lower()}/{rest}"
-    short = re.sub("[-_]", "", name.upper())
-    short = re.sub("^RESNET", "R", short)
-    if short.startswith("VGG"):
-        short = short.removesuffix("BN")
+    short = _short(name)
     if short in NETWORKS:
         return NETWORKS[short]
     known = (*STAGES, "timm/NAME", "torchvision/NAME")
-    near = difflib.get_close_matches(short, NETWORKS, n=1, cutoff=0.5) or difflib.get_close_matches(
-        name, known, n=1, cutoff=0.3
+    alike = [network for network in NETWORKS if network[0] == short[:1]]  # of its family rather than of its depth
+    near = (
+        difflib.get_close_matches(short, alike, n=1, cutoff=0.5)
+        or difflib.get_close_matches(short, NETWORKS, n=1, cutoff=0.5)
+        or difflib.get_close_matches(name, known, n=1, cutoff=0.3)
     )
     hint = f"did you mean {NETWORKS.get(near[0], near[0])}?" if near else "a variant starts with its network"
     _refuse(text, f"unknown network {name!r}; known are {', '.join(known)}", hint)
 
 
+def _short(name: str) -> str:
+    """Bring the spellings of one of our networks, such as ResNet-50 and VGG16-BN, to that of `NETWORKS`."""
+    short = re.sub("[-_]", "", name.upper())
+    short = re.sub("^(FCN|DLV3)?RESNET", r"\1R", short)
+    return short.removesuffix("BN") if short.startswith("VGG") else short
+
+
 def _refuse_word(name: str, text: str) -> NoReturn:
-    if re.sub("[-_]", "", name.upper()).replace("RESNET", "R").removesuffix("BN") in NETWORKS or "/" in name:
+    if _short(name) in NETWORKS or "/" in name:
         _refuse(text, f"{name} is a second network", "write one network, at the start")
     near = difflib.get_close_matches(name.upper(), WORDS, n=1, cutoff=0.4)
     _refuse(

@@ -13,8 +13,11 @@ from itertools import pairwise
 from srblock.block import Options
 from srblock.block.options import SETTINGS
 from srblock.models.regularizers import SCHEDULES
+from srblock.models.segmentation import DESIGNS
 
+SEGMENTATION = tuple(DESIGNS)
 STAGES = {"R8": 3, "R18": 4, "R20": 3, "R34": 4, "R50": 4, "VGG16": 5, "VGG19": 5, "Airbench94": 3}
+STAGES |= dict.fromkeys(SEGMENTATION, 4)
 LIBRARIES = ("timm", "torchvision")
 REGULARIZERS = ("D", "D2D", "DB")
 ATTENTION = ("SE", "CBAM")
@@ -155,7 +158,7 @@ def _check_network(variant: Variant) -> None:
         return
     if variant.attention not in ATTENTION:
         raise ValueError(f"attention must be one of {', '.join(ATTENTION)}, got {variant.attention!r}")
-    if network not in STAGES or network.startswith("VGG"):
+    if network not in STAGES or network.startswith("VGG") or network in SEGMENTATION:
         raise ValueError(
             f"{variant.attention} goes into our own ResNets (R8 to R50) and Airbench94 only, not into {network}; leave "
             "it out"
@@ -178,6 +181,8 @@ def _check_regularizer(network: str, regularizer: Regularizer) -> None:
         raise ValueError(
             f"{kind} goes into our own networks only ({', '.join(STAGES)}), not into {network}; leave it out"
         )
+    if network in SEGMENTATION:
+        raise ValueError(f"{network} takes no regularizer: its heads have dropout already; leave {kind} out")
     if network.startswith("VGG"):
         if kind != "D" or stages:
             raise ValueError(f"a VGG has dropout in its linear layers only (Sec. IV-A); write {network} + D, without M")

@@ -6,7 +6,7 @@ a network that is trained in part is not what anybody asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from srblock.surgery import plain_name
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 SHOWN = 5
+Report = Callable[[str], None]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -85,6 +86,50 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, classes: int,
         )
     model.load_state_dict({key: value for key, value in state.items() if key not in head}, strict=False)
     return head
+
+
+def load_backbone(
+    model: nn.Module, state: Mapping[str, Tensor], heads: Collection[str], *, classes: int, source: str, report: Report
+) -> list[str]:
+    """Load a network's weights, or those of a classification network into all but the heads, and return keys left out.
+
+    In the second case the classifier `fc` goes, the heads stay as they were built, and `report` gets a sentence on it.
+
+    Args: heads: names of the modules that a classification network does not have.
+
+    Raises: ValueError as `load_weights`.
+    """
+    state = {plain_name(key): value for key, value in state.items()}
+    alone = not any(_top(key) in heads for key in state)
+    if alone:
+        built = {key: value for key, value in model.state_dict().items() if _top(key) in heads}
+        state = {key: value for key, value in state.items() if _top(key) != "fc"} | built
+    left_out = load_weights(model, state, classes=classes, source=source)
+    if alone:
+        report(f"{source} has a backbone alone; as they were built stay: {', '.join(heads)}")
+    return left_out
+
+
+def say_left_out(keys: list[str], source: str, classes: int, report: Report) -> None:
+    """Report what was left out of some weights, if anything."""
+    if keys:
+        report(f"left out of {source}, which has another number of classes than {classes}: {', '.join(keys)}")
+
+
+def adapt_stem(model: nn.Module, channels: int) -> None:
+    """Let the first convolution take another number of channels, its weights summed or repeated as timm does it."""
+    from timm.models import adapt_input_conv
+
+    if channels == 3:
+        return
+    name, stem = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    stem.weight = nn.Parameter(adapt_input_conv(channels, stem.weight.detach()))
+    stem.in_channels = channels
+    assert stem.groups == 1, f"the stem {name} is grouped"
+
+
+def _top(key: str) -> str:
+    return key.partition(".")[0]
 
 
 def _is_head(theirs: Tensor, own: Tensor, classes: int) -> bool:
