@@ -3,7 +3,25 @@
 from srblock.data.image_files import ImageFiles
 from srblock.data.images import ImageData
 from srblock.data.loading.loader import Loader
+from srblock.data.loading.scene_loader import SceneLoader
+from srblock.data.loading.scenes import Augmentation
+from srblock.data.scene_files import SceneFiles
+from srblock.data.scenes import SceneData
 from srblock.data.sources import load
+from srblock.data.sources.scenes import load_scenes
 from srblock.data.split import normalization, split, statistics
 
-__all__ = ["ImageData", "ImageFiles", "Loader", "load", "normalization", "split", "statistics"]
+__all__ = [
+    "Augmentation",
+    "ImageData",
+    "ImageFiles",
+    "Loader",
+    "SceneData",
+    "SceneFiles",
+    "SceneLoader",
+    "load",
+    "load_scenes",
+    "normalization",
+    "split",
+    "statistics",
+]

@@ -39,10 +39,7 @@ class ImageFiles:
     @classmethod
     def below(cls, root: Path, names: Sequence[str], sizes: Sequence[int], side: int) -> ImageFiles:
         """Make one of relative names and file sizes."""
-        encoded = [os.fsencode(name) for name in names]
-        ends = torch.tensor([len(name) for name in encoded], dtype=torch.int64).cumsum(0)
-        text = torch.frombuffer(bytearray(b"".join(encoded)), dtype=torch.uint8)
-        return cls(str(root.resolve()), text, ends, torch.tensor(sizes, dtype=torch.int64), side)
+        return cls(str(root.resolve()), *pack(names), torch.tensor(sizes, dtype=torch.int64), side)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -54,8 +51,7 @@ class ImageFiles:
 
     def name(self, number: int) -> str:
         """Return the relative name of a file."""
-        start = int(self.ends[number - 1]) if number else 0
-        return os.fsdecode(self.text[start : int(self.ends[number])].numpy().tobytes())
+        return packed(self.text, self.ends, number)
 
     def read(self, number: int) -> bytes:
         """Read a file.
@@ -71,3 +67,16 @@ class ImageFiles:
         for tensor in (self.ends, self.text, self.file_bytes):
             digest.update(tensor.numpy().tobytes())
         return digest.digest()
+
+
+def pack(names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Pack names: all of them in one, uint8, and where each ends, int64 (N,)."""
+    encoded = [os.fsencode(name) for name in names]
+    ends = torch.tensor([len(name) for name in encoded], dtype=torch.int64).cumsum(0)
+    return torch.frombuffer(bytearray(b"".join(encoded)), dtype=torch.uint8), ends
+
+
+def packed(text: Tensor, ends: Tensor, number: int) -> str:
+    """Return one of the names that `pack` packed."""
+    start = int(ends[number - 1]) if number else 0
+    return os.fsdecode(text[start : int(ends[number])].numpy().tobytes())

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 TURNED_COLUMNS, TURNED_ROWS = (2, 3, 6, 7), (3, 4, 7, 8)  # orientations that are seen from the other end
 ORIENTATION_TAG = 0x0112
+DEPTH_BYTE = 24  # of a PNG, where its header says how many bits a value has
+SPREAD = {2: 85, 4: 17}  # Pillow multiplies gray of fewer bits by these, so that white is 255
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,15 @@ def read_header(content: bytes) -> Header:
         return Header(hashlib.sha256(content).digest(), _seen_size(image), image.mode in GRAY_MODES)
 
 
+def read_size(file: Path) -> tuple[int, int]:
+    """Read (H, W) of an image, as it is to be seen, from the first bytes of its file.
+
+    Raises: ValueError if this is no image.
+    """
+    with _open(file) as image:
+        return _seen_size(image)
+
+
 def decode(content: bytes, *, gray: bool, image_size: int | None) -> NDArray[np.uint8]:
     """Decode an image: turned as its Exif data say, transparency on white, 16 bits by their high byte.
 
@@ -57,6 +69,38 @@ def decode(content: bytes, *, gray: bool, image_size: int | None) -> NDArray[np.
         )
     pixels = np.asarray(image)
     return pixels[None] if gray else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def decode_color(content: bytes) -> Image.Image:
+    """Decode an RGB image as `decode` does, and leave it to Pillow.
+
+    Raises: ValueError if the file is broken.
+    """
+    with _open(content) as file:
+        return _decoded(file, "RGB")
+
+
+def decode_values(content: bytes) -> NDArray[np.uint8]:
+    """Read the values of a label image: gray as it stands in the file, of a palette the numbers and not the colors.
+
+    Shapes: -> (H, W).
+
+    Raises: ValueError if the file is broken, or no PNG of one value a pixel and at most 8 bits.
+    """
+    with _open(content) as file:
+        if file.format != "PNG":
+            raise ValueError(f"{file.format}; labels must be PNG")
+        if file.mode not in ("L", "P", "1"):
+            what = "16-bit gray" if file.mode.startswith("I") else f"mode {file.mode}"
+            raise ValueError(f"{what}; labels must be gray or palette, one value a pixel, 8 bits")
+        try:
+            values = np.asarray(file).astype(np.uint8, copy=False)
+        except MemoryError:
+            raise
+        except Exception as error:  # as in `_decoded`
+            raise ValueError(str(error) or type(error).__name__) from error
+        spread = SPREAD.get(content[DEPTH_BYTE], 1) if file.mode == "L" else 1
+    return values // np.uint8(spread) if spread > 1 else values
 
 
 def decode_cut(
@@ -106,10 +150,11 @@ def _cut(image: Image.Image, box: Box, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(content: bytes | Path) -> Image.Image:
     Image.init()
     try:
-        return Image.open(io.BytesIO(content), formats=[name for name in WANTED if name in Image.OPEN])
+        source = io.BytesIO(content) if isinstance(content, bytes) else content
+        return Image.open(source, formats=[name for name in WANTED if name in Image.OPEN])
     except MemoryError:
         raise
     except Exception as error:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-SPLIT, ORDER, ROW, COLUMN, MIRROR, AREA, RATIO, TOP, LEFT = range(9)  # streams
+# Streams. New ones go to the end: a stream's number is part of what is drawn.
+SPLIT, ORDER, ROW, COLUMN, MIRROR, AREA, RATIO, TOP, LEFT = range(9)
+SCALE, SCENE_TOP, SCENE_LEFT, BRIGHTNESS, CONTRAST, CONTRAST_LAST, SATURATION, HUE = range(9, 17)
 
 _GOLDEN, _FIRST, _SECOND, _MASK = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 2**64 - 1
 

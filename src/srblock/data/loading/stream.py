@@ -8,20 +8,18 @@ device.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from srblock.data.image_files import CHANNELS, ImageFiles
+from srblock.data.loading.ahead import Ahead
 from srblock.data.loading.crops import Box, center_box, draw, random_boxes
 from srblock.data.loading.decode import decode_cut
-from srblock.data.loading.workers import end_with_parent, fork_server
 from srblock.data.offenders import counted, offenders
 
 MOST_WORKERS = 32
@@ -66,73 +64,22 @@ class Stream:
         workers: int,
     ) -> None:
         self.device, self.workers = device, workers
-        self._requests: list[Request] = []
-        self._passes = 0
-        self._loader: DataLoader[Tensor | str] = DataLoader(
-            Decoder(files, random, resize, square, seed),
-            batch_size=None,  # a request is a whole batch
-            sampler=_Lazily(lambda: self._requests),
-            num_workers=workers,
-            multiprocessing_context=fork_server([__name__]) if workers else None,
-            persistent_workers=workers > 0,
-            pin_memory=device.type == "cuda",
-            worker_init_fn=_start if workers else None,
-            generator=torch.Generator(),  # the global one would be advanced by every pass
-        )
+        decoder = Decoder(files, random, resize, square, seed)
+        self._loader: Ahead[Request, Tensor] = Ahead(decoder, workers, pin_memory=device.type == "cuda")
 
     def epoch(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
         """Yield the images of each batch of sample numbers, on the device.
 
         Shapes: -> uint8 (B, 3, side, side).
 
-        Raises: ValueError naming the files that cannot be decoded; RuntimeError if a worker ended, or if another epoch
-        was begun before this one was done.
+        Raises: ValueError naming the files that cannot be decoded; RuntimeError as `Ahead.answers`.
         """
-        self._passes += 1
-        mine = self._passes
-        self._requests = [(epoch, samples) for samples in batches]
-        with self._naming_workers():
-            results = iter(self._loader)
-        for _ in batches:
-            if mine != self._passes:
-                raise RuntimeError("another epoch of this loader was begun; take one after the other, or two loaders")
-            with self._naming_workers():
-                result = next(results)
-            if isinstance(result, str):
-                raise ValueError(result)
-            yield self._to_device(result)
-
-    @contextmanager
-    def _naming_workers(self) -> Iterator[None]:
-        """Say of what comes from a worker that ended what it is, and what to do."""
-        try:
-            yield
-        except (RuntimeError, EOFError, OSError) as error:  # OSError: what a worker held went with it
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
-            what = str(error) or type(error).__name__
-            raise RuntimeError(
-                f"a worker process that decodes images ended ({what}); if memory or /dev/shm "
-                f"ran out, take fewer with SRBLOCK_WORKERS (now {self.workers}); a script of your own needs "
-                '`if __name__ == "__main__":` around what trains'
-            ) from error
+        for images in self._loader.answers([(epoch, samples) for samples in batches]):
+            yield self._to_device(images)
 
     def _to_device(self, images: Tensor) -> Tensor:
         images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         return images.contiguous() if self.device.type == "cpu" else images  # see `Loader._normalize`
-
-
-class _Lazily:
-    """Iterate over what a function gives when it is begun."""
-
-    def __init__(self, values: Callable[[], Sequence[Request]]) -> None:
-        self._values = values
-
-    def __iter__(self) -> Iterator[Request]:
-        return iter(self._values())
-
-    def __len__(self) -> int:
-        return len(self._values())
 
 
 class Decoder(Dataset[Tensor | str]):
@@ -157,15 +104,20 @@ class Decoder(Dataset[Tensor | str]):
                 continue
             pixels[number] = image
         if broken:
-            return (
-                f"{self.files.root}: {counted(len(broken), 'file')} cannot be read as an image: {offenders(broken)}; "
-                "repair or remove them, which makes it another set: its runs start anew"
-            )
+            return unreadable(self.files.root, broken)
         return images
 
     def _center(self, height: int, width: int) -> Box:
         side = self.files.side
         return center_box(height, width, (side, side), resize=self.resize, square=self.square)
+
+
+def unreadable(root: str, broken: Sequence[str]) -> str:
+    """Say which files cannot be decoded."""
+    return (
+        f"{root}: {counted(len(broken), 'file')} cannot be read as an image: {offenders(broken)}; "
+        "repair or remove them, which makes it another set: its runs start anew"
+    )
 
 
 def _random(drawn: NDArray[np.float64]) -> Callable[[int, int], Box]:
@@ -174,9 +126,3 @@ def _random(drawn: NDArray[np.float64]) -> Callable[[int, int], Box]:
         return top, left, rows, columns
 
     return place
-
-
-def _start(worker: int) -> None:
-    """Prepare a worker: Pillow warns of damaged Exif data, which ImageNet has and nobody can do anything about."""
-    warnings.filterwarnings("ignore", module="PIL")
-    end_with_parent()
