@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What to run next whenever a device is at hand, in order. Each command goes on where it stopped, so call this again and
+# What to run next whenever a machine is at hand, in order. Each command goes on where it stopped, so call this again and
 # again with the same OUT; `srblock results pack OUT FILE` packs what is finished.
 #
 #     results/next.sh MINUTES DATA OUT [OPTIONS ...]
@@ -7,7 +7,8 @@
 #     MINUTES   for all of it; what is left of them is each command's --minutes
 #     DATA      CIFAR-100: cifar100, or cifar100:FOLDER
 #     OUT       where the runs go, a folder outside of the repository
-#     OPTIONS   for every command, such as --device cuda --engine graph --workers 2
+#     OPTIONS   for every command, such as --device cuda --engine graph --workers 2; without cuda the study that was
+#               made for a CPU comes first
 #
 #     CIFAR10=cifar10:FOLDER   in the environment: Table V too, which is left out without
 #     SRBLOCK="srblock"        in the environment: the command (default: this copy's, which needs no installation)
@@ -34,6 +35,12 @@ run() {  # a command of srblock, with the time that is left
   "${srblock[@]}" "${words[@]}" || status=$?
   if [ "$status" -ne 0 ]; then exit "$status"; fi
 }
+
+# The study of two CPU cores, by protocols/sr-on-airbench.md; a GPU has better to do.
+case " ${options[*]-} " in *cuda*) ;; *)
+  run compare "Airbench94" "Airbench94 + SR(M=3, P=8)" "Airbench94 + SR(M=2, P=8)" "Airbench94 + SE" --data "$data" \
+    --recipe airbench --epochs 8 --batch-size 512 --tta flip --precision float32 --seeds 16 ;;
+esac
 
 four=("R18" "R18 + SR(M=4, P=2)" "R18 + D2D" "R18 + D2D + SR(M=4, P=12)")
 

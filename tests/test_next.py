@@ -12,13 +12,22 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from srblock import cli
+from srblock.cli.options import StudyOptions
+from srblock.data.sources.published import stand_in
 from srblock.paper.select import select, variants_of
+from srblock.report.published import study_name
+from srblock.runs.protocol import read_protocols
+from srblock.runs.records import RunConfig
+from srblock.runs.study import describe_data, recipe_for
 from srblock.variants.notation import parse
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPT = REPOSITORY / "results" / "next.sh"
+FINGERPRINT = "960bf4776d49ff7c86af0f72956195eb163a25e56f0b44da89a06699700341cb"  # of CIFAR-100, as the records say
+CUDA = ("--device", "cuda")
 FOUR = ["R18", "R18 + SR(M=4, P=2)", "R18 + D2D", "R18 + D2D + SR(M=4, P=12)"]
 
 # Writes its arguments as a line of JSON and ends with the next of the given statuses.
@@ -54,7 +63,7 @@ def value(words: list[str], option: str) -> str:
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
-    done, given = call(tmp_path_factory.mktemp("next"), "--engine", "graph", CIFAR10="cifar10:there")
+    done, given = call(tmp_path_factory.mktemp("next"), *CUDA, "--engine", "graph", CIFAR10="cifar10:there")
     assert done.returncode == 0, done.stderr
     return given
 
@@ -76,9 +85,30 @@ def test_it_asks_for_the_papers_claim_first_and_the_dear_networks_last(everythin
         assert str(parse(text)) == text
 
 
+def test_without_a_gpu_the_study_of_the_protocol_comes_first(tmp_path: Path, everything: list[list[str]]) -> None:
+    """All that the protocol says of variants, seeds, margin and recipe is in the command."""
+    done, given = call(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [words[:2] for words in given[1:]] == [words[:2] for words in everything[:-1]]
+    (protocol,) = [plan for plan in read_protocols(REPOSITORY / "results") if plan.name == "sr-on-airbench"]
+    words = given[0]
+    assert tuple(words[1 : words.index("--data")]) == protocol.variants
+    assert value(words, "--seeds") == str(protocol.seeds)
+    assert protocol.margin == 0.2, "what compare takes without an option"
+    command = shlex.join(["srblock", *words[: words.index("--out")]]).replace("cifar100:here", "cifar100:FOLDER")
+    text = " ".join((REPOSITORY / "results" / "protocols" / "sr-on-airbench.md").read_text().split())
+    assert command.replace("'", '"') in text.replace(" \\ ", " ")
+    options = StudyOptions(recipe="airbench", epochs=int(value(words, "--epochs")), tta=value(words, "--tta"),
+                           batch_size=int(value(words, "--batch-size")), precision="float32")  # fmt: skip
+    data = stand_in("cifar100")
+    recipe = recipe_for(data, torch.device("cpu"), options.recipe, **options.changes())
+    config = RunConfig(parse(protocol.variants[0]), 0, recipe, describe_data(data) | {"fingerprint": FINGERPRINT})
+    assert study_name(config) == protocol.study
+
+
 def test_every_command_is_one_that_srblock_has(everything: list[list[str]]) -> None:
     for words in everything:
-        assert words[-2:] == ["--engine", "graph"]
+        assert words[-4:] == [*CUDA, "--engine", "graph"]
         cli.app.parse_args(words, print_error=False, exit_on_error=False)
 
 
