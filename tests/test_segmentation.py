@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from srblock import surgery
+from srblock.block import SqueezeRemember2d
 from srblock.inspection.cost import cost
 from srblock.models.segmentation import DESIGNS, ASPPHead, FCNHead, Segmentation
 from srblock.variants.build import build, outline
@@ -276,6 +277,19 @@ def test_a_block_changes_nothing_at_first_and_learns_from_both_heads(hollow: boo
         assert torch.equal(model(x), untouched)
     assert surgery.remove(model) == ["layer3"]
     assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_a_hollow_trial_runs_on_the_meta_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[tuple[str, str]] = []
+    forward = SqueezeRemember2d.forward
+
+    def noted(block: SqueezeRemember2d, x: Tensor) -> Tensor:
+        devices.append((x.device.type, block.memory.values.device.type))
+        return forward(block, x)
+
+    monkeypatch.setattr(SqueezeRemember2d, "forward", noted)
+    surgery.insert(seeded(), after=3, input_size=(64, 64), hollow=True)
+    assert set(devices) == {("meta", "meta")}
 
 
 def test_a_block_tried_without_arithmetic_is_the_same_block() -> None:
