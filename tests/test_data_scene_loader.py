@@ -11,7 +11,7 @@ from scene_fixture import SIZE, write_camvid
 
 from srblock.data import Augmentation, SceneFiles, SceneLoader, load_scenes
 from srblock.data.loading.photometric import Distortion, distorted, draw_distortions
-from srblock.data.loading.scene_crops import choose, cut_classes
+from srblock.data.loading.scene_crops import Window, choose, cut_classes, cut_image, scaled
 from srblock.data.loading.scenes import augmented, draw
 
 CROP = Augmentation(crop=(24, 32))
@@ -34,13 +34,15 @@ def equal(ours: list[tuple[torch.Tensor, torch.Tensor]], theirs: list[tuple[torc
     return all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in pairs)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # three workers on fewer cores
 def test_the_number_of_workers_changes_no_bit_and_a_batch_can_be_begun_with(files: SceneFiles) -> None:
     def loader(workers: int) -> SceneLoader:
         return SceneLoader(files, augmentation=CROP, batch_size=4, shuffle=True, seed=3, workers=workers)
 
     alone = served(loader(0))
     assert [images.shape for images, _ in alone] == [(4, 3, 24, 32), (4, 3, 24, 32)], "a last batch of one is left out"
-    assert equal(served(loader(2)), alone)
+    for workers in (1, 3):
+        assert equal(served(loader(workers)), alone)
     assert equal(served(loader(0), batches=slice(1, None)), alone[1:])
     assert not equal(served(loader(0), epoch=2), alone)
 
@@ -51,6 +53,27 @@ def test_a_scene_is_augmented_by_its_number_alone(files: SceneFiles) -> None:
     whole = served(SceneLoader(files, augmentation=CROP, batch_size=3, shuffle=False, seed=3, workers=0))
     assert torch.equal(some[0][0][0], whole[2][0][0])
     assert torch.equal(some[0][1][1], whole[0][1][2])
+
+
+def test_every_epoch_and_seed_has_crops_of_its_own(files: SceneFiles) -> None:
+    """In order, so that only the augmentation can differ."""
+    plain = Augmentation(crop=(24, 32), photometric=False)
+
+    def batch(seed: int, epoch: int) -> torch.Tensor:
+        loader = SceneLoader(files, augmentation=plain, batch_size=9, shuffle=False, seed=seed, workers=0)
+        return next(loader.epoch(epoch))[0]
+
+    first = batch(3, 0)
+    assert torch.equal(batch(3, 0), first)
+    for other in (batch(3, 1), batch(4, 0)):
+        assert not any(torch.equal(ours, theirs) for ours, theirs in zip(first, other, strict=True))
+
+
+def test_draws_of_a_scene_know_nothing_of_each_other() -> None:
+    drawn = list(draw(7, 1, np.arange(4000)))
+    rows = [[one.ratio, *one.places[0], one.places[1, 0], one.mirror, *vars(one.distortion).values()] for one in drawn]
+    correlation = np.corrcoef(np.array(rows, dtype=float).T)
+    assert np.abs(correlation - np.eye(len(correlation))).max() < 4.5 / 4000**0.5
 
 
 def test_image_and_classes_stay_together() -> None:
@@ -68,6 +91,38 @@ def test_image_and_classes_stay_together() -> None:
         assert same.mean() > 0.8
         sides.add(drawn.mirror)
     assert sides == {True, False}
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.77, 1.0, 1.31, 2.0])
+def test_a_window_is_cut_as_if_the_whole_scene_had_been_resized(files: SceneFiles, factor: float) -> None:
+    image, classes = files.pair(0)
+    height, width = size = scaled(SIZE, factor)
+    whole = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).astype(int)
+    labels = np.asarray(Image.fromarray(classes).resize((width, height), Image.Resampling.NEAREST))
+    window = Window(size, 3, width // 3, height - 5, width // 2)
+    part = (slice(3, height - 2), slice(width // 3, width // 3 + width // 2))
+    assert np.abs(cut_image(image, window) - whole[part]).max() <= 1
+    assert np.array_equal(cut_classes(classes, window), labels[part])
+
+
+@pytest.mark.parametrize("augmentation", [CROP, None])
+def test_processes_share_every_batch(files: SceneFiles, augmentation: Augmentation | None) -> None:
+    def loader(rank: int, world_size: int) -> SceneLoader:
+        options = {"batch_size": 4, "shuffle": True} if augmentation else {"shuffle": False}
+        return SceneLoader(
+            files, augmentation=augmentation, seed=3, rank=rank, world_size=world_size, workers=0, **options
+        )
+
+    alone, first, second = served(loader(0, 1)), served(loader(0, 2)), served(loader(1, 2))
+    if augmentation:
+        shares = zip(first, second, strict=True)
+        together = [tuple(torch.cat(halves) for halves in zip(*share, strict=True)) for share in shares]
+    else:
+        together = [*first, *second]
+        alone = [*alone[::2], *alone[1::2]]
+        assert (len(first), len(second)) == (4, 5), "of a last single scene the first process has no share"
+        alone = [*alone[:4], *alone[5:], alone[4]]
+    assert equal(together, alone)
 
 
 def test_no_class_has_three_quarters_of_a_crop_where_another_place_is_to_be_had() -> None:
