@@ -18,6 +18,7 @@ from srblock.data.image_files import ImageFiles
 from srblock.data.loading.augment import mirrored, padded_crop, resized_crop
 from srblock.data.loading.crops import center_box, draw, random_boxes
 from srblock.data.loading.draws import COLUMN, MIRROR, ROW, below
+from srblock.data.loading.normalize import Normalize
 from srblock.data.loading.plan import Plan
 from srblock.data.loading.stream import Stream, default_workers
 
@@ -104,9 +105,7 @@ class Loader:
                 center = center_box(*self._size, self._size, resize=resize, square=square)
                 self._center = torch.tensor([center], device=self.device)
         self._labels = (labels if index is None else labels[samples]).to(self.device)
-        means, deviations = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (mean, std))
-        self._scale = (1 / (255 * deviations)).float().to(self.device)
-        self._offset = (-means / deviations).float().to(self.device)
+        self._normalize = Normalize(mean, std, self.device, dtype, memory_format)
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -165,11 +164,6 @@ class Loader:
         if len(place) == 2:
             return padded_crop(images, self.padding, *place, mirror, self.padding_mode)
         return mirrored(resized_crop(images, torch.stack(place, 1)), mirror)
-
-    def _normalize(self, images: Tensor) -> Tensor:
-        # The layout last: on a CPU arithmetic with numbers per channel is several times slower in channels_last.
-        wide = images.to(torch.float32).mul_(self._scale).add_(self._offset)
-        return wide.to(self.dtype).contiguous(memory_format=self.memory_format)
 
 
 def _check(

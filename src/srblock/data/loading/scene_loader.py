@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from srblock.data.image_files import CHANNELS, MEAN, STD
 from srblock.data.loading.ahead import Ahead
+from srblock.data.loading.normalize import Normalize
 from srblock.data.loading.plan import Plan
 from srblock.data.loading.scene_crops import scaled
 from srblock.data.loading.scenes import Augmentation, augmented, draw
@@ -76,9 +77,7 @@ class SceneLoader:
         dataset = Whole(files, scale) if augmentation is None else Augmented(files, augmentation, seed)
         self.workers = default_workers(world_size) if workers is None else workers
         self._ahead: Ahead[Request, Decoded] = Ahead(dataset, self.workers, pin_memory=self.device.type == "cuda")
-        means, deviations = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (mean, std))
-        self._scale = (1 / (255 * deviations)).float().to(self.device)
-        self._offset = (-means / deviations).float().to(self.device)
+        self._normalize = Normalize(mean, std, self.device, dtype, memory_format)
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -107,16 +106,13 @@ class SceneLoader:
         for images, classes, used in self._ahead.answers(requests):
             there = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             labels = classes.to(self.device, non_blocking=True).long()
-            yield self._normalize(there, used.tolist()), labels
-
-    def _normalize(self, images: Tensor, used: list[list[int]]) -> Tensor:
-        if self.device.type == "cpu":
-            images = images.contiguous()  # see `Loader._normalize`
-        wide = images.to(torch.float32).mul_(self._scale).add_(self._offset)
-        for image, (rows, columns) in zip(wide, used, strict=True):
-            image[:, rows:] = 0
-            image[:, :, columns:] = 0
-        return wide.to(self.dtype).contiguous(memory_format=self.memory_format)
+            if self.device.type == "cpu":
+                there = there.contiguous()  # see `Normalize`
+            normalized = self._normalize(there)
+            for image, (rows, columns) in zip(normalized, used.tolist(), strict=True):
+                image[:, rows:] = 0
+                image[:, :, columns:] = 0
+            yield normalized, labels
 
 
 class Augmented(Dataset[Decoded | str]):

@@ -79,7 +79,7 @@ class Stream:
 
     def _to_device(self, images: Tensor) -> Tensor:
         images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        return images.contiguous() if self.device.type == "cpu" else images  # see `Loader._normalize`
+        return images.contiguous() if self.device.type == "cpu" else images  # see `Normalize`
 
 
 class Decoder(Dataset[Tensor | str]):
