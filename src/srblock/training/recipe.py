@@ -6,11 +6,11 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from srblock.data.loading.loader import CROPS, PADDING_MODES
+
 SCHEDULES = ("multistep", "cosine", "poly", "triangular")
 PRECISIONS = ("float32", "bfloat16")
 MEMORY_FORMATS = ("contiguous", "channels_last")
-CROPS = ("padded", "resized")
-PADDING_MODES = ("zeros", "reflect")
 TTA = ("none", "flip", "flip+translate")
 ENGINES = ("eager", "compile", "graph", "compile+graph")
 # Fields younger than the first published runs: at these values they do not enter a run's identity.
