@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
 from srblock.inspection.controls import controls
+from srblock.inspection.recall import recall_weights
 
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1, 1])
 
@@ -43,9 +44,14 @@ def images() -> Iterator[tuple[Tensor, Tensor]]:
         yield maps, labels
 
 
+def under_control(model: nn.Module) -> dict[str, dict[str, float]]:
+    collected, _ = recall_weights(model, images())
+    return controls(model, collected, images)
+
+
 def test_a_network_that_lives_by_its_recall_loses_it_under_every_control() -> None:
     model = Reader()
-    found = controls(model, images)
+    found = under_control(model)
     assert list(found) == ["intact", "removed", "mean", "uniform", "shuffled"]
     assert found["intact"] == {"top1": 100}
     # Without a block all logits are 0 and the first class is named: the six images of class 1 are lost.
@@ -55,12 +61,12 @@ def test_a_network_that_lives_by_its_recall_loses_it_under_every_control() -> No
     other = torch.randperm(10, generator=torch.Generator().manual_seed(0))
     assert found["shuffled"]["top1"] == 100 * (LABELS[other] == LABELS).double().mean().item()
     assert 0 < found["shuffled"]["lost"] < 10
-    assert controls(model, images) == found, "nothing is left behind"
-    assert controls(model, images)["intact"] == {"top1": 100}
+    assert under_control(model) == found, "nothing is left behind"
+    assert under_control(model)["intact"] == {"top1": 100}
 
 
 def test_a_static_map_shows_as_one() -> None:
-    found = controls(Reader(used=False), images)
+    found = under_control(Reader(used=False))
     assert found["intact"]["top1"] == 60
     for name in ("mean", "uniform", "shuffled"):
         assert found[name] == {"top1": 60, "lost": 0, "gained": 0}
@@ -69,4 +75,4 @@ def test_a_static_map_shows_as_one() -> None:
 
 def test_a_network_without_a_block_is_refused() -> None:
     with pytest.raises(ValueError, match="no block to control"):
-        controls(nn.Conv2d(3, 2, 1), images)
+        controls(nn.Conv2d(3, 2, 1), {}, images)

@@ -49,7 +49,7 @@ def test_weights_by_class() -> None:
 
 def test_the_summary_is_what_the_report_reads() -> None:
     model = OneBlock()
-    summary = summarize_recall(model, batches(), 3)
+    summary = summarize_recall(model, *recall_weights(model, batches()), 3)
     assert {key: tuple(value.shape) for key, value in summary.items()} == {
         "body.0/class_mean": (3, 2),
         "body.0/class_std": (3, 2),

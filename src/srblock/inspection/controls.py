@@ -17,16 +17,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from srblock.inspection.recall import recall_weights
 from srblock.surgery import blocks, bypassed
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 
-def controls(model: nn.Module, batches: Batches) -> dict[str, dict[str, float]]:
+def controls(model: nn.Module, collected: dict[str, Tensor], batches: Batches) -> dict[str, dict[str, float]]:
     """Test a classifier as it is and under each control, the same images in the same order.
 
     Args:
+        collected: the blocks' recall weights over these images (`recall.recall_weights`), (images, P) each.
         batches: begins a pass over images (N, C, H, W) and labels (N,), in evaluation order.
 
     Returns by control, "intact" first: "top1" in percent, and of the images how many the control "lost" (right before,
@@ -36,8 +36,8 @@ def controls(model: nn.Module, batches: Batches) -> dict[str, dict[str, float]]:
     """
     if not blocks(model):
         raise ValueError("the model has no block to control; insert one and train it first")
-    collected, labels = recall_weights(model, batches())
-    other = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    intact = _hits(model, batches())
+    other = torch.randperm(len(intact), generator=torch.Generator().manual_seed(0))
     replaced = {
         "mean": {name: weights.mean(0).expand_as(weights) for name, weights in collected.items()},
         "uniform": {name: torch.full_like(weights, 1 / weights.shape[1]) for name, weights in collected.items()},
@@ -46,7 +46,6 @@ def controls(model: nn.Module, batches: Batches) -> dict[str, dict[str, float]]:
     ways = {"removed": partial(bypassed, model)} | {
         name: partial(_recalling, model, weights) for name, weights in replaced.items()
     }
-    intact = _hits(model, batches())
     found = {"intact": {"top1": 100 * intact.double().mean().item()}}
     for name, way in ways.items():
         with way():
@@ -68,10 +67,12 @@ def _recalling(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
     """Give each block these recall weights (images, P) in the place of its own, image after image."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        rest = iter(weights[name])
+        served = 0
 
         def replace(module: nn.Module, inputs: tuple[Tensor, ...], own: Tensor) -> Tensor:
-            return torch.stack([next(rest) for _ in range(len(own))]).to(own)
+            nonlocal served
+            served += len(own)
+            return weights[name][served - len(own) : served].to(own)
 
         return replace
 

@@ -10,7 +10,7 @@ from torch import nn
 from srblock.data import ImageData, Loader
 from srblock.inspection.controls import controls
 from srblock.inspection.cost import flops_per_image
-from srblock.inspection.recall import summarize_recall
+from srblock.inspection.recall import recall_weights, summarize_recall
 from srblock.surgery import blocks
 from srblock.training.checkpoint import save_weights
 
@@ -23,6 +23,7 @@ def inspect_model(model: nn.Module, test: Loader, directory: Path, data: ImageDa
     """
     found: dict[str, Any] = {"flops_per_image": flops_per_image(model, (data.channels, *data.size))}
     if blocks(model):
-        save_weights(directory / "recall.safetensors", summarize_recall(model, test.epoch(0), len(data.classes)))
-        found["controls"] = controls(model, lambda: test.epoch(0))
+        collected, labels = recall_weights(model, test.epoch(0))
+        save_weights(directory / "recall.safetensors", summarize_recall(model, collected, labels, len(data.classes)))
+        found["controls"] = controls(model, collected, lambda: test.epoch(0))
     return found

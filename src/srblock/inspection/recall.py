@@ -68,14 +68,13 @@ def by_class(weights: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Ten
     return mean, std
 
 
-def summarize_recall(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int) -> dict[str, Tensor]:
-    """Summarize every block B of a network over a data set for the report.
+def summarize_recall(model: nn.Module, collected: dict[str, Tensor], labels: Tensor, classes: int) -> dict[str, Tensor]:
+    """Summarize every block B of a network over a data set for the report, from what `recall_weights` collected.
 
     Returns `B/class_mean` and `B/class_std` (classes, P), `B/mean` and `B/std` over all images (P,), and `B/memory`,
     the channel mean of each memory block (P, H, W) as in Fig. 4.
     """
     summary = {}
-    collected, labels = recall_weights(model, batches)
     for name, weights in collected.items():
         summary[f"{name}/class_mean"], summary[f"{name}/class_std"] = by_class(weights, labels, classes)
         summary[f"{name}/mean"], summary[f"{name}/std"] = weights.mean(0), weights.std(0, correction=0)
