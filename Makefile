@@ -26,6 +26,9 @@ test: $(READY)
 # make bench DATA=cifar100:PATH
 bench: $(READY)
 	$(BIN)/python benchmarks/train_speed.py --data $(or $(DATA),cifar100) --steps 40 --rounds 7 --engines eager,compile
+	$(BIN)/python benchmarks/train_speed.py --data $(or $(DATA),cifar100) --network Airbench94 --recipe airbench \
+	  --batch-size 512 --steps 6 --rounds 5 --engines eager,compile --skip-compare
+	$(BIN)/python benchmarks/freed_memory.py --data $(or $(DATA),cifar100) --rounds 5 --images 2048
 
 check: $(READY)
 	$(BIN)/ruff check .

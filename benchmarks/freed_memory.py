@@ -1,4 +1,4 @@
-"""Training speed on a CPU with freed memory given back to the system, as glibc does it, and kept.
+"""Training speed and memory on a CPU with freed memory given back to the system, as glibc does it, and kept.
 
     python benchmarks/freed_memory.py --data cifar100:PATH [--rounds 7] [--images 4096]
 
@@ -55,27 +55,28 @@ def main() -> None:
     args = parser.parse_args()
     if args.one:
         network, batch, images, way = args.one
-        print(rate(args.data, network, int(batch), int(images), way == "kept"))
+        print(rate(args.data, network, int(batch), int(images), way == "kept"), runtime.peak_memory_mb())
         return
     rows = []
     for network, batch in CASES:
         images = args.images // (4 if network == "R18" else 1)
         for number in range(args.rounds):
-            rates = {}
+            rates, peaks = {}, {}
             for way in ("given back", "kept") if number % 2 else ("kept", "given back"):
                 words = [sys.executable, __file__, "--data", args.data, "--one", network, str(batch), str(images), way]
                 done = subprocess.run(words, capture_output=True, text=True, check=True)
-                rates[way] = float(done.stdout.split()[-1])
+                rates[way], peaks[way] = map(float, done.stdout.split()[-2:])
             rows.append({
                 "network": network, "batch_size": batch, "round": number + 1,
                 "given_back_images_per_s": round(rates["given back"], 1),
-                "kept_images_per_s": round(rates["kept"], 1),
-                "ratio": round(rates["kept"] / rates["given back"], 4), **machine.describe(CPU),
+                "kept_images_per_s": round(rates["kept"], 1), "ratio": round(rates["kept"] / rates["given back"], 4),
+                "given_back_peak_mb": round(peaks["given back"]), "kept_peak_mb": round(peaks["kept"]),
+                "peak_ratio": round(peaks["kept"] / peaks["given back"], 4), **machine.describe(CPU),
             })  # fmt: skip
         mine = [row for row in rows if (row["network"], row["batch_size"]) == (network, batch)]
-        middle = {key: statistics.median(row[key] for row in mine) for key in ("kept_images_per_s", "ratio")}
-        print(f"{network}, batch {batch}: {middle['kept_images_per_s']:.0f} images/s kept, {middle['ratio']:.2f} times "
-              f"given back (medians, n={args.rounds})", flush=True)  # fmt: skip
+        speed, peak = (statistics.median(row[key] for row in mine) for key in ("ratio", "peak_ratio"))
+        print(f"{network}, batch {batch}: kept is {speed:.2f} times as fast with {peak:.2f} times the memory (medians, "
+              f"n={args.rounds})", flush=True)  # fmt: skip
     machine.write(args.out, "freed_memory", rows)
 
 
