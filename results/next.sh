@@ -11,6 +11,8 @@
 #               made for a CPU comes first
 #
 #     CIFAR10=cifar10:FOLDER   in the environment: Table V too, which is left out without
+#     SEEDS=3-15               in the environment: which seeds of the study for a CPU, where OUT is new and the others have
+#                              their records already (default: all)
 #     SRBLOCK="srblock"        in the environment: the command (default: this copy's, which needs no installation)
 #
 # Status: 0 when nothing is left, 75 when the time is up (call it again), otherwise that of the command that failed.
@@ -39,7 +41,7 @@ run() {  # a command of srblock, with the time that is left
 # The study of two CPU cores, by protocols/sr-on-airbench.md; a GPU has better to do.
 case " ${options[*]-} " in *cuda*) ;; *)
   run compare "Airbench94" "Airbench94 + SR(M=3, P=8)" "Airbench94 + SR(M=2, P=8)" "Airbench94 + SE" --data "$data" \
-    --recipe airbench --epochs 8 --batch-size 512 --tta flip --precision float32 --seeds 16 ;;
+    --recipe airbench --epochs 8 --batch-size 512 --tta flip --precision float32 --seeds "${SEEDS:-16}" ;;
 esac
 
 four=("R18" "R18 + SR(M=4, P=2)" "R18 + D2D" "R18 + D2D + SR(M=4, P=12)")

@@ -230,6 +230,17 @@ def test_wrong_input_is_one_clear_line(
     assert not list(tmp_path.glob("out/runs/*/*.json*")), "nothing was trained"
 
 
+def test_seeds_can_be_named_and_have_a_report_of_their_own(tmp_path: Path) -> None:
+    """Runs are found by their seed, however it was asked for; the report of seeds 1 and 2 replaces no other."""
+    words = ["compare", PLAIN, BLOCK, *DIGITS, "--out", tmp_path]
+    assert invoke(*words, "--seeds", "1-2").exit_code == 0
+    assert sorted(json.loads(path.read_text())["seed"] for path in tmp_path.glob("runs/*/config.json")) == [1, 1, 2, 2]
+    planned = invoke(*words, "--seeds", "2", "--dry-run").output
+    assert "4 runs: 2 finished, 0 started, 2 not started" in planned, "seed 1 of both is there, seed 0 is not"
+    (report,) = tmp_path.glob("compare-*/results.csv")
+    assert report.parent.name.endswith("-seeds-1-2")
+
+
 def test_an_output_folder_in_the_way(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -313,8 +324,10 @@ def test_without_arguments_there_is_help() -> None:
         (["compare"], "compare needs two variants or more, got none"),
         (["compare", "R8", "R18", "--sedes", "3"], "Did you mean --seeds?"),
         (["compair", "R8"], 'Did you mean "compare"?'),
-        (["compare", "R8", "R18", "--seeds", "many"], 'unable to convert "many" into int'),
-        (["compare", "R8", "R18", "--seeds", "0"], "Must be >= 1"),
+        (["compare", "R8", "R18", "--seeds", "many"], "--seeds must be how many, such as 5, or from which to which"),
+        (["compare", "R8", "R18", "--seeds", "0"], "such as 5-9, got 0"),
+        (["compare", "R8", "R18", "--seeds=-3"], "such as 5-9, got -3"),
+        (["compare", "R8", "R18", "--seeds", "9-5"], "such as 5-9, got 9-5"),
         (["compare", "R8", "R18", "--image-size", "-3"], "Must be >= 1"),
         (["train"], "VARIANT requires an argument"),
         (["train", "R8", "--no-pretrained"], "Unknown option"),

@@ -97,6 +97,7 @@ def test_a_run_folder_of_that_day_gives_the_figure_it_recorded(tmp_path: Path) -
 
 
 def test_the_published_tables_follow_from_the_records(tmp_path: Path) -> None:
-    shutil.copytree(RESULTS / "records", tmp_path / "records")
+    for made_from in ("records", "protocols"):
+        shutil.copytree(RESULTS / made_from, tmp_path / made_from)
     made = {path.name: path.read_text() for path in write_tables(tmp_path)}
     assert made == {path.name: path.read_text() for path in (RESULTS / "tables").iterdir()}

@@ -104,6 +104,10 @@ def test_without_a_gpu_the_study_of_the_protocol_comes_first(tmp_path: Path, eve
     recipe = recipe_for(data, torch.device("cpu"), options.recipe, **options.changes())
     config = RunConfig(parse(protocol.variants[0]), 0, recipe, describe_data(data) | {"fingerprint": FINGERPRINT})
     assert study_name(config) == protocol.study
+    _, given = call(tmp_path, SEEDS="3-15")
+    assert value(given[0], "--seeds") == "3-15"
+    others = [value(words, "--seeds") for words in everything[:-1]]
+    assert [value(words, "--seeds") for words in given[1:]] == others, "the other commands have all of theirs"
 
 
 def test_every_command_is_one_that_srblock_has(everything: list[list[str]]) -> None:

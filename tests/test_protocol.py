@@ -57,7 +57,7 @@ def test_no_figure_is_shown_before_the_last_seed(tmp_path: Path) -> None:
     made = tables(tmp_path, {"R8": 3, "R8 + SR(M=3, P=8)": 3, "R20": 2})
     assert set(made) == {"index.md", "help.md"}
     assert "2 of 3 seeds are in. No figure is shown before the last one." in made["help.md"]
-    assert "R8, R8 + SR(M=3, P=8), R20 (under way)" in made["index.md"]
+    assert "| digits | 20 | 8 | R8, R8 + SR(M=3, P=8), R20 (under way) |" in made["index.md"], "eight runs, none shown"
     assert not any(figure in "".join(made.values()) for figure in ("97.", "98.", "±", "verdict |"))
 
 
@@ -77,6 +77,7 @@ def test_what_was_not_planned_is_on_another_page_and_outside_of_holms_family(tmp
     assert "| R8 | 4 | 97.15 ± 0.13 |" in other
     assert "| R8 + SR(M=2, P=8) | 3 | 50.00 ± 0.00 | -47.15 |" in other
     early = tables(tmp_path / "c", {"R8": 3, "R8 + SR(M=3, P=8)": 2, "R20": 2, "R8 + SR(M=2, P=8)": 3})
+    assert "| 7 | R8, R8 + SR(M=3, P=8), R20 (under way) |" in early["index.md"], "the planned ones are counted"
     pages = [text for name, text in early.items() if name.endswith(".md")]
     assert not any("97." in text for text in pages), "the baseline is not shown on the other page either"
 

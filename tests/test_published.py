@@ -181,7 +181,8 @@ def test_no_records_make_an_index_that_says_so(tmp_path: Path) -> None:
 def test_the_tables_in_the_repository_are_of_its_records(tmp_path: Path) -> None:
     """`srblock results tables` makes them anew; byte for byte what is committed."""
     results = REPOSITORY / "results"
-    shutil.copytree(results / "records", tmp_path / "records")
+    for made_from in ("records", "protocols"):
+        shutil.copytree(results / made_from, tmp_path / made_from)
     write_tables(tmp_path)
     made = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     kept = {path.name: path.read_bytes() for path in (results / "tables").iterdir()}

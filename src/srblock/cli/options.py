@@ -29,6 +29,28 @@ output_option = _under("Output", 4)
 
 AT_LEAST_1 = Number(gte=1)
 FLAG: dict[str, Any] = {"negative": "", "show_default": False}  # given or not, without a --no-... of its own
+
+
+def seeds_of(text: str) -> range:
+    """Read `--seeds`: how many from 0 on, or which.
+
+    >>> seeds_of("3"), seeds_of("5-9")
+    (range(0, 3), range(5, 10))
+
+    Raises: ValueError for anything else.
+    """
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)", text)
+    first, last = (0, 0) if found is None else (int(found[1] or 0), int(found[2]) - (found[1] is None))
+    if found is None or not first <= last < 2**63:
+        raise ValueError(f"--seeds must be how many, such as 5, or from which to which, such as 5-9, got {text}")
+    return range(first, last + 1)
+
+
+def seeds_option(what: str) -> Parameter:
+    """Describe an option that `seeds_of` reads."""
+    return own_option(f"how many {what}, or which: 5-9")
+
+
 Device = Annotated[str, where_option("auto, cpu, cuda, cuda:1, ...")]
 Margin = Annotated[float, output_option("percentage points that count as no difference")]
 

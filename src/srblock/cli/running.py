@@ -201,10 +201,11 @@ def _lasting(source: str) -> str:
 
 
 def folder_name(kind: str, study: Study) -> str:
-    """Name a report's folder after what is compared, whatever the number of seeds."""
+    """Name a report's folder after what is compared, whatever the number of seeds; without seed 0 after them too."""
     weights = study.runs[0].weights
     identity = [str(variant) for variant in study.variants], study.recipe.identity, study.data.fingerprint, weights
-    return f"{kind}-{study.data.name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:6]}"
+    which = f"-seeds-{study.seeds[0]}-{study.seeds[-1]}" if study.seeds[0] else ""
+    return f"{kind}-{study.data.name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:6]}{which}"
 
 
 def write_reports(folder: Path, runs: Sequence[Run], rows: Sequence[Row]) -> list[tuple[str, Path]]:

@@ -10,7 +10,17 @@ from cyclopts.validators import Number
 
 from srblock.cli import running
 from srblock.cli.app import FAILED, app, console
-from srblock.cli.options import AT_LEAST_1, Device, Margin, StudyOptions, UnsaidOptions, WorkOptions, own_option
+from srblock.cli.options import (
+    AT_LEAST_1,
+    Device,
+    Margin,
+    StudyOptions,
+    UnsaidOptions,
+    WorkOptions,
+    own_option,
+    seeds_of,
+    seeds_option,
+)
 
 if TYPE_CHECKING:
     from srblock.variants.notation import Variant
@@ -21,7 +31,7 @@ STUDY, WORK, AS_IT_IS = StudyOptions(), WorkOptions(), UnsaidOptions()
 @app.command(sort_key=1, help_epilogue='Example: srblock compare R18 "R18 + SR(M=4, P=2)" --data cifar100 --seeds 5')
 def compare(
     *variants: Annotated[str, Parameter(help='e.g. R18 "R18 + SR(M=4, P=2)"; the first is the baseline')],
-    seeds: Annotated[int, own_option("how many of each variant", validator=AT_LEAST_1)] = 3,
+    seeds: Annotated[str, seeds_option("of each variant")] = "3",
     margin: Margin = 0.2,
     options: StudyOptions = STUDY,
     work: WorkOptions = WORK,
@@ -34,12 +44,13 @@ def compare(
     from srblock.training import distributed
 
     distributed.refuse("compare")
+    numbers = seeds_of(seeds)
     if len(variants) < 2:
         came = f"{variants[0]!r} alone" if variants else "none"
         raise ValueError(f"compare needs two variants or more, got {came}; srblock train runs one")
     parsed = _parsed(variants)
     session = running.prepare(options, work, parsed, margin=margin)
-    study = running.make_study(session, parsed, range(seeds))
+    study = running.make_study(session, parsed, numbers)
     done = running.carry_out(session, study)
     if done.worth_a_report:
         from srblock.report import tables
@@ -103,7 +114,7 @@ def reproduce(
     /,
     *,
     rows: Annotated[str, own_option('by name, with * and ?: "R18*"; baselines come with them')] = "*",
-    seeds: Annotated[int, own_option("how many of each row", validator=AT_LEAST_1)] = 5,
+    seeds: Annotated[str, seeds_option("of each row")] = "5",
     margin: Margin = 0.2,
     unsaid: UnsaidOptions = AS_IT_IS,
     options: StudyOptions = STUDY,
@@ -119,10 +130,11 @@ def reproduce(
     from srblock.training import distributed
 
     distributed.refuse("reproduce")
+    numbers = seeds_of(seeds)
     chosen, choices = paper.select(table, rows), unsaid.choices()
     variants = paper.variants_of(chosen, choices)
     session = running.prepare(options, work, variants, default_data=chosen[0].data, margin=margin)
-    study = running.make_study(session, variants, range(seeds))
+    study = running.make_study(session, variants, numbers)
     done = running.carry_out(session, study)
     if done.worth_a_report:
         from srblock.report import reproduction, tables

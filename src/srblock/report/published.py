@@ -52,7 +52,7 @@ class PublishedStudy:
 
     Attributes:
         name: of its files; the hash stands for images, recipe, weights and numerics.
-        runs: in the table's order, the seeds of a variant together.
+        runs: in the table's order, the seeds of a variant together; of a protocol that is under way all of its study.
         rows: a line for each variant, each compared with the same network without SR, or as the protocol says; all
             judged together.
         protocol: by which it was planned, if it was.
@@ -124,7 +124,7 @@ def index(studies: Sequence[PublishedStudy]) -> str:
             f"[{study.name}]({study.name}.md)",
             _data_name(study),
             str(study.recipe.epochs),
-            str(len(study.runs)),
+            str(len(study.runs) if study.protocol is None else sum(map(study.protocol.plans, study.runs))),
             ", ".join(f"{row.variant} (n = {row.n})" for row in study.rows)
             or f"{', '.join(study.protocol.variants if study.protocol else ())} (under way)",
         )
@@ -184,7 +184,9 @@ def _planned(protocol: Protocol, runs: Sequence[Run]) -> PublishedStudy:
     """Compare what a protocol says, once it may be looked at."""
     counting = sorted(protocol.part_of(runs), key=lambda run: (protocol.variants.index(str(run.variant)), run.seed))
     rows = comparison(counting, protocol.variants, margin=protocol.margin) if protocol.complete(runs) else []
-    return PublishedStudy(protocol.name, counting or list(runs), rows, protocol, len(protocol.whole_seeds(runs)))
+    return PublishedStudy(
+        protocol.name, counting if rows else list(runs), rows, protocol, len(protocol.whole_seeds(runs))
+    )
 
 
 def _heading(study: PublishedStudy) -> str:

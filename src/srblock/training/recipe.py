@@ -50,8 +50,7 @@ class Recipe:
         decoupled: rate and decay are per 1,024 images, and changing one of batch size, momentum, rate and decay leaves
             the effect of the others as it is (see `optimizer`); airbench's units.
         bias_lr_scale: factor of the rate, not of the decay, for the biases of batch norms without a trained scale, as
-            in Airbench94. (With one, as in a ResNet, a factor of 64 hurts: R8 on CIFAR-100 had 5.9% instead of 11.1%
-            after two epochs.)
+            in Airbench94. (With one, as in a ResNet, a factor of 64 hurts.)
         lookahead: every few steps the weights are drawn back to a slow average of themselves, at first hardly and ever
             more, see `lookahead.Lookahead`.
         schedule: "multistep" multiplies the rate by `gamma` at each of `milestones` (epochs); "cosine" falls to zero

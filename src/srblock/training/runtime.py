@@ -88,8 +88,8 @@ def keep_freed_memory(device: torch.device) -> None:
 
     By default glibc returns every large block to the system and gets it back page by page, zeroed: a step that
     allocates gigabytes spends up to a third of its time there (`benchmarks/freed_memory.py` measures it). A process
-    then stays as large as it was at its largest, about a seventh larger than without. No number changes. Whoever has
-    set MALLOC_MMAP_MAX_, glibc's variable for this, has chosen already.
+    then stays as large as it was at its largest. No number changes. Whoever has set MALLOC_MMAP_MAX_, glibc's variable
+    for this, has chosen already.
     """
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc" and "MALLOC_MMAP_MAX_" not in os.environ:
         libc = ctypes.CDLL(None)
