@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from srblock.data import Loader
 from srblock.surgery import blocks, bypassed, param_groups
 from srblock.training import checkpoint, distributed, runtime
+from srblock.training.classification import Classification
 from srblock.training.loop import Loaders, TrainingDiverged, train, train_epoch
 from srblock.training.optimizer import Groups, sgd
 from srblock.training.recipe import Recipe
 from srblock.training.step import Step
-from srblock.training.task import Classification, evaluate
+from srblock.training.task import evaluate
 from srblock.variants.build import build
 from srblock.variants.notation import parse
 

@@ -181,7 +181,7 @@ def test_a_study_whitens_by_the_training_part_alone() -> None:
 
 def test_a_large_set_is_whitened_by_images_spread_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """CIFAR-10 may lie sorted by class: the first images would be of one class."""
-    monkeypatch.setattr("srblock.runs.study.WHITENED", 10)
+    monkeypatch.setattr("srblock.runs.loaders.WHITENED", 10)
     seen: list[Tensor] = []
     monkeypatch.setattr(Airbench94, "whiten", lambda self, images: seen.append(images))
     here = study(validation_fraction=0.0)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from srblock.block import SqueezeRemember2d
 from srblock.inspection.controls import controls
 from srblock.inspection.recall import recall_weights
+from srblock.training.classification import Classification
 
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1, 1])
 
@@ -45,8 +46,8 @@ def images() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def under_control(model: nn.Module) -> dict[str, dict[str, float]]:
-    collected, _ = recall_weights(model, images())
-    return controls(model, collected, images)
+    collected, _ = recall_weights(model, images(), Classification(), 2)
+    return controls(model, collected, images, Classification())
 
 
 def test_a_network_that_lives_by_its_recall_loses_it_under_every_control() -> None:
@@ -75,4 +76,4 @@ def test_a_static_map_shows_as_one() -> None:
 
 def test_a_network_without_a_block_is_refused() -> None:
     with pytest.raises(ValueError, match="no block to control"):
-        controls(nn.Conv2d(3, 2, 1), {}, images)
+        controls(nn.Conv2d(3, 2, 1), {}, images, Classification())

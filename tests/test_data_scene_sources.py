@@ -16,7 +16,7 @@ from srblock.data.sources.cityscapes import MEANING
 def test_cityscapes_in_its_official_layout(tmp_path: Path) -> None:
     data = load_scenes(f"cityscapes:{write_cityscapes(tmp_path)}", cache=tmp_path / "cache")
     assert (len(data.train), data.validation, len(data.test)) == (9, None, 4)
-    assert (data.task, data.largest, len(data.classes)) == ("segmentation", SIZE, 19)
+    assert (data.task, data.size, len(data.classes)) == ("segmentation", SIZE, 19)
     assert data.classes[0] == "road"
     assert data.colors[13] == (0, 0, 142), "cars are blue"
     image, classes = data.train.decode(0)
@@ -54,7 +54,7 @@ def test_the_real_camvid(real_data: Path, tmp_path: Path) -> None:
     data = load_scenes(f"camvid:{real_data}", cache=tmp_path / "cache")
     assert data.validation is not None
     assert (len(data.train), len(data.validation), len(data.test)) == (367, 101, 233)
-    assert data.largest == (360, 480)
+    assert data.size == (360, 480)
     shares = dict(zip([*data.classes, "void"], 100 * np.array(data.pixels) / sum(data.pixels), strict=True))
     for name, share in {"Sky": 16.9, "Building": 23.3, "Road": 31.7, "Bicyclist": 0.3, "void": 4.0}.items():
         assert abs(shares[name] - share) < 0.06

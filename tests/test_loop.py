@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from srblock.block import SqueezeRemember2d
 from srblock.data import Loader
 from srblock.training import checkpoint
+from srblock.training.classification import Classification
 from srblock.training.files import write_bytes
 from srblock.training.loop import Loaders, TrainingDiverged, train
 from srblock.training.recipe import Recipe
-from srblock.training.task import Classification, evaluate
+from srblock.training.task import evaluate
 
 CPU = torch.device("cpu")
 TASK = Classification()

@@ -8,6 +8,7 @@ from torch import nn
 
 import srblock
 from srblock.inspection.recall import by_class, memory_probe, recall_weights, summarize_recall
+from srblock.training.classification import Classification
 
 
 class OneBlock(nn.Module):
@@ -38,7 +39,7 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def test_weights_by_class() -> None:
     high, low = 1 / (1 + math.exp(-10)), 1 / (1 + math.exp(10))
-    weights, labels = recall_weights(OneBlock(), batches())
+    weights, labels = recall_weights(OneBlock(), batches(), Classification(), 3)
     assert labels.tolist() == [0, 0, 1, 2, 2]
     torch.testing.assert_close(weights["body.0"][:, 0], torch.tensor([high, high, low, high, low]))
     mean, std = by_class(weights["body.0"], labels, 3)
@@ -49,7 +50,7 @@ def test_weights_by_class() -> None:
 
 def test_the_summary_is_what_the_report_reads() -> None:
     model = OneBlock()
-    summary = summarize_recall(model, *recall_weights(model, batches()), 3)
+    summary = summarize_recall(model, *recall_weights(model, batches(), Classification(), 3), 3)
     assert {key: tuple(value.shape) for key, value in summary.items()} == {
         "body.0/class_mean": (3, 2),
         "body.0/class_std": (3, 2),

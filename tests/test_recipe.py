@@ -34,13 +34,22 @@ from srblock.training.recipe import LATER, RECIPES, Recipe
         ({"schedule": "step"}, "schedule must be one of multistep, cosine, poly, triangular, got 'step'"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
         ({"memory_format": "nhwc"}, "memory_format must be one of"),
-        ({"crop": "center"}, "crop must be one of padded, resized, got 'center'"),
+        ({"crop": "center"}, "crop must be one of padded, resized, scene, got 'center'"),
         ({"engine": "jit"}, "engine must be one of eager, compile, graph"),
         ({"test_resize": 0}, "test_resize must be at least 1 or None, got 0"),
         ({"test_square": True}, "test_square needs test_resize"),
         ({"bias_lr_scale": 0.0}, "bias_lr_scale must be positive and finite, got 0.0"),
         ({"padding_mode": "wrap"}, "padding_mode must be one of zeros, reflect, got 'wrap'"),
-        ({"tta": "crop"}, "tta must be one of none, flip, flip[+]translate, got 'crop'"),
+        ({"tta": "crop"}, "tta must be one of none, flip, flip[+]translate, multiscale, multiscale[+]flip, got 'crop'"),
+        ({"crop": "scene"}, 'crop_size must be .H, W. in pixels for crop "scene" and None for others, got None'),
+        ({"crop_size": (8, 8)}, "crop_size must be"),
+        ({"crop": "scene", "crop_size": (8,)}, "crop_size must be"),
+        ({"scene_scale": 0.0}, "scene_scale must be above 0"),
+        ({"ratios": (2.0, 0.5)}, "ratios must be .low, high. above 0"),
+        ({"class_share": 0.0}, "class_share must be above 0"),
+        ({"inference": "center"}, "inference must be one of slide, whole, got 'center'"),
+        ({"schedule": "poly", "end_lr": 0.1}, "end_lr must be at least 0 and below 0.1, the rate"),
+        ({"end_lr": 0.01}, "end_lr belongs to the schedule poly, got 0.01 with multistep"),
         ({"schedule": "triangular", "warmup_epochs": 2}, "triangular has a rise of its own, got warmup_epochs=2"),
         ({"flip": False, "alternating_flip": True}, "alternating_flip needs flip"),
     ],
@@ -80,14 +89,27 @@ def test_the_papers_imagenet_recipe() -> None:
     assert not recipe.sync_batch_norm
 
 
+def test_the_papers_cityscapes_recipe() -> None:
+    """App. VII-C: rate 0.01 to 1e-4 by a polynomial of power 0.9, decay 5e-4, 80,000 steps, tested every 8,000."""
+    recipe = RECIPES["cityscapes"]
+    assert (recipe.learning_rate, recipe.end_lr, recipe.power, recipe.momentum) == (0.01, 1e-4, 0.9, 0.9)
+    assert (recipe.schedule, recipe.weight_decay, recipe.batch_size) == ("poly", 5e-4, 8)
+    assert recipe.epoch_steps == 8000
+    assert recipe.epochs * recipe.epoch_steps == 80_000
+    assert (recipe.crop_size, recipe.ratios, recipe.class_share) == ((512, 1024), (0.5, 2.0), 0.75)
+    assert recipe.photometric
+    assert recipe.flip
+
+
 def test_a_field_added_later_changes_the_identity_only_where_it_is_used() -> None:
     assert not set(LATER) & set(Recipe().identity)
     used = {
         "crop": "resized", "test_resize": 256, "sync_batch_norm": True, "engine": "compile", "epoch_steps": 100,
         "power": 2.0, "memory_lr_scale": 3.0, "memory_weight_decay": 0.0, "decoupled": True, "bias_lr_scale": 64.0,
-        "lookahead": True, "padding_mode": "reflect", "alternating_flip": True, "tta": "flip",
+        "lookahead": True, "padding_mode": "reflect", "alternating_flip": True, "tta": "flip", "scene_scale": 0.5,
+        "ratios": [0.8, 1.2], "class_share": 1.0, "photometric": True, "inference": "whole",
     }  # fmt: skip
-    assert set(used) | {"test_square"} == set(LATER)
+    assert set(used) | {"test_square", "end_lr", "crop_size"} == set(LATER)
     for name, value in used.items():
         assert replace(Recipe(), **{name: value}).identity == Recipe().identity | {name: value}
     assert set(Recipe().as_dict()) == set(Recipe().identity) | set(LATER)

@@ -18,7 +18,8 @@ from srblock.report.blocks import Drawing, greatest_change
 from srblock.report.units import probability
 from srblock.runs.records import Run
 from srblock.statistics.comparison import comparison
-from srblock.training.task import Classification, Figure
+from srblock.training.classification import Classification
+from srblock.training.task import Figure
 
 COMMAND = "srblock compare R8 'R8 + SR(M=3, P=8)' --seeds 3"
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -14,8 +14,8 @@ from run_fixture import BASELINE, WITH_SR, describe
 
 from srblock.report.progress import LoadProgress, RunProgress
 from srblock.runs.records import RunConfig
+from srblock.training.classification import Classification
 from srblock.training.recipe import Recipe
-from srblock.training.task import TASKS
 from srblock.variants.notation import parse
 
 RESULT: Any = SimpleNamespace(score=97.5, validation_score=98.611, best_epoch=18, wall_s=12.2)
@@ -27,7 +27,7 @@ def a_study(epochs: int = 20) -> tuple[Any, list[RunConfig]]:
         for seed in (0, 1)
         for variant in (BASELINE, WITH_SR)
     ]
-    return SimpleNamespace(runs=runs, recipe=SimpleNamespace(epochs=epochs), task=TASKS["classification"]), runs
+    return SimpleNamespace(runs=runs, recipe=SimpleNamespace(epochs=epochs), task=Classification()), runs
 
 
 def record(epoch: int) -> dict[str, Any]:

@@ -58,3 +58,11 @@ def test_cosine_with_warmup() -> None:
 def test_triangular_rises_over_23_percent_and_falls_to_7_percent(share: float, factor: float, epochs: int) -> None:
     recipe = Recipe(epochs=epochs, schedule="triangular", learning_rate=2.0)
     assert math.isclose(learning_rate(recipe, share * epochs), 2 * factor, rel_tol=1e-9)
+
+
+def test_poly_ends_at_its_rate() -> None:
+    """(0.01 - 0.0001) * 0.25 ** 0.9 + 0.0001 after three quarters, as MMSegmentation counts it."""
+    recipe = Recipe(epochs=80, schedule="poly", learning_rate=0.01, end_lr=1e-4)
+    assert math.isclose(learning_rate(recipe, 0), 0.01)
+    assert math.isclose(learning_rate(recipe, 60), 0.0099 * 0.25**0.9 + 0.0001)
+    assert math.isclose(learning_rate(recipe, 80), 1e-4)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srblock import SqueezeRemember2d, param_groups
+from srblock.training.classification import Classification
 from srblock.training.optimizer import keep_rates_on, scale_rates, set_rate, sgd
 from srblock.training.recipe import Recipe
 from srblock.training.step import WARM_UP, Step
-from srblock.training.task import Classification
 
 CPU = torch.device("cpu")
 TASK = Classification()

@@ -12,10 +12,12 @@ from test_loop import CPU, RECIPE, loaders, network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from srblock.training.classification import Classification, views
 from srblock.training.loop import train
 from srblock.training.optimizer import sgd
 from srblock.training.step import Step
-from srblock.training.task import Classification, Figure, evaluate, find_task, views
+from srblock.training.task import Figure, evaluate
+from srblock.training.tasks import find_task
 
 
 class Confusions:
@@ -36,10 +38,14 @@ class Confusions:
         wrong = 1 - self.matrix.trace() / self.matrix.sum()
         return {"loss": float(self.loss[0] / self.loss[1]), "wrong": float(wrong), "seen": float(self.matrix.sum())}
 
+    def details(self) -> dict[str, Any]:
+        return {"matrix": self.matrix.tolist()}
+
 
 class Counting:
     """Classes of images or of their pixels, with a second head in training; the fewest errors select."""
 
+    tta = ("none",)
     figures = (Figure("wrong", "errors", larger_is_better=False), Figure("seen", "seen"))
 
     def loss(self, output: Any, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -123,9 +129,15 @@ def test_classification_by_hand() -> None:
 
 
 def test_a_task_is_found_by_name() -> None:
-    assert find_task("classification").figures == (Figure("top1", "top-1", per_image=True),)
-    with pytest.raises(ValueError, match="there is no task 'detection'; there are: classification"):
-        find_task("detection")
+    assert find_task("classification", 2, RECIPE).figures == (Figure("top1", "top-1", per_image=True),)
+    with pytest.raises(ValueError, match="there is no task 'detection'; there are: classification, segmentation"):
+        find_task("detection", 2, RECIPE)
+    with pytest.raises(ValueError, match="for segmentation has a crop_size"):
+        find_task("segmentation", 2, RECIPE)
+    with pytest.raises(
+        ValueError, match="tta for classification must be one of none, flip, flip\\+translate, got 'mult"
+    ):
+        find_task("classification", 2, replace(RECIPE, tta="multiscale"))
 
 
 @pytest.mark.parametrize(("tta", "count"), [("none", 1), ("flip", 2), ("flip+translate", 6)])

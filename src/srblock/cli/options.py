@@ -46,6 +46,17 @@ def seeds_of(text: str) -> range:
     return range(first, last + 1)
 
 
+def size_of(text: str) -> tuple[int, int]:
+    """Read `--crop-size`: "180x240" is (H, W).
+
+    Raises: ValueError for anything else.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if found is None:
+        raise ValueError(f"--crop-size must be height x width in pixels, such as 180x240, got {text}")
+    return int(found[1]), int(found[2])
+
+
 def seeds_option(what: str) -> Parameter:
     """Describe an option that `seeds_of` reads."""
     return own_option(f"how many {what}, or which: 5-9")
@@ -64,7 +75,8 @@ class StudyOptions:
         str | None,
         data_option(
             "digits, cifar10[:PATH], cifar100[:PATH], imagenet:PATH, stream:PATH, or a folder or zip with one "
-            "folder per class (default: digits; reproduce: the table's own)"
+            "folder per class; of scenes cityscapes:PATH, camvid:PATH, scenes:PATH (default: digits; reproduce: the "
+            "table's own)"
         ),
     ] = None
     image_size: Annotated[
@@ -72,21 +84,35 @@ class StudyOptions:
         data_option("resize images to this many pixels square", validator=AT_LEAST_1),
     ] = None
     crop: Annotated[str | None, data_option("padded, or resized: how training images are cut")] = None
+    crop_size: Annotated[str | None, data_option("of scenes: HxW that is trained on, such as 180x240")] = None
+    scene_scale: Annotated[float | None, data_option("of scenes: factor of both sides")] = None
+    ratios: Annotated[
+        tuple[float, float] | None, data_option("of scenes: and one drawn between these, in training: 0.5 2")
+    ] = None
+    class_share: Annotated[float | None, data_option("of scenes: share of a crop that one class may have")] = None
+    photometric: Annotated[bool | None, data_option("of scenes: distort colors of training scenes")] = None
+    inference: Annotated[str | None, data_option("of scenes: slide or whole: how they are tested")] = None
     padding: Annotated[int | None, data_option("pixels of the border that padded crops reach into")] = None
     padding_mode: Annotated[str | None, data_option("zeros or reflect: what is in that border")] = None
     flip: Annotated[bool | None, data_option("mirror training images at random")] = None
     alternating_flip: Annotated[bool | None, data_option("the other side of each image at every pass")] = None
-    tta: Annotated[str | None, data_option("none, flip or flip+translate: average tested images over these")] = None
+    tta: Annotated[
+        str | None, data_option("none, flip, flip+translate; of scenes multiscale: average over these in tests")
+    ] = None
     test_resize: Annotated[int | None, data_option("short side of test images before the center is cut")] = None
     test_square: Annotated[bool | None, data_option("resize both sides to --test-resize")] = None
 
-    recipe: Annotated[str, training_option("cifar10, cifar100, imagenet, short, airbench, or auto: by the data")] = (
-        "auto"
-    )
+    recipe: Annotated[
+        str,
+        training_option(
+            "cifar10, cifar100, imagenet, short, airbench, of scenes cityscapes, scenes; auto: by the data"
+        ),
+    ] = "auto"
     epochs: Annotated[int | None, training_option("stretch or shrink the recipe to so many")] = None
     epoch_steps: Annotated[int | None, training_option("count so many steps as an epoch (default: one pass)")] = None
     batch_size: Annotated[int | None, training_option("images a step, of all processes together")] = None
     learning_rate: Annotated[float | None, training_option("learning rate at the start", name="--lr")] = None
+    end_lr: Annotated[float | None, training_option("learning rate at the end of poly")] = None
     schedule: Annotated[str | None, training_option("of the rate: multistep, cosine, poly or triangular")] = None
     power: Annotated[float | None, training_option("of poly: rate * (1 - share of the run) ** power")] = None
     weight_decay: Annotated[float | None, training_option("of SGD, on every parameter")] = None
@@ -125,7 +151,8 @@ class StudyOptions:
         """Return what the options change in a recipe, None where nothing: those called as a field of it."""
         from srblock.training.recipe import Recipe
 
-        return {field.name: getattr(self, field.name) for field in fields(Recipe) if hasattr(self, field.name)}
+        given = {field.name: getattr(self, field.name) for field in fields(Recipe) if hasattr(self, field.name)}
+        return given | {"crop_size": None if self.crop_size is None else size_of(self.crop_size)}
 
 
 @Parameter(name="*")

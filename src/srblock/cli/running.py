@@ -106,7 +106,7 @@ def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[in
 
     Raises: ValueError or OSError as `data.load`.
     """
-    from srblock.data import load
+    from srblock.data import load_data
     from srblock.data.sources.published import stand_in
     from srblock.report.progress import LoadProgress
     from srblock.runs.study import Study, recipe_for
@@ -114,7 +114,7 @@ def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[in
     options = session.options
     if session.at_hand:
         with LoadProgress(console()) as progress:
-            images = load(session.source, image_size=options.image_size, progress=progress)
+            images = load_data(session.source, image_size=options.image_size, progress=progress)
     else:
         images = stand_in(session.source, options.image_size)
     recipe = recipe_for(images, session.device, options.recipe, **options.changes())

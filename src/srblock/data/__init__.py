@@ -2,6 +2,8 @@
 
 from srblock.data.image_files import ImageFiles
 from srblock.data.images import ImageData
+from srblock.data.load_data import load_data
+from srblock.data.loading.batches import Batches
 from srblock.data.loading.loader import Loader
 from srblock.data.loading.scene_loader import SceneLoader
 from srblock.data.loading.scenes import Augmentation
@@ -13,6 +15,7 @@ from srblock.data.split import normalization, split, statistics
 
 __all__ = [
     "Augmentation",
+    "Batches",
     "ImageData",
     "ImageFiles",
     "Loader",
@@ -20,6 +23,7 @@ __all__ = [
     "SceneFiles",
     "SceneLoader",
     "load",
+    "load_data",
     "load_scenes",
     "normalization",
     "split",

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from srblock.data.offenders import counted, offenders
 from srblock.data.scene_files import SceneFiles
@@ -28,6 +29,9 @@ class SceneData:
             split. A file that changes and keeps its size is not noticed.
         task: what is predicted, by the name that `srblock.training.task` knows it by.
     """
+
+    channels: ClassVar[int] = 3
+    streamed: ClassVar[bool] = True
 
     name: str
     train: SceneFiles
@@ -74,7 +78,7 @@ class SceneData:
         return cls(name, train, validation, test, tuple(classes), tuple(colors), tuple(pixels), fingerprint)
 
     @property
-    def largest(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, int]:
         """(H, W) that every image of every part fits into."""
         parts = [part.sizes for part in (self.train, self.validation, self.test) if part is not None]
         height, width = (max(int(sizes[:, side].max()) for sizes in parts) for side in (0, 1))

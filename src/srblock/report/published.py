@@ -260,9 +260,9 @@ def _controls(study: PublishedStudy) -> list[str]:
     lines = []
     for row in study.rows:
         runs = [run for run in study.runs if str(run.variant) == row.variant and run.controls]
-        intact = {run.seed: run.controls["intact"]["top1"] for run in runs}
+        intact = {run.seed: run.controls["intact"][run.figure.key] for run in runs}
         for name in CONTROLS if len(runs) > 1 else ():
-            found = pairing(intact, {run.seed: run.controls[name]["top1"] for run in runs})
+            found = pairing(intact, {run.seed: run.controls[name][run.figure.key] for run in runs})
             assert found is not None
             low_to_high = "-" if found.estimate is None else reach(found.estimate.interval())
             lines.append((row.variant, CONTROLS[name], str(found.n), signed(found.mean), low_to_high))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from srblock.data import load
+from srblock.data import load_data
 from srblock.models.dilated import stem_of
 from srblock.runs.records import read_config, read_run
 from srblock.runs.study import Study
@@ -54,14 +54,15 @@ def evaluate_run(directory: Path, *, source: str | None = None, device: torch.de
         ) from error
     if source is None:
         try:
-            data = load(recorded, image_size=image_size)
+            data = load_data(recorded, image_size=image_size)
         except ValueError as error:
             raise ValueError(f"the data was {recorded!r}; say where it is now with --data ({error})") from error
     else:
-        data = load(source, image_size=image_size)
+        data = load_data(source, image_size=image_size)
     source = source or recorded
     classes, (channels, height, width) = config.data["classes"], config.data["size"]
-    if list(data.classes) != classes or (data.channels, *data.size) != (channels, height, width):
+    other_size = config.recipe.crop_size is None and (data.channels, *data.size) != (channels, height, width)
+    if data.task != config.data.get("task", "classification") or list(data.classes) != classes or other_size:
         raise ValueError(
             f"the run was trained on {len(classes)} classes of {height}x{width} images; {source} has "
             f"{len(data.classes)} classes, {data.size[0]}x{data.size[1]}: name the data it was trained on with --data"

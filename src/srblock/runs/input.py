@@ -7,14 +7,14 @@ this one file suffices. It is no part of a run's identity.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from srblock import __version__
-from srblock.data import ImageData, Loader
+from srblock.data import Batches, ImageData, SceneData
 from srblock.training.recipe import Recipe
 from srblock.variants.notation import Variant
 
@@ -32,6 +32,8 @@ class Input:
         test_resize: an image has its short side resized to so many pixels, bilinear with antialiasing, and its center
             of `size` cut; None for the short side of `size`.
         test_square: both sides are resized to test_resize instead.
+        scene_scale: of scenes both sides are multiplied by it, bilinear with antialiasing; they are looked at through
+            windows of `size` (`training.segmentation.slide`).
         srblock: the version that trained it.
     """
 
@@ -45,6 +47,7 @@ class Input:
     test_resize: int | None
     test_square: bool
     srblock: str
+    scene_scale: float = 1.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
@@ -56,19 +59,20 @@ class Input:
         return {"input": json.dumps(self.as_dict())}
 
 
-def describe_input(variant: Variant, data: ImageData, recipe: Recipe, test: Loader) -> Input:
+def describe_input(variant: Variant, data: ImageData | SceneData, recipe: Recipe, test: Batches) -> Input:
     """Describe what a variant's network takes; `test` is the loader of the run's test images."""
     return Input(
         variant=str(variant),
         task=data.task,
         classes=data.classes,
         channels=data.channels,
-        size=data.size,
+        size=recipe.crop_size or data.size,
         mean=test.mean,
         std=test.std,
         test_resize=recipe.test_resize,
         test_square=recipe.test_square,
         srblock=__version__,
+        scene_scale=recipe.scene_scale,
     )
 
 
@@ -88,7 +92,8 @@ def read_input(weights: Path) -> Input:
             "srblock, or elsewhere; train the run anew, or take classes and normalization from where it was trained"
         )
     said: dict[str, Any] = json.loads(header["input"])
-    if said.keys() != {field.name for field in fields(Input)}:
+    needed = {field.name for field in fields(Input) if field.default is MISSING}
+    if not needed <= said.keys() <= {field.name for field in fields(Input)}:
         raise ValueError(
             f"the header of {weights} was written by srblock {said.get('srblock')} and this is {__version__}, which "
             "expects other entries; read it with that version"

@@ -72,7 +72,7 @@ def plan(
     rows = []
     measured: dict[str, tuple[float, int]] = {}  # by network: ms per image, operations
     for variant in study.variants:
-        size = cost(looked_at.build(variant, study.seeds[0]), (study.data.channels, *study.data.size))
+        size = cost(looked_at.build(variant, study.seeds[0]), (study.data.channels, *study.size))
         folders = [out / "runs" / run.name for run in study.runs if run.variant == variant]
         started = {folder: epochs_done(folder) for folder in folders if not finished(folder)}
         ms_per_image = None
@@ -119,7 +119,7 @@ def measure_ms_per_image(study: Study, variant: Variant, device: torch.device) -
 
 def _recorded_ms(study: Study, folders: Sequence[Path], here: str) -> float | None:
     """Return the median training time of an image in the epochs done on the device called `here`; None without any."""
-    images = study.epoch_images * (1.0 if study.recipe.epoch_steps else 1 - study.recipe.validation_fraction)
+    images = study.epoch_images * study.trained_share
     found = []
     for folder in folders:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a damaged folder is an error of its run

@@ -26,7 +26,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from srblock.training.recipe import Recipe
-from srblock.training.task import Figure, Task, find_task
+from srblock.training.task import Figure
+from srblock.training.tasks import figures
 from srblock.variants.notation import Variant, parse
 
 NUMERICS = 1
@@ -65,9 +66,9 @@ class RunConfig:
         }
 
     @property
-    def task(self) -> Task:
-        """What is predicted; records of before tasks had names are of classification."""
-        return find_task(self.data.get("task", "classification"))
+    def figures(self) -> tuple[Figure, ...]:
+        """What is measured; records of before tasks had names are of classification."""
+        return figures(self.data.get("task", "classification"))
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> RunConfig:
@@ -182,7 +183,7 @@ class Run:
     @property
     def figure(self) -> Figure:
         """The figure that selects and is compared, the first of the task's."""
-        return self.config.task.figures[0]
+        return self.config.figures[0]
 
     @property
     def score(self) -> float:

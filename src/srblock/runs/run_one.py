@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from srblock.data import ImageData, Loader
+from srblock.data import Batches, ImageData, SceneData
 from srblock.inspection.cost import count_parameters
 from srblock.inspection.inspect import inspect_model
 from srblock.inspection.recall import memory_probe
@@ -26,8 +26,9 @@ from srblock.runs.study import Study
 from srblock.training import distributed, runtime
 from srblock.training.files import write_json
 from srblock.training.loop import Probe, Record, TrainingDiverged, train
+from srblock.training.task import Task
 
-Inspect = Callable[[nn.Module, Loader, Path, ImageData], dict[str, Any]]
+Inspect = Callable[[nn.Module, Batches, Path, ImageData | SceneData, Task], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Work:
     Args:
         out: runs are folders of `out/runs`.
         probe: called on the model after each epoch; its figures are recorded (see `training.loop.train`).
-        inspect: called once on the selected model with the test loader, the run's folder and the data; what it returns
-            is recorded in the result. Both must be picklable unless runs are trained in this process.
+        inspect: called once on the selected model with the test loader, the run's folder, the data and the task; what
+            it returns is recorded in the result. Both must be picklable unless runs are trained in this process.
     """
 
     study: Study
@@ -180,7 +181,7 @@ def _train(
 
     def finish() -> None:
         whole = loaders if distributed.world_size() == 1 else study.loaders(config.seed, device)
-        found = work.inspect(model, whole.test, directory, study.data)
+        found = work.inspect(model, whole.test, directory, study.data, study.task)
         environment = {"environment": here | {"peak_memory_mb": runtime.peak_memory_mb()}}
         write_json(directory / "result.json", config.as_dict() | result | found | environment)
         (directory / "trainer.safetensors").unlink(missing_ok=True)

@@ -12,19 +12,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from srblock.data import ImageData, ImageFiles, Loader, normalization, split
+from srblock.data import ImageData, SceneData, normalization
+from srblock.data.image_files import MEAN, STD
+from srblock.data.loading.scene_crops import scaled
 from srblock.models.airbench import Airbench94
+from srblock.runs.loaders import loaders, parts, some_training_images
 from srblock.runs.records import RunConfig
 from srblock.surgery import blocks, param_groups
 from srblock.training import runtime
 from srblock.training.loop import Loaders
 from srblock.training.recipe import RECIPES, Recipe
-from srblock.training.task import Task, find_task
+from srblock.training.task import Task
+from srblock.training.tasks import find_task
 from srblock.variants.build import build
 from srblock.variants.notation import Variant
 from srblock.variants.variant import SEGMENTATION
-
-WHITENED = 5000  # images that a whitening layer is made from, as airbench94 does
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Study:
 
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
-    data: ImageData
+    data: ImageData | SceneData
     source: str
     recipe: Recipe
     image_size: int | None = None
@@ -48,13 +50,26 @@ class Study:
     @property
     def task(self) -> Task:
         """What is predicted of this data."""
-        return find_task(self.data.task)
+        return find_task(self.data.task, len(self.data.classes), self.recipe)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of what a network is trained on: the images, or crops of scenes."""
+        return self.recipe.crop_size or self.data.size
 
     @property
     def epoch_images(self) -> int:
         """How many images an epoch reads; of a pass over the data those of validation are among them."""
         steps = self.recipe.epoch_steps
         return self.data.train_size if steps is None else steps * self.recipe.batch_size
+
+    @property
+    def trained_share(self) -> float:
+        """The share of those images that is trained on."""
+        if self.recipe.epoch_steps is not None:
+            return 1.0
+        kept, _ = parts(self.data, self.recipe, self.seeds[0])
+        return len(kept) / self.data.train_size
 
     @cached_property
     def runs(self) -> tuple[RunConfig, ...]:
@@ -71,18 +86,21 @@ class Study:
 
         Args: stem: of a segmentation network whose weights are loaded afterwards (see `variants.build.build`).
 
-        Raises: ValueError for a segmentation network where images have one class each, and as `variants.build.build`.
+        Raises: ValueError for a segmentation network where images have one class each and the other way round, and as
+        `variants.build.build`.
         """
-        if variant.network in SEGMENTATION and self.data.task == "classification":
-            raise ValueError(
-                f"{variant.network} says of every pixel what it shows, and {self.data.name} has one class for an "
-                "image; take a classification network such as R18"
+        if (variant.network in SEGMENTATION) != (self.data.task == "segmentation"):
+            does, has, other = (
+                ("says of every pixel what it shows", "one class for an image", "classification network such as R18")
+                if variant.network in SEGMENTATION
+                else ("has one answer for an image", "a class for every pixel", "segmentation network such as FCN-R18")
             )
+            raise ValueError(f"{variant.network} {does}, and {self.data.name} has {has}; take a {other}")
         model = build(
             variant,
             classes=len(self.data.classes),
             channels=self.data.channels,
-            image_size=self.data.size,
+            image_size=self.size,
             seed=seed,
             pretrained=self.pretrained,
             weights=self.weights,
@@ -90,7 +108,8 @@ class Study:
             report=warnings.warn,  # Python shows a repeated warning once
         )
         if isinstance(model, Airbench94) and self.weights is None:
-            model.whiten(self._some_training_images(seed))
+            assert isinstance(self.data, ImageData)
+            model.whiten(some_training_images(self.data, self.recipe, seed))
         return model
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -104,70 +123,8 @@ class Study:
         return [rest, memories]
 
     def loaders(self, seed: int, device: torch.device, rank: int = 0, world_size: int = 1) -> Loaders:
-        """Split, and put the images on the device. The same for all variants of a seed.
-
-        Of several processes each gets its share of every batch.
-        """
-        data, recipe = self.data, self.recipe
-        kept, held = self._split(seed)
-        mean, std = normalization(data.train_images, kept)
-        images, labels = data.train_images, data.train_labels.to(device)
-        if isinstance(images, torch.Tensor):
-            images = images.to(device)
-
-        def loader(
-            images: torch.Tensor | ImageFiles, labels: torch.Tensor, index: torch.Tensor | None, training: bool
-        ) -> Loader:
-            return Loader(
-                images,
-                labels,
-                index,
-                batch_size=recipe.batch_size if training or data.streamed else max(recipe.batch_size, 500),
-                mean=mean,
-                std=std,
-                device=device,
-                dtype=torch.float32,
-                memory_format=runtime.FORMATS[recipe.memory_format],
-                crop=recipe.crop if training else "padded",
-                padding=recipe.padding if training and recipe.crop == "padded" else 0,
-                padding_mode=recipe.padding_mode,
-                resize=None if training else recipe.test_resize,
-                square=recipe.test_square and not training,
-                flip=recipe.flip and training,
-                alternating=recipe.alternating_flip,
-                shuffle=training,
-                seed=seed,
-                rank=rank,
-                world_size=world_size,
-            )
-
-        return Loaders(
-            train=loader(images, labels, kept, True),
-            validation=None if held is None else loader(images, labels, held, False),
-            test=loader(data.test_images, data.test_labels, None, False),
-        )
-
-    def _split(self, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Say which images to train on and which to validate on; None if all are trained on."""
-        labels, fraction = self.data.train_labels, self.recipe.validation_fraction
-        return split(labels, fraction=fraction, seed=seed) if fraction else (torch.arange(len(labels)), None)
-
-    def _some_training_images(self, seed: int) -> torch.Tensor:
-        """Return up to `WHITENED` images of the training part, spread over it, as a network sees them in a test."""
-        kept, _ = self._split(seed)
-        mean, std = normalization(self.data.train_images, kept)
-        loader = Loader(
-            self.data.train_images,
-            self.data.train_labels,
-            kept[:: -(-len(kept) // WHITENED)],
-            batch_size=WHITENED,
-            mean=mean,
-            std=std,
-            resize=self.recipe.test_resize,
-            square=self.recipe.test_square,
-            shuffle=False,
-        )
-        return next(loader.epoch(0))[0]
+        """Split, and put the images on the device, see `loaders.loaders`."""
+        return loaders(self.data, self.recipe, seed, device, rank, world_size)
 
 
 def _weights_identity(file: Path | None, pretrained: bool) -> str | None:
@@ -176,13 +133,17 @@ def _weights_identity(file: Path | None, pretrained: bool) -> str | None:
     return "pretrained" if pretrained else None
 
 
-def describe_data(data: ImageData) -> dict[str, Any]:
-    """Return what a record says of a data set; of a streamed one by what constants it is normalized, too."""
+def describe_data(data: ImageData | SceneData) -> dict[str, Any]:
+    """Return what a record says of a data set; of a streamed one by what constants it is normalized, too.
+
+    Of scenes the size is what all of them fit into, and their classes have colors.
+    """
     more: dict[str, Any] = {}
-    if data.task != "classification":  # what records of before tasks had names are of
-        more["task"] = data.task
+    if isinstance(data, SceneData):
+        more |= {"task": data.task, "colors": [list(color) for color in data.colors], "pixels": list(data.pixels)}
+        more["validation"] = None if data.validation is None else len(data.validation)
     if data.streamed:
-        mean, std = normalization(data.train_images, torch.arange(0))
+        mean, std = (MEAN, STD) if isinstance(data, SceneData) else normalization(data.train_images, torch.arange(0))
         more |= {"streamed": True, "mean": list(mean), "std": list(std)}
     return {
         "name": data.name,
@@ -196,30 +157,57 @@ def describe_data(data: ImageData) -> dict[str, Any]:
 
 
 def recipe_for(
-    data: ImageData, device: torch.device, name: str = "auto", epochs: int | None = None, **changes: Any
+    data: ImageData | SceneData,
+    device: torch.device,
+    name: str = "auto",
+    epochs: int | None = None,
+    **changes: Any,
 ) -> Recipe:
     """Resolve a named recipe for a data set and a device; changes that are None are left out.
 
-    "auto" is the paper's recipe for CIFAR-10, CIFAR-100 and ImageNet, else "short". The random crop pads an eighth of
-    the side (4 at 32x32, as the paper; "airbench" half of that), test images are resized to 8/7 of it if the recipe
-    resizes them (256 at 224), and only sets whose images may be mirrored are, in testing too.
+    "auto" is the paper's recipe for CIFAR-10, CIFAR-100, ImageNet and Cityscapes, else "short", of scenes "scenes". The
+    random crop pads an eighth of the side (4 at 32x32, as the paper; "airbench" half of that), test images are resized
+    to 8/7 of it if the recipe resizes them (256 at 224), and only sets whose images may be mirrored are, in testing
+    too. The crop of "scenes" is no larger than they are.
 
-    Raises: ValueError for a name or a value that no recipe has.
+    Raises: ValueError for a name or a value that no recipe has, and for a recipe of another task.
     """
+    of_scenes = isinstance(data, SceneData)
     if name == "auto":
-        name = data.name if data.name in RECIPES else "short"
+        name = data.name if data.name in RECIPES else "scenes" if of_scenes else "short"
     if name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}; there are: auto, {', '.join(RECIPES)}")
     precision = changes.pop("precision", None) or "auto"
     given = {key: value for key, value in changes.items() if value is not None}
     named = RECIPES[name]
-    fitting: dict[str, Any] = {
+    if (given.get("crop", named.crop) == "scene") != of_scenes:
+        fitting = ", ".join(key for key, recipe in RECIPES.items() if (recipe.crop == "scene") == of_scenes)
+        what = "scenes with a class for every pixel" if of_scenes else "images with one class each"
+        came = f"{name} with crop {given['crop']}" if "crop" in given else name
+        raise ValueError(f"{data.name} is {what}; recipes for those are {fitting}, got {came}")
+    fit = _fit_scenes(data, named, given, device) if isinstance(data, SceneData) else _fit_images(data, named, given)
+    recipe = replace(named, **(fit | given))
+    recipe = recipe if epochs is None else recipe.with_epochs(epochs)
+    recipe = runtime.resolve(recipe, device, precision)
+    find_task(data.task, len(data.classes), recipe)  # which knows what it can do
+    return recipe
+
+
+def _fit_images(data: ImageData, named: Recipe, given: dict[str, Any]) -> dict[str, Any]:
+    return {
         "padding": (named.padding or 4) * min(data.size) // 32 if given.get("crop", named.crop) == "padded" else 0,
         "test_resize": named.test_resize and round(named.test_resize / 224 * min(data.size)),
         "flip": named.flip and data.flip,
         "alternating_flip": named.alternating_flip and given.get("flip", data.flip),
         "tta": named.tta if data.flip else "none",
     }
-    recipe = replace(named, **(fitting | given))
-    recipe = recipe if epochs is None else recipe.with_epochs(epochs)
-    return runtime.resolve(recipe, device, precision)
+
+
+def _fit_scenes(data: SceneData, named: Recipe, given: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    assert named.crop_size is not None
+    largest = scaled(data.size, given.get("scene_scale", named.scene_scale))
+    height, width = (min(sides) for sides in zip(named.crop_size, largest, strict=True))
+    return {
+        "crop_size": (height, width),
+        "sync_batch_norm": named.sync_batch_norm and device.type == "cuda",
+    }

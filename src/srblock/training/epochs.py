@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from srblock.data import Loader
+from srblock.data import Batches
 from srblock.training.recipe import Recipe
 
 
-def steps(recipe: Recipe, loader: Loader) -> int:
+def steps(recipe: Recipe, loader: Batches) -> int:
     """Return the number of optimization steps in an epoch."""
     return len(loader) if recipe.epoch_steps is None else recipe.epoch_steps
 
@@ -35,7 +35,7 @@ def stretches(epoch: int, steps: int, batches: int) -> list[tuple[int, slice]]:
     return found
 
 
-def serve(recipe: Recipe, loader: Loader, epoch: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+def serve(recipe: Recipe, loader: Batches, epoch: int) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Yield the batches of an epoch, or this process's shares of them: images, target, images of all processes."""
     sizes = loader.batch_sizes()
     for number, part in stretches(epoch, steps(recipe, loader), len(loader)):
@@ -43,7 +43,7 @@ def serve(recipe: Recipe, loader: Loader, epoch: int) -> Iterator[tuple[Tensor, 
             yield images, target, size
 
 
-def images_in(recipe: Recipe, loader: Loader, epoch: int) -> int:
+def images_in(recipe: Recipe, loader: Batches, epoch: int) -> int:
     """Return the number of images that all processes together train on in an epoch."""
     sizes = loader.batch_sizes()
     return sum(sum(sizes[part]) for _, part in stretches(epoch, steps(recipe, loader), len(loader)))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from srblock.data import Loader
+from srblock.data import Batches
 from srblock.training import checkpoint, distributed, epochs, runtime
 from srblock.training.files import write_bytes
 from srblock.training.lookahead import Lookahead
@@ -23,7 +23,7 @@ from srblock.training.optimizer import Groups, sgd
 from srblock.training.recipe import Recipe
 from srblock.training.schedule import learning_rate
 from srblock.training.step import Step
-from srblock.training.task import Task, evaluate
+from srblock.training.task import Task, evaluate, measure
 
 Record = dict[str, Any]
 Probe = Callable[[nn.Module], dict[str, float]]
@@ -37,9 +37,9 @@ class TrainingDiverged(RuntimeError):
 class Loaders:
     """The parts of a data set that a run sees; no validation if all images are trained on."""
 
-    train: Loader
-    validation: Loader | None
-    test: Loader
+    train: Batches
+    validation: Batches | None
+    test: Batches
 
 
 def train(
@@ -138,7 +138,7 @@ def _tell(
             on_epoch(record)
 
 
-def train_epoch(step: Step, loader: Loader, epoch: int, *, batches: int | None = None) -> int:
+def train_epoch(step: Step, loader: Batches, epoch: int, *, batches: int | None = None) -> int:
     """Train for one epoch (counted from 0), or its first `batches`, and return on how many images; `step` has the sums.
 
     The images are those of all processes.
@@ -221,7 +221,8 @@ def _finish(
     last_test = evaluate(model, loaders.test.epoch(0), task, recipe, device)
     model.load_state_dict(state.best)
     start = runtime.now(device)
-    test = evaluate(model, loaders.test.epoch(0), task, recipe, device)
+    meter = measure(model, loaders.test.epoch(0), task, recipe, device)
+    test, details = meter.read(), meter.details()
     test_s = runtime.now(device) - start
     _check_finite({"test loss": test["loss"]}, recipe.epochs - 1, recipe)
     distributed.on_rank0(lambda: checkpoint.save_weights(directory / "checkpoint.safetensors", state.best, header))
@@ -235,6 +236,7 @@ def _finish(
     eval_s = test_s if loaders.validation is None else median(r["seconds"] - r["train_seconds"] for r in state.metrics)
     return {
         **_of("test", test),
+        **details,
         "best_epoch": best["epoch"],
         **{f"validation_{key}": best[f"validation_{key}"] for key in keys},
         **{f"last_test_{figure.key}": last_test[figure.key] for figure in task.figures},

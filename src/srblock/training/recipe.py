@@ -11,7 +11,8 @@ from srblock.data.loading.loader import CROPS, PADDING_MODES
 SCHEDULES = ("multistep", "cosine", "poly", "triangular")
 PRECISIONS = ("float32", "bfloat16")
 MEMORY_FORMATS = ("contiguous", "channels_last")
-TTA = ("none", "flip", "flip+translate")
+TTA = ("none", "flip", "flip+translate", "multiscale", "multiscale+flip")
+INFERENCE = ("slide", "whole")
 ENGINES = ("eager", "compile", "graph", "compile+graph")
 # Fields younger than the first published runs: at these values they do not enter a run's identity.
 LATER: dict[str, Any] = {
@@ -30,6 +31,13 @@ LATER: dict[str, Any] = {
     "padding_mode": "zeros",
     "alternating_flip": False,
     "tta": "none",
+    "end_lr": 0.0,
+    "crop_size": None,
+    "scene_scale": 1.0,
+    "ratios": [0.5, 2.0],
+    "class_share": 0.75,
+    "photometric": False,
+    "inference": "slide",
 }
 
 
@@ -54,28 +62,39 @@ class Recipe:
         lookahead: every few steps the weights are drawn back to a slow average of themselves, at first hardly and ever
             more, see `lookahead.Lookahead`.
         schedule: "multistep" multiplies the rate by `gamma` at each of `milestones` (epochs); "cosine" falls to zero
-            over the run, step by step; "poly" is the rate times (1 - share of the run) ** `power`; "triangular" rises
-            from 0.2 to 1 times the rate over 23% of the run and falls to 0.07 (airbench).
+            over the run, step by step; "poly" falls from the rate to `end_lr` as (1 - share of the run) ** `power`;
+            "triangular" rises from 0.2 to 1 times the rate over 23% of the run and falls to 0.07 (airbench).
         warmup_epochs: the rate rises linearly from zero over so many epochs first.
         label_smoothing: share of the target spread over all classes.
         clip_norm: gradients are scaled to at most this norm; None leaves them.
         crop: "padded" cuts a training image from itself with a border; "resized" cuts a random box, 8% to
             100% of the area with sides 3:4 to 4:3, and resizes it (ImageNet; torchvision's RandomResizedCrop).
+            "scene" cuts `crop_size` from a scene with a class for every pixel, as the next fields say.
+        crop_size: (H, W) of that crop, and of the windows that scenes are tested by; None for other crops.
+        scene_scale: both sides of every scene are multiplied by it, in testing too, where predictions are brought to
+            the size of the labels.
+        ratios: and in training by a number drawn between these.
+        class_share: a crop in which one class has this share of the pixels or more is drawn again, up to ten times.
+        photometric: distort brightness, contrast, saturation and hue of training scenes.
+        inference: how scenes are tested: "slide" by windows of the crop's size, "whole" all at once, for which a block
+            needs `resize=bilinear` (see `segmentation.Segmentation`).
         padding: width of that border in pixels (paper: 4 at 32x32).
         padding_mode: what is in it: "zeros", or "reflect" for the image mirrored there.
         flip: mirror training images at random.
         alternating_flip: draw that once for each image and turn it round at every pass, so that an image is seen from
             both sides in two passes (airbench).
-        tta: what test and validation images are averaged over: "none", "flip" for both sides, or "flip+translate"
-            for both sides and shifts by a pixel, see `task.views`.
+        tta: what test and validation images are averaged over: "none", "flip" for both sides, "flip+translate" for
+            both sides and shifts by a pixel, see `classification.views`; of scenes "multiscale" for six sizes, and
+            "multiscale+flip" for both sides of each.
         test_resize: short side that a test image of a streamed set is resized to before its center is cut; None for
             the side of the cut itself.
         test_square: resize both sides to test_resize instead. The paper says "256x256", its reference resizes the
             short side: off.
         sync_batch_norm: batch statistics over all processes instead of each one's share (CUDA only). The paper's
             reference does not: off.
-        validation_fraction: share of the training set held out to select the epoch (paper: 0.1). With 0 all images are
-            trained on, nothing is selected, and the result is the last epoch's.
+        validation_fraction: share of the training set held out to select the epoch (paper: 0.1); a set with a
+            validation part of its own has that instead. With 0 all images of the training part are trained on, nothing
+            is selected, and the result is the last epoch's.
         precision: "bfloat16" runs forward under autocast.
         memory_format: of weights and images.
         engine: how a step reaches the device, see `step.Step`: "eager", "compile", "graph" or "compile+graph". The
@@ -117,9 +136,18 @@ class Recipe:
     padding_mode: str = "zeros"
     alternating_flip: bool = False
     tta: str = "none"
+    end_lr: float = 0.0
+    crop_size: tuple[int, int] | None = None
+    scene_scale: float = 1.0
+    ratios: tuple[float, float] = (0.5, 2.0)
+    class_share: float = 0.75
+    photometric: bool = False
+    inference: str = "slide"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for name in ("milestones", "ratios", "crop_size"):
+            if isinstance(given := getattr(self, name), list | tuple):
+                object.__setattr__(self, name, tuple(given))
         for name, ok, expected in (
             ("epochs", self.epochs >= 1, "be at least 1"),
             ("epoch_steps", self.epoch_steps is None or self.epoch_steps >= 1, "be at least 1 or None"),
@@ -138,6 +166,24 @@ class Recipe:
                 "be at least 0 and finite, or None",
             ),
             ("power", self.power > 0, "be positive"),
+            (
+                "end_lr",
+                0 <= self.end_lr < self.learning_rate,
+                f"be at least 0 and below {self.learning_rate}, the rate",
+            ),
+            (
+                "crop_size",
+                (self.crop_size is not None) == (self.crop == "scene")
+                and (self.crop_size is None or (len(self.crop_size) == 2 and min(self.crop_size) >= 1)),
+                'be (H, W) in pixels for crop "scene" and None for others',
+            ),
+            ("scene_scale", 0 < self.scene_scale <= 8, "be above 0 and at most 8"),
+            (
+                "ratios",
+                len(self.ratios) == 2 and 0 < self.ratios[0] <= self.ratios[1] <= 8,
+                "be (low, high) above 0 and at most 8",
+            ),
+            ("class_share", 0 < self.class_share <= 1, "be above 0 and at most 1"),
             ("gamma", self.gamma > 0, "be positive"),
             (
                 "milestones",
@@ -160,6 +206,8 @@ class Recipe:
                 raise ValueError(f"{name} must {expected}, got {getattr(self, name)}")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0, got 0")
+        if self.end_lr and self.schedule != "poly":
+            raise ValueError(f"end_lr belongs to the schedule poly, got {self.end_lr} with {self.schedule}")
         if self.test_square and self.test_resize is None:
             raise ValueError("test_square needs test_resize, the side to resize to")
         if self.schedule == "triangular" and self.warmup_epochs:
@@ -170,10 +218,11 @@ class Recipe:
             ("schedule", SCHEDULES),
             ("precision", PRECISIONS),
             ("memory_format", MEMORY_FORMATS),
-            ("crop", CROPS),
+            ("crop", (*CROPS, "scene")),
             ("engine", ENGINES),
             ("padding_mode", PADDING_MODES),
             ("tta", TTA),
+            ("inference", INFERENCE),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -191,7 +240,7 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON can hold it; `from_dict` reads it back."""
-        return {**asdict(self), "milestones": list(self.milestones)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -223,6 +272,34 @@ RECIPES: dict[str, Recipe] = {
         crop="resized",
         padding=0,
         test_resize=256,
+    ),
+    # App. VII-C: 80,000 steps of MMSegmentation's schedule. Batch and crop are that framework's, the paper is silent.
+    "cityscapes": Recipe(
+        epochs=10,
+        epoch_steps=8000,
+        batch_size=8,
+        learning_rate=0.01,
+        weight_decay=5e-4,
+        schedule="poly",
+        end_lr=1e-4,
+        crop="scene",
+        crop_size=(512, 1024),
+        padding=0,
+        photometric=True,
+        sync_batch_norm=True,
+    ),
+    # Ours, for other scenes and small budgets: the same with passes for epochs.
+    "scenes": Recipe(
+        epochs=40,
+        batch_size=8,
+        learning_rate=0.01,
+        weight_decay=5e-4,
+        schedule="poly",
+        end_lr=1e-4,
+        crop="scene",
+        crop_size=(512, 1024),
+        padding=0,
+        photometric=True,
     ),
     # Ours, for small budgets: a cosine needs no milestones tuned to its length.
     "short": Recipe(epochs=20, batch_size=64, schedule="cosine", warmup_epochs=1, nesterov=True),

@@ -13,7 +13,8 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     """Return the rate after `progress` epochs (0 at the first step; fractions count the steps within an epoch).
 
     Multi-step as in Sec. IV-A: the rate is multiplied by gamma once `milestones[i]` epochs have been run.
-    Poly as in DeepLab (Chen et al., arXiv 1606.00915, Sec. 4.1), there by iterations; triangular as in airbench94 (K.
+    Poly as in DeepLab (Chen et al., arXiv 1606.00915, Sec. 4.1), there by iterations, down to `end_lr` as in
+    MMSegmentation; triangular as in airbench94 (K.
     Jordan, arXiv 2404.00498).
     """
     if progress < recipe.warmup_epochs:
@@ -21,7 +22,8 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     if recipe.schedule == "multistep":
         return recipe.learning_rate * recipe.gamma ** sum(progress >= m for m in recipe.milestones)
     if recipe.schedule == "poly":
-        return float(recipe.learning_rate * max(1 - progress / recipe.epochs, 0.0) ** recipe.power)
+        share_left = max(1 - progress / recipe.epochs, 0.0)
+        return float((recipe.learning_rate - recipe.end_lr) * share_left**recipe.power + recipe.end_lr)
     if recipe.schedule == "triangular":
         return recipe.learning_rate * _triangle(min(progress / recipe.epochs, 1.0))
     share = (progress - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)

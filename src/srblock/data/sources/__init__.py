@@ -12,6 +12,7 @@ from srblock.data.progress import Progress
 from srblock.data.sources import digits, folder, streamed
 from srblock.data.sources.cache import cache_folder
 from srblock.data.sources.cifar import CIFAR10, CIFAR100
+from srblock.data.sources.scenes import SCENE_SOURCES
 
 
 class Source(Protocol):
@@ -74,7 +75,7 @@ def at_hand(spec: str | os.PathLike[str], cache: Path | None = None) -> bool:
 
     Of anything else `load` says better what is wrong with it.
     """
-    if os.fspath(spec) == "imagenet":
+    if os.fspath(spec) == "imagenet" or os.fspath(spec) in SCENE_SOURCES:
         return False
     downloaded = {set_.name: set_ for set_ in (CIFAR10, CIFAR100)}.get(os.fspath(spec))
     return downloaded is None or downloaded.at_hand(cache_folder(cache))
@@ -82,10 +83,11 @@ def at_hand(spec: str | os.PathLike[str], cache: Path | None = None) -> bool:
 
 def _unknown(text: str) -> str:
     """Say what a specification could have meant: known names and neighbors of the path that resemble it."""
-    near = difflib.get_close_matches(text.lower().partition(":")[0], SOURCES, n=3)
+    near = difflib.get_close_matches(text.lower().partition(":")[0], [*SOURCES, *SCENE_SOURCES], n=3)
     place = Path(text).expanduser()
     if text and place.parent.is_dir():
         siblings = [entry.name for entry in place.parent.iterdir()]
         near += [str(place.parent / found) for found in difflib.get_close_matches(place.name, siblings, n=3)]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"no image set and no path: {text!r}; {hint}known sets are {', '.join(SOURCES)}"
+    scenes = ", ".join(f"{known}:PATH" for known in SCENE_SOURCES)
+    return f"no image set and no path: {text!r}; {hint}known sets are {', '.join(SOURCES)}, and of scenes {scenes}"

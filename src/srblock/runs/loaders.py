@@ -1,0 +1,130 @@
+"""The loaders of a run: the parts of a data set, split by the seed and prepared as the recipe says."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from srblock.data import Augmentation, ImageData, ImageFiles, Loader, SceneData, SceneLoader, normalization, split
+from srblock.training import runtime
+from srblock.training.loop import Loaders
+from srblock.training.recipe import Recipe
+
+WHITENED = 5000  # images that a whitening layer is made from, as airbench94 does
+
+
+def loaders(
+    data: ImageData | SceneData, recipe: Recipe, seed: int, device: torch.device, rank: int = 0, world_size: int = 1
+) -> Loaders:
+    """Split, and put the images on the device. The same for all variants of a seed.
+
+    Of several processes each gets its share of every batch.
+    """
+    if isinstance(data, SceneData):
+        return scene_loaders(data, recipe, seed, device, rank, world_size)
+    return image_loaders(data, recipe, seed, device, rank, world_size)
+
+
+def image_loaders(
+    data: ImageData, recipe: Recipe, seed: int, device: torch.device, rank: int, world_size: int
+) -> Loaders:
+    """Serve images of one size with a class each."""
+    kept, held = parts(data, recipe, seed)
+    mean, std = normalization(data.train_images, kept)
+    images, labels = data.train_images, data.train_labels.to(device)
+    if isinstance(images, torch.Tensor):
+        images = images.to(device)
+
+    def loader(images: Tensor | ImageFiles, labels: Tensor, index: Tensor | None, training: bool) -> Loader:
+        return Loader(
+            images,
+            labels,
+            index,
+            batch_size=recipe.batch_size if training or data.streamed else max(recipe.batch_size, 500),
+            mean=mean,
+            std=std,
+            device=device,
+            dtype=torch.float32,
+            memory_format=runtime.FORMATS[recipe.memory_format],
+            crop=recipe.crop if training else "padded",
+            padding=recipe.padding if training and recipe.crop == "padded" else 0,
+            padding_mode=recipe.padding_mode,
+            resize=None if training else recipe.test_resize,
+            square=recipe.test_square and not training,
+            flip=recipe.flip and training,
+            alternating=recipe.alternating_flip,
+            shuffle=training,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    return Loaders(
+        train=loader(images, labels, kept, True),
+        validation=None if held is None else loader(images, labels, held, False),
+        test=loader(data.test_images, data.test_labels, None, False),
+    )
+
+
+def scene_loaders(
+    data: SceneData, recipe: Recipe, seed: int, device: torch.device, rank: int, world_size: int
+) -> Loaders:
+    """Serve crops of scenes to train on, and whole scenes to evaluate.
+
+    A validation part of the set's own is taken as it is, otherwise scenes of the training part are held out.
+    """
+    assert recipe.crop_size is not None  # `study.recipe_for` fits one
+    loader = partial(
+        SceneLoader,
+        device=device,
+        memory_format=runtime.FORMATS[recipe.memory_format],
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+    )
+    augmentation = Augmentation(
+        recipe.crop_size, recipe.scene_scale, recipe.ratios, recipe.class_share, recipe.flip, recipe.photometric
+    )
+    kept, held = parts(data, recipe, seed)
+    whole = partial(loader, augmentation=None, scale=recipe.scene_scale, shuffle=False)
+    validation = None
+    if held is not None:
+        validation = whole(data.train, held)
+    elif data.validation is not None and recipe.validation_fraction:
+        validation = whole(data.validation)
+    return Loaders(
+        train=loader(data.train, kept, augmentation=augmentation, batch_size=recipe.batch_size, shuffle=True),
+        validation=validation,
+        test=whole(data.test),
+    )
+
+
+def parts(data: ImageData | SceneData, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Say which images of the training part to train on and which to validate on; None if all are trained on."""
+    fraction = recipe.validation_fraction
+    if isinstance(data, SceneData):
+        labels = torch.zeros(data.train_size, dtype=torch.int64)
+        fraction = 0.0 if data.validation is not None else fraction
+    else:
+        labels = data.train_labels
+    return split(labels, fraction=fraction, seed=seed) if fraction else (torch.arange(len(labels)), None)
+
+
+def some_training_images(data: ImageData, recipe: Recipe, seed: int) -> Tensor:
+    """Return up to `WHITENED` images of the training part, spread over it, as a network sees them in a test."""
+    kept, _ = parts(data, recipe, seed)
+    mean, std = normalization(data.train_images, kept)
+    loader = Loader(
+        data.train_images,
+        data.train_labels,
+        kept[:: -(-len(kept) // WHITENED)],
+        batch_size=WHITENED,
+        mean=mean,
+        std=std,
+        resize=recipe.test_resize,
+        square=recipe.test_square,
+        shuffle=False,
+    )
+    return next(loader.epoch(0))[0]

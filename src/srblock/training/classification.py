@@ -1,0 +1,81 @@
+"""Classification: one of several classes for each image; cross-entropy and top-1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srblock.training import distributed
+from srblock.training.task import Figure
+
+
+class Classification:
+    """One of several classes for each image: cross-entropy and top-1.
+
+    Shapes: output, the logits, (N, classes); target (N,).
+    """
+
+    figures = (Figure("top1", "top-1", per_image=True),)
+    tta = ("none", "flip", "flip+translate")
+
+    def loss(self, output: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        """Return the cross-entropy."""
+        return F.cross_entropy(output.float(), target, label_smoothing=label_smoothing)
+
+    def predict(self, model: nn.Module, images: Tensor, *, tta: str = "none") -> Tensor:
+        """Return the logits, averaged over the images' views."""
+        logits = [weight * model(view) if weight != 1 else model(view) for weight, view in views(images, tta)]
+        return logits[0] if len(logits) == 1 else torch.stack(logits).sum(0)
+
+    def meter(self, device: torch.device) -> HitMeter:
+        """Return sums at zero."""
+        return HitMeter(device)
+
+
+def views(images: Tensor, tta: str) -> Iterator[tuple[float, Tensor]]:
+    """Yield the views of images to average a prediction over, each with its weight; weights sum to 1.
+
+    "none": the images. "flip": both sides. "flip+translate": both sides, a half of the weight, and both sides of the
+    image shifted by a pixel down and right, and up and left, the other half; what comes in is mirrored (airbench94).
+    """
+    if tta == "none":
+        yield 1.0, images
+        return
+    sides = [(1.0, images)]
+    if tta == "flip+translate":
+        height, width = images.shape[2:]
+        padded = F.pad(images, (1, 1, 1, 1), "reflect")
+        sides = [(0.5, images), (0.25, padded[:, :, :height, :width]), (0.25, padded[:, :, 2:, 2:])]
+    for weight, side in sides:
+        yield weight / 2, side
+        yield weight / 2, side.flip(3)
+
+
+class HitMeter:
+    """Sum losses, hits and images."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def reset(self) -> None:
+        """Begin anew, in the same memory."""
+        self.sums.zero_()
+
+    def add(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
+        """Count a batch; loss () is its mean, output (N, classes), target (N,)."""
+        images = torch.full((), len(target), dtype=torch.float64, device=self.sums.device)
+        hits = (output.detach().argmax(1) == target).sum()
+        self.sums += torch.stack([loss.detach().double() * images, hits.double(), images])
+
+    def read(self) -> dict[str, float]:
+        """Return mean "loss" and "top1" in percent, over all processes of the run; each of them must ask."""
+        loss, hits, images = distributed.all_reduce(self.sums).tolist()
+        return {"loss": loss / images, "top1": 100 * (hits / images)}
+
+    def details(self) -> dict[str, Any]:
+        """Return nothing: a hit is all there is."""
+        return {}

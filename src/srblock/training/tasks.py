@@ -1,0 +1,40 @@
+"""The tasks by the names that data sets call them."""
+
+from __future__ import annotations
+
+from srblock.training.classification import Classification
+from srblock.training.recipe import Recipe
+from srblock.training.segmentation import Segmentation
+from srblock.training.task import Figure, Task
+
+TASKS: dict[str, type[Classification] | type[Segmentation]] = {
+    "classification": Classification,
+    "segmentation": Segmentation,
+}
+
+
+def find_task(name: str, classes: int, recipe: Recipe) -> Task:
+    """Return the task that a data set names, for its classes, as a recipe says.
+
+    Raises: ValueError if there is none of this name, or the recipe is for another one.
+    """
+    if name == "segmentation":
+        if recipe.crop_size is None:
+            raise ValueError("a recipe for segmentation has a crop_size, (H, W), got None")
+        task: Task = Segmentation(classes, recipe.crop_size, recipe.inference)
+    else:
+        figures(name)
+        task = Classification()
+    if recipe.tta not in task.tta:
+        raise ValueError(f"tta for {name} must be one of {', '.join(task.tta)}, got {recipe.tta!r}")
+    return task
+
+
+def figures(name: str) -> tuple[Figure, ...]:
+    """Return what is measured of a task; the first figure selects and is compared.
+
+    Raises: ValueError if there is none of this name.
+    """
+    if name not in TASKS:
+        raise ValueError(f"there is no task {name!r}; there are: {', '.join(TASKS)}")
+    return TASKS[name].figures
