@@ -267,7 +267,7 @@ def test_evaluating_again_gives_the_recorded_figure(
     for each in runs:
         found = evaluate_run(each.directory, device=CPU)
         assert found.value == found.recorded == each.score
-        assert (found.loss, found.figure.label) == (each.test_loss, "top-1")
+        assert (found.loss, found.figures[0][0].label) == (each.test_loss, "top-1")
 
 
 def test_evaluating_on_other_data_warns_or_refuses(

@@ -98,14 +98,20 @@ def evaluate(
     /,
     *,
     data: Annotated[str | None, Parameter(help="where the data is now (default: where it was)")] = None,
+    tta: Annotated[str | None, Parameter(help="average over views of the images (default: as the run)")] = None,
+    inference: Annotated[str | None, Parameter(help="of scenes: slide, or whole, for which blocks resize")] = None,
+    scene_scale: Annotated[float | None, Parameter(help="of scenes: factor of both sides")] = None,
     device: Device = "auto",
 ) -> None:
-    """Test a finished run's weights again."""
+    """Test a finished run's weights again, as its recipe says or in another way."""
     from srblock.runs.evaluate import evaluate_run
     from srblock.training import runtime
 
-    found = evaluate_run(run, source=data, device=runtime.pick_device(device))
-    print(f"test {found.figure.label} {found.value:.2f}% (recorded: {found.recorded:.2f}%), loss {found.loss:.4f}")
+    ways: dict[str, str | float | None] = {"tta": tta, "inference": inference, "scene_scale": scene_scale}
+    changes = {name: value for name, value in ways.items() if value is not None}
+    found = evaluate_run(run, source=data, device=runtime.pick_device(device), **changes)
+    figures = (f"{figure.label} {value:.2f}% (recorded: {then:.2f}%)" for figure, value, then in found.figures)
+    print(f"test {', '.join(figures)}, loss {found.loss:.4f}")
 
 
 @app.command(sort_key=4, help_epilogue='Example: srblock reproduce table1 --rows "R18*" --seeds 5 --dry-run')

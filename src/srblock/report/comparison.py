@@ -55,6 +55,7 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     if len({row.n for row in rows}) > 1:
         counts = ", ".join(f"{row.variant} {row.n}" for row in rows)
         lines.append(f"Not all have the same number of finished seeds: {counts}.")
+    lines += without_looking(rows)
     if corrected(rows):
         lines.append(
             "Each interval stands for itself: among several comparisons a chance finding is likelier than 5%. "
@@ -63,15 +64,25 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def without_looking(rows: Sequence[Row]) -> list[str]:
+    """Say of a segmentation what any network must beat."""
+    if rows[0].commonest is None:
+        return []
+    name, figure = rows[0].commonest
+    return [f"To say {name} of every pixel, without looking, gives {figure:.2f}% {rows[0].figure.label}."]
+
+
 def legend(rows: Sequence[Row]) -> list[str]:
     """Say what the columns of a comparison mean, those only that have something in them."""
     if not rows:
         return []
     epoch = "" if rows[0].held_out else f" of {selection(False)}"
     spread = ", mean ± standard deviation over n seeds." if rows[0].n > 1 else "."
-    lines = [f"Test {rows[0].figure.label} in percent{epoch}{spread}"]
+    labels = " and ".join(figure.label for figure in (rows[0].figure, *(other for other, _ in rows[0].others)))
+    lines = [f"Test {labels} in percent{epoch}{spread}"]
     if any(row.difference is not None for row in rows):
-        lines[0] += f" The difference is to {rows[0].baseline}, in percentage points."
+        of = f" of {rows[0].figure.label}" if rows[0].others else ""
+        lines[0] += f" The difference{of} is to {rows[0].baseline}, in percentage points."
     if any(row.estimate is not None for row in rows):
         lines[0] += f" Its interval and p are by {ANALYSES}."
     if any(p_greater(row) != "-" for row in rows):

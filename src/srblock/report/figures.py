@@ -106,7 +106,9 @@ def learning_curves(groups: Sequence[tuple[str, Sequence[Run]]], name: str, widt
         sheet.tight_layout(pad=0.5, w_pad=2, h_pad=1.5)
 
     names = ", ".join(variant for variant, _ in groups)
-    return draw(width, height, name, f"{of_part.capitalize()} accuracy and training loss by epoch of {names}.", paint)
+    return draw(
+        width, height, name, f"{of_part.capitalize()} {figure.label} and training loss by epoch of {names}.", paint
+    )
 
 
 def _plot_curves(axes: Axes, curves: Sequence[Array], index: int) -> None:

@@ -18,6 +18,7 @@ from srblock.report import block_figures, figures, units
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.comparison import interval, legend, pairings, remarks
 from srblock.report.recipes import start
+from srblock.report.scenes import class_bars, scene_views
 from srblock.report.svg import SERIES
 from srblock.report.tables import COST, accuracy
 from srblock.report.terminal import Column
@@ -60,9 +61,14 @@ def write_report(path: Path, runs: Sequence[Run], rows: Sequence[Row], command: 
     if not rows:
         raise ValueError("no run finished, so there is nothing to report; each failed run has its reason above")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"typeset": typeset, "duration": units.duration, "count": "{:,}".format}
+    environment.filters |= {"typeset": typeset, "duration": units.duration, "count": "{:,}".format, "opening": opening}
     template = environment.from_string(files("srblock.report").joinpath("template.html").read_text(encoding="utf-8"))
     write_bytes(path, template.render(_context(runs, rows, command)).encode())
+
+
+def opening(text: str) -> str:
+    """Begin a sentence with a word; mIoU keeps its small letter."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
 def typeset(text: str) -> str:
@@ -120,6 +126,7 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
     for run in runs:
         by_variant[str(run.variant)].append(run)
     groups = list(by_variant.items())
+    segmented = all(run.confusion is not None for run in runs)
     return {
         "title": _title(rows),
         "data": config.data,
@@ -139,6 +146,11 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "bars_cut": _bars_cut(rows),
         "banded": any(row.n > figures.SEEDS_AS_LINES for row in rows),
         "zoomed": any(len(run.metrics) >= figures.ZOOMED_FROM for run in runs),
+        "scenes": scene_views(groups, config.data["colors"]) if segmented else [],
+        "chips": list(zip(config.data["classes"], config.data.get("colors", ()), strict=False)),
+        "class_bars": draw_both(lambda name, width: class_bars(groups, config.data["classes"], name, width), "classes")
+        if segmented
+        else None,
         "blocks": block_views(groups, config.data["classes"]),
         "with_sr": any(run.variant.sr_blocks for run in runs),
         "memories_shown": block_figures.MEMORIES_SHOWN,

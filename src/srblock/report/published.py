@@ -16,9 +16,10 @@ from pathlib import Path
 from srblock.data.offenders import counted
 from srblock.paper.tables import CLASSES, IMAGE_SIZES, ROWS, PaperRow
 from srblock.report import units
-from srblock.report.comparison import ANALYSES, pairings
+from srblock.report.comparison import ANALYSES, pairings, without_looking
 from srblock.report.recipes import departures, describe, selection
-from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, INTERVAL, P_GREATER, N, P, mean, write_csv
+from srblock.report.scenes import class_lines
+from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, INTERVAL, P_GREATER, N, P, mean, others, write_csv
 from srblock.report.terminal import Column
 from srblock.report.units import reach, signed
 from srblock.report.verdicts import words
@@ -32,7 +33,7 @@ from srblock.training.recipe import RECIPES, Recipe
 from srblock.variants.notation import Variant, parse
 
 PAPER = ("paper", "paper's difference")
-TEXT = ("variant", "verdict", "study", "data", "variants", "control")  # columns that are not numbers
+TEXT = ("variant", "verdict", "study", "data", "variants", "control", "class")  # columns that are not numbers
 CONTROLS = {
     "removed": "block removed",
     "mean": "mean recall weights",
@@ -143,7 +144,18 @@ def markdown(study: PublishedStudy) -> str:
     first, paper = study.runs[0].config, study.paper
     compared = any(row.variant in paper for row in study.rows)
     channels, height, width = first.data["size"]
-    columns = (N, mean(study.rows), DIFFERENCE, INTERVAL, P, HOLM_P, P_GREATER, DETECTABLE, OVERHEAD)
+    columns = (
+        N,
+        mean(study.rows),
+        *others(study.rows),
+        DIFFERENCE,
+        INTERVAL,
+        P,
+        HOLM_P,
+        P_GREATER,
+        DETECTABLE,
+        OVERHEAD,
+    )
     lines = [
         (row.variant, *(cell(row) for _, cell in columns), *(_paper_cells(row, paper) if compared else ()))
         for row in study.rows
@@ -162,6 +174,7 @@ def markdown(study: PublishedStudy) -> str:
         *([_table(("variant", "verdict"), judged)] if judged else []),
         _legend(study, compared),
         *(["\n".join(f"- {text}" for text in pairings(study.rows))] if pairings(study.rows) else []),
+        *_classes(study),
         *_controls(study),
         *_remarks(study, compared),
     ]
@@ -255,6 +268,15 @@ def _legend(study: PublishedStudy, compared: bool) -> str:
     return text + (" Paper: Cakaj, Mehnert, Yang, ICMLA 2024, 5 seeds a row (ImageNet 4)." if compared else "")
 
 
+def _classes(study: PublishedStudy) -> list[str]:
+    """Print the IoU of every class of a segmentation."""
+    groups = [(row.variant, [run for run in study.runs if str(run.variant) == row.variant]) for row in study.rows]
+    if any(run.confusion is None for _, runs in groups for run in runs):
+        return []
+    lines = class_lines(groups, study.runs[0].config.data["classes"])
+    return ["Test IoU of every class in percent:", _table(("class", *(variant for variant, _ in groups)), lines)]
+
+
 def _controls(study: PublishedStudy) -> list[str]:
     """Print what the accuracy becomes under each control, where it was recorded."""
     lines = []
@@ -279,7 +301,8 @@ def _controls(study: PublishedStudy) -> list[str]:
 def _remarks(study: PublishedStudy, compared: bool) -> list[str]:
     present = {row.variant for row in study.rows} | {row.baseline for row in study.rows if study.protocol}
     missing = dict.fromkeys(row.baseline for row in study.rows if row.baseline not in present)
-    lines = [f"No run of {base} is published: there is nothing to compare its SR variants with." for base in missing]
+    lines = without_looking(study.rows)
+    lines += [f"No run of {base} is published: there is nothing to compare its SR variants with." for base in missing]
     other = departures(study.recipe, RECIPES[_data_name(study)], "full") if study.paper else []
     if other:
         text = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,12 +138,22 @@ def mean(rows: Sequence[Row]) -> Column[Row]:
     return f"test {rows[0].figure.label}", lambda row: units.mean_and_std(row.mean, row.std)
 
 
+def others(rows: Sequence[Row]) -> tuple[Column[Row], ...]:
+    """Return a column for each other figure of the task."""
+
+    def cell(number: int) -> Callable[[Row], str]:
+        return lambda row: units.mean_and_std(row.others[number][1].mean, row.others[number][1].std)
+
+    return tuple((f"test {figure.label}", cell(number)) for number, (figure, _) in enumerate(rows[0].others))
+
+
 def accuracy(rows: Sequence[Row], *, narrow: bool = False) -> tuple[Column[Row], ...]:
     """Choose the columns of accuracy; p is corrected where there are several comparisons, shown both ways if wide."""
+    means = mean(rows), *others(rows)
     if narrow:
         return N, mean(rows), ("diff.", DIFFERENCE[1]), INTERVAL, HOLM_P if corrected(rows) else P, P_GREATER
     both = (P, HOLM_P) if corrected(rows) else (P,)
-    return N, mean(rows), DIFFERENCE, INTERVAL, *both, P_GREATER, DETECTABLE
+    return N, *means, DIFFERENCE, INTERVAL, *both, P_GREATER, DETECTABLE
 
 
 def print_stages(stages: Sequence[Stage], console: Console) -> None:

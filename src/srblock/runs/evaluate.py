@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,9 +12,11 @@ from srblock.data import load_data
 from srblock.models.dilated import stem_of
 from srblock.runs.records import read_config, read_run
 from srblock.runs.study import Study
+from srblock.surgery import blocks
 from srblock.training import runtime
 from srblock.training.checkpoint import CheckpointError
 from srblock.training.task import Figure, evaluate
+from srblock.training.tasks import find_task
 from srblock.variants.weights import read_weights
 
 
@@ -23,28 +25,45 @@ class Evaluation:
     """A run's selected weights on the test set, now and when they were trained.
 
     Attributes:
-        figure: the first of the task's.
-        value, loss: now; the figure in percent.
-        recorded: the figure then.
+        figures: each of the task's with its value now and then, in percent.
+        loss: now.
     """
 
-    figure: Figure
-    value: float
+    figures: tuple[tuple[Figure, float, float], ...]
     loss: float
-    recorded: float
+
+    @property
+    def value(self) -> float:
+        """The first figure now."""
+        return self.figures[0][1]
+
+    @property
+    def recorded(self) -> float:
+        """The first figure then."""
+        return self.figures[0][2]
 
 
-def evaluate_run(directory: Path, *, source: str | None = None, device: torch.device) -> Evaluation:
-    """Test a run's selected weights again.
+def evaluate_run(
+    directory: Path, *, source: str | None = None, device: torch.device, **changes: str | float
+) -> Evaluation:
+    """Test a run's selected weights again, as its recipe says or in another way.
 
     Args:
         source: where the data is now; None for where it was. Other data of the same classes warns.
+        changes: of the recipe: `tta`, and of scenes `inference` and `scene_scale`. For "whole" the blocks resize.
 
-    Raises: FileNotFoundError if the run is not finished; ValueError if the data has other classes or another size;
-    CheckpointError if the weights are damaged.
+    Raises: FileNotFoundError if the run is not finished; ValueError if the data has other classes or another size, or
+    for a change that the task does not know; CheckpointError if the weights are damaged.
     """
     run = read_run(directory)
     config = run.config
+    scenes = sorted(changes.keys() - {"tta"})
+    if scenes and config.recipe.crop_size is None:
+        raise ValueError(
+            f"{', '.join(scenes)} is for scenes, and the run's data has one class for an image; leave it out"
+        )
+    recipe = replace(config.recipe, **changes)  # type: ignore[arg-type]
+    task = find_task(config.data.get("task", "classification"), len(config.data["classes"]), recipe)
     try:
         started = read_config(directory)
         recorded, image_size = started["source"], started["image_size"]
@@ -79,7 +98,11 @@ def evaluate_run(directory: Path, *, source: str | None = None, device: torch.de
         raise CheckpointError(f"{weights} does not fit {run.variant}: {error}") from error
     except ValueError as error:
         raise CheckpointError(f"{error}; or delete the folder {directory} to train the run anew") from error
-    runtime.place(model, config.recipe, device)
-    test, figure = study.loaders(config.seed, device).test, study.task.figures[0]
-    found = evaluate(model, test.epoch(0), study.task, config.recipe, device)
-    return Evaluation(figure, found[figure.key], found["loss"], run.test[figure.key])
+    if recipe.inference == "whole":
+        for block in blocks(model).values():
+            block.options = replace(block.options, resize="bilinear")
+    runtime.place(model, recipe, device)
+    test = replace(study, recipe=recipe).loaders(config.seed, device).test
+    found = evaluate(model, test.epoch(0), task, recipe, device)
+    figures = tuple((figure, found[figure.key], run.test[figure.key]) for figure in task.figures)
+    return Evaluation(figures, found["loss"])

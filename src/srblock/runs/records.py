@@ -8,6 +8,7 @@ question finds the same folder:
     trainer.safetensors      while unfinished: everything needed to go on
     checkpoint.safetensors   the weights of the selected epoch
     recall.safetensors       for the block: what the report shows of it
+    scenes.safetensors       of a segmentation: what the report shows of some scenes
     result.json              only when finished, written last
 """
 
@@ -113,6 +114,7 @@ class Run:
         environment: device, threads, versions, commit.
         metrics: what every epoch recorded.
         controls: of a network with blocks, its figures under each control (`inspection.controls`); {} without.
+        confusion: of a segmentation, test pixels by their class and what was said; None without.
         recall: what the report shows of each block; {} without.
     """
 
@@ -133,6 +135,7 @@ class Run:
     environment: dict[str, Any]
     metrics: list[dict[str, Any]]
     controls: dict[str, dict[str, float]]
+    confusion: list[list[int]] | None
     recall: dict[str, np.ndarray[Any, Any]]
 
     @staticmethod
@@ -167,6 +170,7 @@ class Run:
             environment=result["environment"],
             metrics=metrics,
             controls=result.get("controls", {}),
+            confusion=result.get("confusion"),
             recall=recall,
         )
 
@@ -210,6 +214,18 @@ def _figures(result: dict[str, Any], part: str) -> dict[str, float]:
 def finished(directory: Path) -> bool:
     """Tell whether a run's folder holds a result."""
     return (directory / "result.json").exists()
+
+
+def read_scenes(directory: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Read what the report shows of some scenes; {} of a run that has none (see `inspection.scenes`).
+
+    Raises: ValueError if the file is damaged.
+    """
+    file = directory / "scenes.safetensors"
+    try:
+        return load_file(file) if file.exists() else {}
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file} is damaged ({error}); delete it, the report then lacks its pictures") from error
 
 
 def epochs_done(directory: Path) -> int:

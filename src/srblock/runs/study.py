@@ -96,6 +96,12 @@ class Study:
                 else ("has one answer for an image", "a class for every pixel", "segmentation network such as FCN-R18")
             )
             raise ValueError(f"{variant.network} {does}, and {self.data.name} has {has}; take a {other}")
+        fixed = [block for block in variant.sr_blocks if block.options.resize is None]
+        if self.recipe.inference == "whole" and fixed:
+            raise ValueError(
+                f"--inference whole shows a network scenes of their own size, and the memory of {fixed[0]} belongs to "
+                "crops; write resize=bilinear into it, or leave out --inference"
+            )
         model = build(
             variant,
             classes=len(self.data.classes),

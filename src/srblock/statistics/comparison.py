@@ -11,6 +11,7 @@ from srblock.statistics.differences import Difference, Estimate, Summary, differ
 from srblock.statistics.equivalence import MARGIN
 from srblock.statistics.pairing import Comparison, Pairing, pairing
 from srblock.statistics.power import smallest_detectable
+from srblock.statistics.segmentation import commonest
 from srblock.statistics.verdicts import Limits, Verdict, resolution, verdicts
 from srblock.training.task import Figure
 
@@ -30,6 +31,8 @@ class Row:
         verdict: what the difference amounts to, judged together with all others of the comparison.
         overhead_percent: parameters of the SR blocks over those of the network without them.
         train_ms_per_image, eval_ms_per_image, wall_s: medians over the seeds, None where no run recorded them.
+        others: the task's other figures on the test set, which decide nothing.
+        commonest: of a segmentation, see `segmentation.commonest`.
     """
 
     variant: str
@@ -48,6 +51,8 @@ class Row:
     train_ms_per_image: float | None
     eval_ms_per_image: float | None
     wall_s: float | None
+    others: tuple[tuple[Figure, Summary], ...] = ()
+    commonest: tuple[str, float] | None = None
 
     @property
     def n(self) -> int:
@@ -189,6 +194,10 @@ def _row(variant: str, baseline: str, against: Sequence[Run], runs: Sequence[Run
         train_ms_per_image=_median([run.train_ms_per_image for run in runs]),
         eval_ms_per_image=_median([run.eval_ms_per_image for run in runs]),
         wall_s=_median([run.wall_s for run in runs]),
+        others=tuple(
+            (figure, summarize([run.test[figure.key] for run in runs])) for figure in first.config.figures[1:]
+        ),
+        commonest=commonest(first),
     )
 
 
