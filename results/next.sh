@@ -11,6 +11,7 @@
 #               made for a CPU comes first
 #
 #     CIFAR10=cifar10:FOLDER   in the environment: Table V too, which is left out without
+#     CAMVID=camvid:FOLDER     in the environment: the segmentation of road scenes too, small on a CPU
 #     SEEDS=3-15               in the environment: which seeds of the study for a CPU, where OUT is new and the others have
 #                              their records already (default: all)
 #     SRBLOCK="srblock"        in the environment: the command (default: this copy's, which needs no installation)
@@ -43,6 +44,14 @@ case " ${options[*]-} " in *cuda*) ;; *)
   run compare "Airbench94" "Airbench94 + SR(M=3, P=8)" "Airbench94 + SR(M=2, P=8)" "Airbench94 + SE" --data "$data" \
     --recipe airbench --epochs 8 --batch-size 512 --tta flip --precision float32 --seeds "${SEEDS:-16}" ;;
 esac
+
+# Segmentation: about 25 minutes a run on two cores at half size; DeepLab v3 at full size on a GPU.
+if [ -n "${CAMVID:-}" ]; then
+  case " ${options[*]-} " in
+    *cuda*) run compare "DLv3-R50" "DLv3-R50 + SR(M=3, P=2, U=16)" --data "$CAMVID" --epochs 100 --seeds 5 ;;
+    *) run compare "FCN-R18" "FCN-R18 + SR(M=3, P=3, U=32)" --data "$CAMVID" --scene-scale 0.5 --epochs 32 --seeds 5 ;;
+  esac
+fi
 
 four=("R18" "R18 + SR(M=4, P=2)" "R18 + D2D" "R18 + D2D + SR(M=4, P=12)")
 

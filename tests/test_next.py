@@ -110,6 +110,20 @@ def test_without_a_gpu_the_study_of_the_protocol_comes_first(tmp_path: Path, eve
     assert [value(words, "--seeds") for words in given[1:]] == others, "the other commands have all of theirs"
 
 
+def test_road_scenes_come_where_they_are_named(tmp_path: Path) -> None:
+    """Half the size on a CPU, DeepLab v3 at full size on a GPU; every command stays one that srblock has."""
+    _, on_cpu = call(tmp_path, CAMVID="camvid:there")
+    _, on_gpu = call(tmp_path, *CUDA, CAMVID="camvid:there")
+    small, large = on_cpu[1], on_gpu[0]
+    assert small[1:3] == ["FCN-R18", "FCN-R18 + SR(M=3, P=3, U=32)"]
+    assert large[1:3] == ["DLv3-R50", "DLv3-R50 + SR(M=3, P=2, U=16)"]
+    assert (value(small, "--scene-scale"), value(small, "--seeds"), "--scene-scale" in large) == ("0.5", "5", False)
+    for words in (small, large):
+        assert value(words, "--data") == "camvid:there"
+        assert all(str(parse(text)) == text for text in words[1:3])
+        cli.app.parse_args(words, print_error=False, exit_on_error=False)
+
+
 def test_every_command_is_one_that_srblock_has(everything: list[list[str]]) -> None:
     for words in everything:
         assert words[-4:] == [*CUDA, "--engine", "graph"]
