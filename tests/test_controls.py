@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
 from srblock.inspection.controls import controls
-from srblock.inspection.recall import recall_weights
 from srblock.training.classification import Classification
 
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1, 1])
@@ -46,14 +45,14 @@ def images() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def under_control(model: nn.Module) -> dict[str, dict[str, float]]:
-    collected, _ = recall_weights(model, images(), Classification(), 2)
-    return controls(model, collected, images, Classification())
+    weights = torch.cat([model.block.recall_weights(maps) for maps, _ in images()]).detach()
+    return controls(model, {"block": weights}, images, Classification())
 
 
 def test_a_network_that_lives_by_its_recall_loses_it_under_every_control() -> None:
     model = Reader()
     found = under_control(model)
-    assert list(found) == ["intact", "removed", "mean", "uniform", "shuffled"]
+    assert list(found) == ["intact", "removed", "mean", "uniform", "shuffled", "largest", "flat"]
     assert found["intact"] == {"top1": 100}
     # Without a block all logits are 0 and the first class is named: the six images of class 1 are lost.
     assert found["removed"] == {"top1": 40, "lost": 6, "gained": 0}
@@ -62,6 +61,8 @@ def test_a_network_that_lives_by_its_recall_loses_it_under_every_control() -> No
     other = torch.randperm(10, generator=torch.Generator().manual_seed(0))
     assert found["shuffled"]["top1"] == 100 * (LABELS[other] == LABELS).double().mean().item()
     assert 0 < found["shuffled"]["lost"] < 10
+    assert found["largest"] == {"top1": 100, "lost": 0, "gained": 0}, "the larger weight is nearly 1 already"
+    assert found["flat"] == {"top1": 100, "lost": 0, "gained": 0}, "the memories have one value at all positions"
     assert under_control(model) == found, "nothing is left behind"
     assert under_control(model)["intact"] == {"top1": 100}
 

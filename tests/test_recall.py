@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import srblock
-from srblock.inspection.recall import by_class, memory_probe, recall_weights, summarize_recall
+from srblock.inspection.look import Look, look
+from srblock.inspection.recall import by_class, memory_probe, summarize_recall
 from srblock.training.classification import Classification
 
 
@@ -29,6 +30,29 @@ class OneBlock(nn.Module):
         return self.body(x)
 
 
+class Served:
+    """A loader of given batches, normalized by nothing."""
+
+    mean, std = (0.0,), (1.0,)
+
+    def __init__(self, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self.batches = batches
+
+    def epoch(self, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return self.batches
+
+
+def looked(model: nn.Module) -> Look:
+    return look(model, Served(batches()), OneAnswer(), 3, {})
+
+
+class OneAnswer(Classification):
+    """Answers with the map's values in the place of logits."""
+
+    def predict(self, model: nn.Module, images: torch.Tensor, *, tta: str = "none") -> torch.Tensor:
+        return model(images).flatten(1)[:, :3]
+
+
 def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Class 0 is 1 everywhere, class 1 is -1, class 2 is one of each."""
     values = torch.tensor([1.0, 1.0, -1.0, 1.0, -1.0])
@@ -39,10 +63,11 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def test_weights_by_class() -> None:
     high, low = 1 / (1 + math.exp(-10)), 1 / (1 + math.exp(10))
-    weights, labels = recall_weights(OneBlock(), batches(), Classification(), 3)
+    seen = looked(OneBlock())
+    weights, labels = seen.blocks["body.0"].weights, seen.shown
     assert labels.tolist() == [0, 0, 1, 2, 2]
-    torch.testing.assert_close(weights["body.0"][:, 0], torch.tensor([high, high, low, high, low]))
-    mean, std = by_class(weights["body.0"], labels, 3)
+    torch.testing.assert_close(weights[:, 0], torch.tensor([high, high, low, high, low]))
+    mean, std = by_class(weights, labels, 3)
     torch.testing.assert_close(mean, torch.tensor([[high, low], [low, high], [0.5, 0.5]]))
     spread = (high - low) / 2
     torch.testing.assert_close(std, torch.tensor([[0.0, 0.0], [0.0, 0.0], [spread, spread]]), atol=1e-6, rtol=1e-6)
@@ -50,7 +75,7 @@ def test_weights_by_class() -> None:
 
 def test_the_summary_is_what_the_report_reads() -> None:
     model = OneBlock()
-    summary = summarize_recall(model, *recall_weights(model, batches(), Classification(), 3), 3)
+    summary = summarize_recall(model, looked(model), 3)
     assert {key: tuple(value.shape) for key, value in summary.items()} == {
         "body.0/class_mean": (3, 2),
         "body.0/class_std": (3, 2),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
-from srblock.block import SqueezeRemember2d
-from srblock.data.scene_files import IGNORED
+from srblock.inspection.information import effective, information
+from srblock.inspection.look import Look
 from srblock.surgery import blocks
-from srblock.training.task import Task
 
 
 def memory_probe(model: nn.Module) -> dict[str, float]:
@@ -33,52 +32,12 @@ def memory_probe(model: nn.Module) -> dict[str, float]:
     return figures
 
 
-def recall_weights(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], task: Task, classes: int
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Collect the recall weights of every block over a data set, in evaluation mode.
-
-    Returns the weights by block name, (looks, P) each, a look being an image or a window of a scene; and what is shown:
-    the labels (images,), of scenes how many of their pixels each class has, (looks, classes). On the CPU.
-    """
-    model.eval()
-    seen: dict[str, list[Tensor]] = {name: [] for name in blocks(model)}
-    shown: list[Tensor] = []
-
-    def watch(name: str, block: SqueezeRemember2d) -> torch.utils.hooks.RemovableHandle:
-        return block.register_forward_pre_hook(
-            lambda module, inputs: seen[name].append(block.recall_weights(inputs[0]).float().cpu())
-        )
-
-    handles = [watch(name, block) for name, block in blocks(model).items()]
-    looks = 0
-    try:
-        with torch.inference_mode():
-            for images, labels in batches:
-                task.predict(model, images)
-                before, looks = looks, sum(map(len, next(iter(seen.values()))))
-                shown.append(labels.cpu() if labels.dim() == 1 else _pixels(labels.cpu(), classes, looks - before))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: torch.cat(parts) for name, parts in seen.items()}, torch.cat(shown)
-
-
-def _pixels(labels: Tensor, classes: int, looks: int) -> Tensor:
-    """Count the pixels of each class in scenes (N, H, W), once for each look: all windows of a scene stand for it.
-
-    Windows come corner by corner, each of all scenes. -> (looks, classes).
-    """
-    counts = [torch.bincount(scene.flatten(), minlength=IGNORED + 1)[:classes] for scene in labels]
-    return torch.stack(counts).repeat(looks // len(labels), 1)
-
-
 def by_class(weights: Tensor, shown: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation (ddof = 0) of recall weights over the images of each class (Figs. 2, 5-7).
 
     Of scenes each counts for a class by the pixels that it has of it.
 
-    Shapes: weights (looks, P); shown, labels (looks,) or pixels (looks, classes) -> (classes, P) twice; a class that is
+    Shapes: weights (N, P); shown, labels (N,) or pixels (N, classes) -> (classes, P) twice; a class that is
     in none gives NaN.
     """
     if shown.dim() == 2:
@@ -94,15 +53,37 @@ def by_class(weights: Tensor, shown: Tensor, classes: int) -> tuple[Tensor, Tens
     return mean, std
 
 
-def summarize_recall(model: nn.Module, collected: dict[str, Tensor], shown: Tensor, classes: int) -> dict[str, Tensor]:
-    """Summarize every block B of a network over a data set for the report, from what `recall_weights` collected.
+def summarize_recall(model: nn.Module, seen: Look, classes: int) -> dict[str, Tensor]:
+    """Summarize every block B of a network over a data set for the report.
 
     Returns `B/class_mean` and `B/class_std` (classes, P), `B/mean` and `B/std` over all images (P,), and `B/memory`,
     the channel mean of each memory block (P, H, W) as in Fig. 4.
     """
     summary = {}
-    for name, weights in collected.items():
-        summary[f"{name}/class_mean"], summary[f"{name}/class_std"] = by_class(weights, shown, classes)
+    for name, found in seen.blocks.items():
+        weights = found.by_image
+        summary[f"{name}/class_mean"], summary[f"{name}/class_std"] = by_class(weights, seen.shown, classes)
         summary[f"{name}/mean"], summary[f"{name}/std"] = weights.mean(0), weights.std(0, correction=0)
         summary[f"{name}/memory"] = blocks(model)[name].memory.maps().detach().float().mean(1).cpu()
     return summary
+
+
+def recall_figures(seen: Look) -> dict[str, dict[str, float]]:
+    """Return what a run records of every block's recall over the test images.
+
+    "sd" of the weights over the images (mean of the P), "effective_per_image" and "effective" blocks, "change" of the
+    map in percent, and where images have one class each "bits" and "explained" with what chance gives
+    (`analysis.Information`).
+    """
+    figures = {}
+    for name, found in seen.blocks.items():
+        per_image, overall = effective(found.by_image)
+        figures[name] = {
+            "sd": float(found.by_image.std(0, correction=0).mean()),
+            "effective_per_image": per_image,
+            "effective": overall,
+            "change": float(found.change.mean()),
+        }
+        if seen.shown.dim() == 1:
+            figures[name] |= asdict(information(found.by_image, seen.shown))
+    return figures

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srblock.data import Batches
 from srblock.data.scene_files import IGNORED
-from srblock.inspection.recall import recall_weights
-from srblock.surgery import blocks
 from srblock.training.segmentation import resize
 from srblock.training.task import Task
 
@@ -17,11 +17,13 @@ SHOWN = 4  # scenes, spread evenly over the test part: by their number, whatever
 WIDEST = 480  # pixels of a picture
 
 
-def picture_scenes(model: nn.Module, test: Batches, task: Task, classes: int) -> dict[str, Tensor]:
+def picture_scenes(model: nn.Module, test: Batches, task: Task, recalled: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Look at some scenes of a test part in evaluation mode.
 
+    Args: recalled: of each block the recall weights (scenes, P), means over the windows of a scene.
+
     Returns for scene number n `n/image`, uint8 (3, h, w), `n/truth` and `n/said`, uint8 (h, w), 255 where ignored; of
-    each block B `n/recall/B`, its recall weights (P,), the mean over the scene's windows. Scenes wider than 480 pixels
+    each block B `n/recall/B`, (P,). Scenes wider than 480 pixels
     are shrunk.
     """
     model.eval()
@@ -37,9 +39,7 @@ def picture_scenes(model: nn.Module, test: Batches, task: Task, classes: int) ->
         found[f"{number}/image"] = _pixels(image.float().cpu(), test, shown.shape)
         found[f"{number}/truth"] = shown.to(torch.uint8)
         found[f"{number}/said"] = told.to(torch.uint8).masked_fill(shown == IGNORED, IGNORED)
-        if blocks(model):
-            weights, _ = recall_weights(model, test.epoch(0, here), task, classes)
-            found |= {f"{number}/recall/{name}": looks.mean(0) for name, looks in weights.items()}
+        found |= {f"{number}/recall/{name}": weights[number].clone() for name, weights in recalled.items()}
     return found
 
 
