@@ -7,7 +7,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from srblock.data import Augmentation, ImageData, ImageFiles, Loader, SceneData, SceneLoader, normalization, split
+from srblock.data import (
+    Augmentation,
+    Batches,
+    ImageData,
+    ImageFiles,
+    Loader,
+    SceneData,
+    SceneLoader,
+    normalization,
+    split,
+)
 from srblock.training import runtime
 from srblock.training.loop import Loaders
 from srblock.training.recipe import Recipe
@@ -110,6 +120,36 @@ def parts(data: ImageData | SceneData, recipe: Recipe, seed: int) -> tuple[Tenso
     else:
         labels = data.train_labels
     return split(labels, fraction=fraction, seed=seed) if fraction else (torch.arange(len(labels)), None)
+
+
+def training_part(data: ImageData | SceneData, recipe: Recipe, seed: int, device: torch.device, most: int) -> Batches:
+    """Serve images of the training part as a network sees them in a test, in order; at most so many, spread over it."""
+    kept, _ = parts(data, recipe, seed)
+    some = kept[:: max(1, -(-len(kept) // most))]
+    if isinstance(data, SceneData):
+        return SceneLoader(
+            data.train,
+            some,
+            augmentation=None,
+            scale=recipe.scene_scale,
+            shuffle=False,
+            device=device,
+            memory_format=runtime.FORMATS[recipe.memory_format],
+        )
+    mean, std = normalization(data.train_images, kept)
+    return Loader(
+        data.train_images,
+        data.train_labels,
+        some,
+        batch_size=recipe.batch_size if data.streamed else max(recipe.batch_size, 500),
+        mean=mean,
+        std=std,
+        device=device,
+        memory_format=runtime.FORMATS[recipe.memory_format],
+        resize=recipe.test_resize,
+        square=recipe.test_square,
+        shuffle=False,
+    )
 
 
 def some_training_images(data: ImageData, recipe: Recipe, seed: int) -> Tensor:

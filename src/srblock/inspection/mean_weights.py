@@ -1,0 +1,74 @@
+"""The mean recall weights over a data set: only the part of a network up to its last block is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+import torch
+from torch import Tensor, nn
+
+from srblock.surgery import blocks
+from srblock.training.task import Task
+
+
+def mean_weights(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], task: Task, classes: int
+) -> tuple[dict[str, Tensor], int]:
+    """Return each block's mean recall weights (P,) over images, in evaluation mode, and over how many images.
+
+    Of scenes the mean is over the windows that they are looked at through.
+
+    Raises: ValueError if the model has no block.
+    """
+    found = blocks(model)
+    if not found:
+        raise ValueError("the model has no block; there are no recall weights to average")
+    model.eval()
+    front = _Front(model, classes)
+    sums = {name: torch.zeros(block.options.blocks, dtype=torch.float64) for name, block in found.items()}
+    counts = dict.fromkeys(found, 0)
+    images = 0
+
+    def note(name: str, own: Tensor) -> None:
+        sums[name] += own.double().sum(0).cpu()
+        counts[name] += len(own)
+        front.reached(name)
+
+    handles = [
+        block.address.register_forward_hook(lambda module, inputs, own, name=name: note(name, own))
+        for name, block in found.items()
+    ]
+    try:
+        with torch.inference_mode():
+            for batch, _ in batches:
+                task.predict(front, batch)
+                images += len(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: (total / counts[name]).float() for name, total in sums.items()}, images
+
+
+class _Enough(Exception):
+    """All blocks were reached."""
+
+
+class _Front(nn.Module):
+    """A network up to its last block; its logits are zero."""
+
+    def __init__(self, model: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.model, self.classes = model, classes
+        self.missing: set[str] = set()
+
+    def reached(self, name: str) -> None:
+        self.missing.discard(name)
+        if not self.missing:
+            raise _Enough
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.missing = set(blocks(self.model))
+        with suppress(_Enough):
+            self.model(x)
+        return x.new_zeros(len(x), self.classes, *x.shape[2:])
