@@ -529,7 +529,10 @@ def test_who_works_is_checked_before_data_is_loaded(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["reproduce", "table4"], "segmentation, which is not built yet"),
+        (["reproduce", "table4"], "cityscapes is read from a folder: write cityscapes:PATH"),
+        (["reproduce", "table4", "--data", "digits"], "FCN-R50 says of every pixel what it shows"),
+        (["reproduce", "table4", "--rows", "R18*"], "its rows are F-CONV, F-CONV + SR, DLv3, DLv3 + SR"),
+        (["reproduce", "table4", "--dropout-rate", "0.2"], "dropout's rate is given, but none of these rows has it"),
         (["reproduce", "table1", "--rows", "R19*"], "no row of table1 fits"),
         (["sweep", "R8 + SR(P={2,4)"], "braces are nested or not closed"),
         (["compare", PLAIN, BLOCK, "--engine", "turbo", *DIGITS], "engine must be one of eager, compile"),

@@ -85,7 +85,7 @@ def test_prints_both_columns_at_any_width(tmp_path: Path, width: int) -> None:
 def test_says_in_what_the_runs_are_not_the_paper_s(tmp_path: Path) -> None:
     lines = reproduction(select("table1", "R18 + SR"), runs(tmp_path, {"R18": [76.0, 77.0]}))
     said = " ".join(remarks(lines, config(FULL.with_epochs(30), "digits", 16, "pretrained")))
-    for part in ("table is of cifar100; these runs are of digits", "Images of 16x16; the paper's have 32 on a side",
+    for part in ("table is of cifar100; these runs are of digits", "Images of 16x16; the paper's have 32x32.",
                  "start from the library's trained weights, the paper's from random",
                  "epochs 30 (paper: 200), milestones 9 18 24",
                  "5 seeds a row, these runs have 2", "No run finished of: R18 + SR (M=4, P=2, U=8)"):  # fmt: skip
