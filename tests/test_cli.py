@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from scene_fixture import write_cityscapes
 
 import srblock
 from srblock import cli
@@ -415,6 +417,39 @@ def test_reproduce_sets_the_paper_beside_ours(tmp_path: Path) -> None:
     assert "| R18 + SR (M=4, P=2, U=8) |" in next(tmp_path.glob("reproduce-table1-digits-*/table.md")).read_text()
 
 
+def test_table_iv_is_planned_without_its_data() -> None:
+    planned = invoke("reproduce", "table4", "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    text = " ".join(planned.output.split())
+    assert "2,975 training and 500 test images of 1024x2048 in 19 classes; 10 epochs of 8000 batches of 8" in text
+    assert re.search(r"FCN-R50 \+ SR\(M=3, 55,855,846 12.85% .* of 5 - P=3, U=32\) DLv3-R50 68,113,030 0.00%", text)
+    assert "DLv3-R50 + SR(M=3, 85,022,374 24.83%" in text
+    assert "20 runs. cityscapes is not at hand" in text
+
+
+def test_table_iv_trains_each_network_once_and_has_both_metrics(tmp_path: Path) -> None:
+    data = write_cityscapes(tmp_path / "data", {"train": 4, "val": 2})
+    words = ["reproduce", "table4", "--rows", "F-CONV + SR", "--data", f"cityscapes:{data}", "--seeds", 1, "--out",
+             tmp_path, "--epochs", 1, "--epoch-steps", 1, "--crop-size", "32x64", "--batch-size", 2]  # fmt: skip
+    done = invoke(*words)
+    assert done.exit_code == 0, done.output
+    assert "2 runs: 0 finished" in done.output
+    table = next(tmp_path.glob("reproduce-table4-cityscapes-*/table.md")).read_text()
+    with next(tmp_path.glob("reproduce-table4-cityscapes-*/results.csv")).open() as file:
+        runs = list(csv.DictReader(file))
+    assert [run["variant"] for run in runs] == ["FCN-R50", "FCN-R50 + SR(M=3, P=3, U=32)"]
+    for run, name, printed in zip(
+        runs,
+        ("F-CONV", "F-CONV + SR (M=2 from 0, P=3, U=32)"),
+        (("77.33 ± 0.16", "85.02 ± 0.26"), ("77.53 ± 0.23", "85.15 ± 0.29")),
+        strict=True,
+    ):
+        miou, macc = float(run["test_miou"]), float(run["test_macc"])
+        assert f"| {name} mIoU | {printed[0]} | {miou:.2f} | 1 |" in table
+        assert f"| {name} mAcc | {printed[1]} | {macc:.2f} | 1 |" in table
+    shutil.rmtree(tmp_path / "runs")  # 380 MB
+
+
 def leave_finished(out: Path, variant: str, top1: float) -> None:
     """Leave a finished run of seed 0 on digits, as the command above will look for it."""
     session = running.prepare(StudyOptions(epochs=1), WorkOptions(), [parse(variant)])
@@ -529,7 +564,10 @@ def test_who_works_is_checked_before_data_is_loaded(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["reproduce", "table4"], "segmentation, which is not built yet"),
+        (["reproduce", "table4"], "cityscapes is read from a folder: write cityscapes:PATH"),
+        (["reproduce", "table4", "--data", "digits"], "FCN-R50 says of every pixel what it shows"),
+        (["reproduce", "table4", "--rows", "R18*"], "its rows are F-CONV, F-CONV + SR, DLv3, DLv3 + SR"),
+        (["reproduce", "table4", "--dropout-rate", "0.2"], "dropout's rate is given, but none of these rows has it"),
         (["reproduce", "table1", "--rows", "R19*"], "no row of table1 fits"),
         (["sweep", "R8 + SR(P={2,4)"], "braces are nested or not closed"),
         (["compare", PLAIN, BLOCK, "--engine", "turbo", *DIGITS], "engine must be one of eager, compile"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import run_fixture
-from run_fixture import write_run
+from run_fixture import of_scenes, write_run
 
 from srblock.report.published import markdown, published, write_tables
 from srblock.runs.archive import add_records, read_records
@@ -160,6 +160,16 @@ def test_the_index_lists_the_studies_and_stale_tables_go(tmp_path: Path, cifar: 
     assert "| cifar100 | 3 | 1 | R34 (n = 1) |" in index
     assert not list(tables.glob("old-study.*"))
     assert len(list(tables.glob("*.md"))) == 3
+
+
+def test_scenes_stand_beside_the_paper_s_miou(tmp_path: Path) -> None:
+    names = ("FCN-R50", "FCN-R50 + SR(M=3, P=3, U=32)")
+    made = [
+        of_scenes(write_run(tmp_path, name, seed, recall=False), 70 + seed, 90) for name in names for seed in (0, 1)
+    ]
+    (study,) = published(made)
+    assert [(row.metric, row.mean) for row in study.paper.values()][:2] == [("miou", 77.33), ("miou", 77.53)]
+    assert "| 77.53 ± 0.23 | +0.20 |" in markdown(study)
 
 
 def test_data_that_the_paper_has_not_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from run_fixture import write_run
+from run_fixture import of_scenes, write_run
 
 from srblock.paper.select import AS_IT_IS, Unsaid, select, variant_of
 from srblock.paper.tables import PaperRow
@@ -85,7 +85,7 @@ def test_prints_both_columns_at_any_width(tmp_path: Path, width: int) -> None:
 def test_says_in_what_the_runs_are_not_the_paper_s(tmp_path: Path) -> None:
     lines = reproduction(select("table1", "R18 + SR"), runs(tmp_path, {"R18": [76.0, 77.0]}))
     said = " ".join(remarks(lines, config(FULL.with_epochs(30), "digits", 16, "pretrained")))
-    for part in ("table is of cifar100; these runs are of digits", "Images of 16x16; the paper's have 32 on a side",
+    for part in ("table is of cifar100; these runs are of digits", "Images of 16x16; the paper's have 32x32.",
                  "start from the library's trained weights, the paper's from random",
                  "epochs 30 (paper: 200), milestones 9 18 24",
                  "5 seeds a row, these runs have 2", "No run finished of: R18 + SR (M=4, P=2, U=8)"):  # fmt: skip
@@ -121,6 +121,62 @@ def test_another_u_finds_its_own_runs(tmp_path: Path) -> None:
     assert [line.ours.n for line in lines if line.ours] == [5, 2]
     (said,) = (text for text in remarks(lines, config()) if "unsaid" in text)
     assert said.endswith("unsaid: R18 + SR (M=4, P=2, U=16) as R18 + SR(M=4, P=2, U=16).")
+
+
+SCENES = {
+    "FCN-R50": [(70.0, 80.0), (70.2, 80.1), (70.1, 79.9)],
+    "FCN-R50 + SR(M=3, P=3, U=32)": [(71.0, 79.9), (71.2, 80.2), (71.3, 80.2)],
+}
+
+
+def scenes(out: Path, figures: dict[str, list[tuple[float, float]]]) -> list[Run]:
+    return [of_scenes(write_run(out, name, seed, recall=False), *values) for name, seeds in figures.items()
+            for seed, values in enumerate(seeds)]  # fmt: skip
+
+
+def test_both_metrics_of_table_iv_are_of_the_same_runs(tmp_path: Path) -> None:
+    lines = reproduction(select("table4", "F-CONV + SR"), scenes(tmp_path, SCENES))
+    seen = [(line.paper.metric, line.paper.mean, line.ours.values, line.ours.last_test.mean) for line in lines
+            if line.ours is not None]  # fmt: skip
+    assert seen == [
+        ("miou", 77.33, (70.0, 70.2, 70.1), pytest.approx(69.1)),
+        ("macc", 85.02, (80.0, 80.1, 79.9), pytest.approx(78.0)),
+        ("miou", 77.53, (71.0, 71.2, 71.3), pytest.approx(70.1667, abs=1e-4)),
+        ("macc", 85.15, (79.9, 80.2, 80.2), pytest.approx(78.1)),
+    ]
+    gains = [(line.printed.mean, line.ours.analysis.mean, line.ours.pairing.mean) for line in lines
+             if line.printed and line.ours and line.ours.analysis and line.ours.pairing]  # fmt: skip
+    assert gains == [pytest.approx((0.2, 1.0667, 1.0667), abs=1e-4), pytest.approx((0.13, 0.1, 0.1), abs=1e-4)]
+    judged = [line.ours.verdict for line in lines if line.ours and line.ours.verdict]
+    assert [verdict.comparisons for verdict in judged] == [2, 2], "judged together"
+    assert [verdict.finding for verdict in judged] == ["better", "undecided"]
+
+
+def test_table_iv_in_words(tmp_path: Path) -> None:
+    lines = reproduction(select("table4", "F-CONV + SR"), made := scenes(tmp_path, SCENES))
+    write_markdown(tmp_path / "table.md", lines, made[0].config)
+    text = (tmp_path / "table.md").read_text()
+    for part in (
+        "| F-CONV mAcc | 85.02 ± 0.26 | 80.00 ± 0.10 | 3 |",
+        "| F-CONV + SR (M=2 from 0, P=3, U=32) mIoU | 77.53 ± 0.23 | 71.17 ± 0.15 | 3 | +0.20 |",
+        "Test mIoU and mAcc in percent",
+        "of the epoch selected on validation by mIoU",
+        "M=2 stands after stage 3, the notation's M=3",
+        "- FCN-R50 + SR(M=3, P=3, U=32) and FCN-R50, mIoU, 3 shared seeds: correlation +0.65",
+        "- FCN-R50 + SR(M=3, P=3, U=32) and FCN-R50, mAcc, 3 shared seeds: correlation 0.00",
+        "MMSegmentation's start from ImageNet's weights. These runs start from random weights.",
+    ):
+        assert part in text, part
+    assert "Images of" not in text
+    assert "Not the paper's recipe" not in text
+    said = remarks(reproduction(select("table4"), made, Unsaid(hidden=8)), made[0].config)
+    assert "No run finished of: F-CONV + SR (M=2 from 0, P=3, U=8), DLv3, DLv3 + SR (M=2 from 0, P=2, U=8)." in said
+    assert any(text.count("FCN-R50 + SR(M=3, P=3)") == 1 for text in said), "each network is named once"
+
+
+def test_runs_of_another_task_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="these runs have the figures top1, not miou, macc"):
+        reproduction(select("table4", "F-CONV"), [write_run(tmp_path, "R18", 0, recall=False)])
 
 
 def test_seeds_of_the_paper() -> None:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from srblock.paper.select import TABLES, Unsaid, select, variant_of, variants_of
+from srblock.paper.select import TABLES, Unsaid, select, variants_of
 from srblock.paper.tables import ROWS, base_of
 from srblock.variants.notation import parse
 
 
 @pytest.mark.parametrize(
-    ("table", "count"), [("table1", 28), ("table2", 12), ("table3", 10), ("table5", 28), ("V", 28)]
+    ("table", "count"), [("table1", 28), ("table2", 12), ("table3", 10), ("table4", 8), ("table5", 28), ("V", 28)]
 )
 def test_a_whole_table_in_its_order(table: str, count: int) -> None:
     rows = select(table)
@@ -25,6 +25,10 @@ def test_a_whole_table_in_its_order(table: str, count: int) -> None:
         ("table1", "VGG??", ["VGG16", "VGG19"]),
         ("table2", "R18*SE*", ["ResNet18 + SE", "ResNet18 + SE + SR"]),
         ("TABLE3", "*P=20)", ["R50 + D2D", "R50 + D2D + SR"]),
+        ("table4", "F-CONV + SR", ["F-CONV", "F-CONV", "F-CONV + SR", "F-CONV + SR"]),
+        ("table4", "fcn-r50*", ["F-CONV", "F-CONV", "F-CONV + SR", "F-CONV + SR"]),
+        ("table4", "DLv3", ["DLv3", "DLv3"]),
+        ("table4", "DLv3 + SR (M=2*", ["DLv3", "DLv3", "DLv3 + SR", "DLv3 + SR"]),
     ],
 )
 def test_patterns_name_rows_and_bring_their_baselines(table: str, pattern: str, expected: list[str]) -> None:
@@ -40,7 +44,7 @@ def test_all_r18_rows_of_a_table() -> None:
     ("table", "pattern", "message"),
     [
         ("table6", "*", "the paper has no table 'table6'; there are table1, table2"),
-        ("table4", "*", "table4 is segmentation, which is not built yet"),
+        ("table4", "R18*", r'no row of table4 fits .*rows are F-CONV, F-CONV \+ SR, DLv3, DLv3 \+ SR .*"F-CONV\*"'),
         ("table1", "R101*", r"no row of table1 fits 'R101\*'; its rows are R18, R18 \+ D, .*write --rows"),
     ],
 )
@@ -54,15 +58,18 @@ def test_every_row_with_the_block_has_its_baseline() -> None:
         base = base_of(row)
         assert base is not None
         assert (base.table, base.metric, base.stage) == (row.table, row.metric, None)
-        if row.variant is not None:
-            assert row.variant.without_sr() == base.variant
+        assert row.variant.without_sr() == base.variant
     assert base_of(ROWS[0]) is None
 
 
 def test_variants_are_those_of_the_rows() -> None:
     assert [str(variant) for variant in variants_of(select("table1", "R18 + SR"))] == ["R18", "R18 + SR(M=4, P=2)"]
-    with pytest.raises(ValueError, match="of table IV is segmentation"):
-        variant_of(next(row for row in ROWS if row.table == "IV"))
+    assert [str(variant) for variant in variants_of(select("table4"))] == [
+        "FCN-R50",
+        "FCN-R50 + SR(M=3, P=3, U=32)",
+        "DLv3-R50",
+        "DLv3-R50 + SR(M=3, P=2, U=16)",
+    ], "each network once, for both metrics"
 
 
 @pytest.mark.parametrize(
@@ -99,6 +106,14 @@ def test_a_choice_touches_only_what_it_is_of() -> None:
         parse("R34 + D2D(M=3)"),
         parse("R50 + DB(M=3, size=5, schedule=linear)"),
     } <= {*chosen}
+
+
+def test_a_choice_of_classification_fits_no_row_of_table_iv() -> None:
+    rows = select("table4", "F-CONV + SR")
+    assert variants_of(rows, Unsaid(hidden=8)) == (parse("FCN-R50"), parse("FCN-R50 + SR(M=3, P=3)"))
+    for choice in (Unsaid(p=0.2), Unsaid(stages=(3,)), Unsaid(size=5)):
+        with pytest.raises(ValueError, match=r"none of these rows has it: F-CONV, F-CONV \+ SR \(M=2 from 0, P=3\);"):
+            variants_of(rows, choice)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def evaluate(
 
 @app.command(sort_key=4, help_epilogue='Example: srblock reproduce table1 --rows "R18*" --seeds 5 --dry-run')
 def reproduce(
-    table: Annotated[str, Parameter(help="table1, table2, table3 or table5")],
+    table: Annotated[str, Parameter(help="table1, table2, table3, table4 or table5")],
     /,
     *,
     rows: Annotated[str, own_option('by name, with * and ?: "R18*"; baselines come with them')] = "*",

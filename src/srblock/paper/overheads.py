@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from srblock.block import parameter_count
-from srblock.paper.tables import CLASSES, IMAGE_SIZES, ROWS, PaperRow
+from srblock.paper.tables import CLASSES, INPUT_SIZES, ROWS, PaperRow
 from srblock.variants.build import outline
 from srblock.variants.notation import Variant
 
@@ -26,11 +26,11 @@ BASES = {
     ("VGG16", "cifar10"): 15_253_578,
     ("VGG19", "cifar10"): 20_565_834,
     ("R50", "imagenet"): 25_557_032,
-    ("F-CONV", "cityscapes"): 49_497_734,
-    ("DLv3", "cityscapes"): 68_113_030,
+    ("FCN-R50", "cityscapes"): 49_497_734,
+    ("DLv3-R50", "cityscapes"): 68_113_030,
 }
 # Maps (C, H, W) after layer3 for a 512x1024 crop: FCN-D6 on a ResNet-50-D16, DeepLabV3 on a ResNet-50-D8.
-SEGMENTATION_MAPS = {"F-CONV": (1024, 32, 64), "DLv3": (1024, 64, 128)}
+SEGMENTATION_MAPS = {"FCN-R50": (1024, 32, 64), "DLv3-R50": (1024, 64, 128)}
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,7 @@ class OverheadRow:
 
 
 def overhead_table() -> list[OverheadRow]:
-    """Recompute all 48 printed overheads (38 match).
-
-    Table IV's networks cannot be built yet: their figures come from known parameter counts, and their notes say so.
-    """
+    """Recompute all 48 printed overheads (38 match)."""
     return [
         OverheadRow(row.table, row.label, row.printed, formula_percent(row), built_percent(row), row.note)
         for row in ROWS
@@ -64,31 +61,26 @@ def overhead_table() -> list[OverheadRow]:
 
 def formula_percent(row: PaperRow) -> float:
     """Compute a row's overhead from Eq. (1), the geometry of its stage and known parameter counts."""
-    variant = row.counted
-    network = row.model.split()[0] if variant is None else variant.network
-    added = 0
+    variant, added = row.counted, 0
     if row.stage is not None:
         assert row.blocks is not None
         assert row.hidden is not None
-        channels, height, width = SEGMENTATION_MAPS[network] if variant is None else _map(variant, row.data)
+        channels, height, width = SEGMENTATION_MAPS.get(variant.network) or _map(variant, row.data)
         added += parameter_count(channels, (height, width), blocks=row.blocks, hidden=row.hidden)
-    if variant is not None and variant.attention is not None:
-        added += _attention_parameters(network, variant.attention)
-    return 100 * added / BASES[network, row.data]
+    if variant.attention is not None:
+        added += _attention_parameters(variant.network, variant.attention)
+    return 100 * added / BASES[variant.network, row.data]
 
 
 def built_percent(row: PaperRow) -> float:
     """Compute a row's overhead from the parameters of networks that are really built (without memory for them)."""
-    variant = row.counted
-    if variant is None:
-        return formula_percent(row)
-    plain = _parameters(Variant(variant.network), row.data)
-    return 100 * (_parameters(variant, row.data) - plain) / plain
+    plain = _parameters(Variant(row.counted.network), row.data)
+    return 100 * (_parameters(row.counted, row.data) - plain) / plain
 
 
 @cache
 def _parameters(variant: Variant, data: str) -> int:
-    model = outline(variant, classes=CLASSES[data], image_size=IMAGE_SIZES[data])
+    model = outline(variant, classes=CLASSES[data], image_size=INPUT_SIZES[data])
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -97,7 +89,7 @@ def _map(variant: Variant, data: str) -> tuple[int, int, int]:
     (block,) = variant.sr_blocks
     stage = int(block.target)
     if variant.network.startswith("VGG"):
-        side = IMAGE_SIZES[data] >> stage
+        side = INPUT_SIZES[data][0] >> stage
         return min(64 << (stage - 1), 512), side, side
     side = (56 if data == "imagenet" else 32) >> (stage - 1)
     widened = 4 if variant.network == "R50" and block.placement == "stage" else 1

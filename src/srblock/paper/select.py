@@ -69,7 +69,7 @@ def select(table: str, pattern: str = "*") -> list[PaperRow]:
     Args:
         table: "table1" to "table5", or "I" to "V".
         pattern: with * and ?, upper and lower case alike; it is held against the row as the paper spells it, with and
-            without its M and P, and against the notation, so "R18*" finds "ResNet18 + SE + SR" too.
+            without its M and P, and against the notation, so "R18*" finds "ResNet18 + SE + SR" and "FCN-R50*" "F-CONV".
 
     Raises: ValueError for a table or pattern that names nothing, saying what there is.
     """
@@ -77,12 +77,10 @@ def select(table: str, pattern: str = "*") -> list[PaperRow]:
     rows = [row for row in ROWS if row.table == numeral]
     if not rows:
         raise ValueError(f"the paper has no table {table!r}; there are {', '.join(TABLES)}")
-    if rows[0].data == "cityscapes":
-        raise ValueError(f"{table} is segmentation, which is not built yet; there are table1, table2, table3, table5")
     found = [row for row in rows if any(fnmatchcase(name.lower(), pattern.lower()) for name in _names(row))]
     if not found:
         known = ", ".join(dict.fromkeys(row.model for row in rows))
-        raise ValueError(f'no row of {table} fits {pattern!r}; its rows are {known} (write --rows "R18*")')
+        raise ValueError(f'no row of {table} fits {pattern!r}; its rows are {known} (write --rows "{rows[0].model}*")')
     wanted = [*found, *(base for row in found if (base := base_of(row)) is not None)]
     return [row for row in rows if row in wanted]
 
@@ -92,7 +90,7 @@ def _given(**choices: Any) -> dict[str, Any]:
 
 
 def _names(row: PaperRow) -> tuple[str, ...]:
-    return row.model, row.label, row.notation or ""
+    return row.model, row.label, row.notation
 
 
 def variants_of(rows: Sequence[PaperRow], unsaid: Unsaid = AS_IT_IS) -> tuple[Variant, ...]:
@@ -105,7 +103,7 @@ def variants_of(rows: Sequence[PaperRow], unsaid: Unsaid = AS_IT_IS) -> tuple[Va
         if value is not None:
             alone = Unsaid(**{field.name: value})
             if all(alone.of(variant) is variant for variant in map(variant_of, rows)):
-                labels = ", ".join(row.label for row in rows)
+                labels = ", ".join(dict.fromkeys(row.label for row in rows))
                 raise ValueError(
                     f"{SPOKEN[field.name]} is given, but none of these rows has it: {labels}; leave it out"
                 )
@@ -115,9 +113,6 @@ def variants_of(rows: Sequence[PaperRow], unsaid: Unsaid = AS_IT_IS) -> tuple[Va
 def variant_of(row: PaperRow, unsaid: Unsaid = AS_IT_IS) -> Variant:
     """Return the variant to train for a row.
 
-    Raises: ValueError for a row of the segmentation table, or a choice that the row's network cannot have.
+    Raises: ValueError for a choice that the row's network cannot have.
     """
-    variant = row.variant
-    if variant is None:
-        raise ValueError(f"{row.label} of table {row.table} is segmentation, which is not built yet")
-    return unsaid.of(variant)
+    return unsaid.of(row.variant)

@@ -2,7 +2,9 @@
 
 The paper gives M and P only. The rest of the geometry is the audit's reading of the overheads: U = 8 on CIFAR, 16 or 32
 on ImageNet; ResNet-50's rows in Tables I and V fit a block at the inner width of the last bottleneck (`counted`), which
-is not where the block is trained (`variant`); Table II's fit the stage's real width.
+is not where the block is trained (`variant`); Table II's fit the stage's real width. Table IV has two rows of the same
+network, one a metric; it fits M counted from zero and crops of 512x1024, with U = 32 in FCN-D6 on a ResNet-50-D16
+("F-CONV") and U = 16 in DeepLabv3 on a ResNet-50-D8.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ from srblock.block import Options
 from srblock.variants.notation import SR, Variant, parse
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "cityscapes": 19}
-IMAGE_SIZES = {"cifar10": 32, "cifar100": 32, "imagenet": 224}
+IMAGE_SIZES = {"cifar10": (32, 32), "cifar100": (32, 32), "imagenet": (224, 224), "cityscapes": (1024, 2048)}
+INPUT_SIZES = IMAGE_SIZES | {"cityscapes": (512, 1024)}  # what a network is built for: of scenes their crops
+METRICS = {"top1": "", "miou": " mIoU", "macc": " mAcc"}  # as they follow a row's name where it has several
+SEGMENTATION = {"F-CONV": "FCN-R50", "DLv3": "DLv3-R50"}  # the paper's names, the notation's
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class PaperRow:
         data: "cifar10", "cifar100", "imagenet" or "cityscapes".
         model: as the paper spells it.
         mean, std: of the metric over 5 seeds (ImageNet: 4), percent.
-        stage, blocks, hidden: M, P and U of the block; None without. M and P are printed, U is the audit's.
+        stage, blocks, hidden: M, P and U of the block; None without. M and P are as printed, U is the audit's.
         printed: the overhead as printed, percent; None where there is none.
         note: what has to be assumed for the printed overhead, or why it does not fit.
         metric: "top1", "miou" or "macc".
@@ -44,25 +49,24 @@ class PaperRow:
     metric: str = "top1"
 
     @property
-    def variant(self) -> Variant | None:
-        """The variant to train; None for segmentation, which notation does not have.
+    def variant(self) -> Variant:
+        """The variant to train.
 
         A VGG's rows have dropout in the linear layers: the text says so for all of them, the tables do not print it.
         """
-        if self.data == "cityscapes":
-            return None
-        variant = parse(self.model.removesuffix(" + SR") + (" + D" if self.model.startswith("VGG") else ""))
+        model = self.model.removesuffix(" + SR")
+        variant = parse(SEGMENTATION.get(model, model) + (" + D" if model.startswith("VGG") else ""))
         return variant if self.stage is None else replace(variant, sr_blocks=(self._block,))
 
     @property
-    def notation(self) -> str | None:
+    def notation(self) -> str:
         """The variant as text."""
-        return None if self.variant is None else str(self.variant)
+        return str(self.variant)
 
     @property
-    def counted(self) -> Variant | None:
+    def counted(self) -> Variant:
         """The variant whose overhead the paper prints: ResNet-50's in Tables I and V have the block inside."""
-        if self.variant is None or self.variant.network != "R50" or self.table not in ("I", "V"):
+        if self.variant.network != "R50" or self.table not in ("I", "V"):
             return self.variant
         return replace(self.variant, sr_blocks=tuple(replace(b, placement="inner") for b in self.variant.sr_blocks))
 
@@ -70,7 +74,13 @@ class PaperRow:
     def _block(self) -> SR:
         assert self.blocks is not None
         assert self.hidden is not None
-        return SR(stage=self.stage, options=Options(blocks=self.blocks, hidden=self.hidden))
+        assert self.stage is not None
+        return SR(stage=self.stage + self.counts_from_zero, options=Options(blocks=self.blocks, hidden=self.hidden))
+
+    @property
+    def counts_from_zero(self) -> bool:
+        """Whether M counts from zero, as the framework of Table IV does: the notation's M is one more."""
+        return self.data == "cityscapes"
 
     @property
     def seeds(self) -> int:
@@ -80,7 +90,12 @@ class PaperRow:
     @property
     def label(self) -> str:
         """The row's name with its M and P."""
-        return self.model if self.stage is None else f"{self.model} (M={self.stage}, P={self.blocks})"
+        return self.model if self.stage is None else f"{self.model} ({self.place}, P={self.blocks})"
+
+    @property
+    def place(self) -> str:
+        """M as printed, and from where it counts if that is not 1."""
+        return f"M={self.stage} from 0" if self.counts_from_zero else f"M={self.stage}"
 
 
 # Model, mean, std, then M, P, U, the overhead as printed, what is to be said about it, and the metric.
@@ -144,11 +159,11 @@ _TABLE_III = (  # imagenet
 _TABLE_IV = (  # cityscapes
     ("F-CONV",        77.33, 0.16, None, None, None, None, "", "miou"),
     ("F-CONV",        85.02, 0.26, None, None, None, None, "", "macc"),
-    ("F-CONV + SR",   77.53, 0.23, 2, 3, 32, "12.85", "known parameter counts; M from 0, FCN-D6 on R50-D16", "miou"),
+    ("F-CONV + SR",   77.53, 0.23, 2, 3, 32, "12.85", "", "miou"),
     ("F-CONV + SR",   85.15, 0.29, 2, 3, 32, None, "", "macc"),
     ("DLv3",          79.76, 0.32, None, None, None, None, "", "miou"),
     ("DLv3",          86.73, 0.32, None, None, None, None, "", "macc"),
-    ("DLv3 + SR",     79.96, 0.19, 2, 2, 16, "24.83", "known parameter counts; M from 0", "miou"),
+    ("DLv3 + SR",     79.96, 0.19, 2, 2, 16, "24.83", "", "miou"),
     ("DLv3 + SR",     86.90, 0.23, 2, 2, 16, None, "", "macc"),
 )
 _TABLE_V = (  # cifar10

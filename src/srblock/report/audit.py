@@ -8,6 +8,7 @@ from statistics import median
 from rich.console import Console
 from rich.text import Text
 
+from srblock.paper.tables import METRICS
 from srblock.report.terminal import Column, empty_table, print_lines
 from srblock.report.units import p_equals, points, probability, reach, signed
 from srblock.statistics.audit import CIFAR, AuditRow, against_best, audit, pool, selection
@@ -99,8 +100,9 @@ def findings(rows: Sequence[AuditRow]) -> list[str]:
 
 def _label(row: AuditRow) -> str:
     """Name a row in 16 characters: without "+ SR", which all have, and networks as elsewhere in Table II too."""
-    metric = {"top1": "", "miou": " mIoU", "macc": " mAcc"}[row.paper.metric]
-    return f"{row.baseline.model.replace('ResNet', 'R')}{metric}, {row.paper.stage}/{row.paper.blocks}"
+    return (
+        f"{row.baseline.model.replace('ResNet', 'R')}{METRICS[row.paper.metric]}, {row.paper.stage}/{row.paper.blocks}"
+    )
 
 
 def _significant(rows: Sequence[AuditRow]) -> int:

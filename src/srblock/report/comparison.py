@@ -29,7 +29,11 @@ def findings(rows: Sequence[Row]) -> list[str]:
 def pairings(rows: Sequence[Row]) -> list[str]:
     """Say of each comparison whether runs of a seed go together, and what the test that does not count gives."""
     paired = [(row, row.pairing) for row in rows if row.pairing is not None and row.pairing.correlation is not None]
-    return [f"{row.variant} and {row.baseline}, {_pairing(row, found)}" for row, found in paired]
+    several = len({row.figure for row in rows}) > 1
+    return [
+        f"{row.variant} and {row.baseline}{f', {row.figure.label}' if several else ''}, {_pairing(row, found)}"
+        for row, found in paired
+    ]
 
 
 def _pairing(row: Row, found: Pairing) -> str:

@@ -240,9 +240,9 @@ def _paper(run: Run) -> dict[str, PaperRow]:
     """Find the paper's rows on a run's data; a folder that is only called like it has other classes or sizes."""
     data = run.config.data
     name, (_, height, width) = data["name"], data["size"]
-    if (len(data["classes"]), height, width) != (CLASSES.get(name), IMAGE_SIZES.get(name), IMAGE_SIZES.get(name)):
+    if (len(data["classes"]), (height, width)) != (CLASSES.get(name), IMAGE_SIZES.get(name)):
         return {}
-    return {row.notation: row for row in ROWS if row.data == name and row.notation is not None}
+    return {row.notation: row for row in ROWS if (row.data, row.metric) == (name, run.figure.key)}
 
 
 def _paper_cells(row: Row, paper: dict[str, PaperRow]) -> tuple[str, str]:

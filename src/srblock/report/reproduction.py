@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from srblock.paper.tables import IMAGE_SIZES
+from srblock.paper.tables import IMAGE_SIZES, METRICS
 from srblock.report import units
 from srblock.report.comparison import ANALYSES, interval, pairings
-from srblock.report.recipes import departures, start
+from srblock.report.recipes import departures, selection, start
 from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, P_GREATER, N, P
 from srblock.report.terminal import Column, print_fitting, print_lines, table_of
 from srblock.report.units import reach, signed
@@ -24,11 +24,16 @@ from srblock.training.recipe import RECIPES
 
 
 def label(line: Line) -> str:
-    """Name a line: the paper's row with its M and P, and the U that was trained, which the paper does not give."""
+    """Name a line: the paper's row, and the metric where a row has several."""
+    return _name(line) + METRICS[line.paper.metric]
+
+
+def _name(line: Line) -> str:
+    """Name the paper's row with its M and P, and the U that was trained, which the paper does not give."""
     if not line.variant.sr_blocks:
         return line.paper.model
     (block,) = line.variant.sr_blocks
-    return f"{line.paper.model} (M={line.paper.stage}, P={line.paper.blocks}, U={block.options.hidden})"
+    return f"{line.paper.model} ({line.paper.place}, P={line.paper.blocks}, U={block.options.hidden})"
 
 
 def findings(lines: Sequence[Line]) -> list[str]:
@@ -66,19 +71,24 @@ def remarks(lines: Sequence[Line], config: RunConfig) -> list[str]:
             f"The paper's table is of {row.data}; these runs are of {data['name']}: only the kind of answer compares."
         )
     _, height, width = data["size"]
-    if {height, width} != {IMAGE_SIZES[row.data]}:
-        said.append(f"Images of {height}x{width}; the paper's have {IMAGE_SIZES[row.data]} on a side.")
+    if (height, width) != IMAGE_SIZES[row.data]:
+        said.append("Images of {}x{}; the paper's have {}x{}.".format(height, width, *IMAGE_SIZES[row.data]))
     if full is not None and (other := departures(config.recipe, full, "paper")):
         said.append(f"Not the paper's recipe: {', '.join(other)}.")
-    if config.weights is not None:
+    if row.data == "cityscapes":
+        said.append(
+            f"Where its backbones start the paper does not say; MMSegmentation's start from ImageNet's weights. These "
+            f"runs start {start(config.weights)}."
+        )
+    elif config.weights is not None:
         said.append(f"These runs start {start(config.weights)}, the paper's from random weights.")
-    chosen = [f"{label(line)} as {line.variant}" for line in lines if line.variant != line.paper.variant]
+    chosen = dict.fromkeys(f"{_name(line)} as {line.variant}" for line in lines if line.variant != line.paper.variant)
     if chosen:
         said.append(f"Trained with other choices of what the paper leaves unsaid: {'; '.join(chosen)}.")
     few = [line.ours.n for line in lines if line.ours is not None]
     if few and min(few) < row.seeds:
         said.append(f"The paper has {row.seeds} seeds a row, these runs have {min(few)} or more.")
-    missing = [label(line) for line in lines if line.ours is None]
+    missing = dict.fromkeys(_name(line) for line in lines if line.ours is None)
     if missing:
         said.append(f"No run finished of: {', '.join(missing)}.")
     return said
@@ -111,12 +121,18 @@ def write_markdown(path: Path, lines: Sequence[Line], config: RunConfig) -> None
 
 def _sentences(lines: Sequence[Line], config: RunConfig) -> list[str]:
     rows = [line.ours for line in lines if line.ours is not None]
-    figure = rows[0].figure.label if rows else "accuracy"
+    figures = list(dict.fromkeys(row.figure.label for row in rows))
     legend = (
-        f"Test {figure} in percent, mean ± standard deviation over seeds (the paper's: over {lines[0].paper.seeds}); "
+        f"Test {' and '.join(figures) or 'accuracy'} in percent, mean ± standard deviation over seeds "
+        f"(the paper's: over {lines[0].paper.seeds}); "
         "gain and difference to the row without the block, in percentage points; intervals of the paper's gains by "
         f"Welch's t, {ANALYSES}; verdicts with Holm's correction over the rows here."
     )
+    if len(figures) > 1:
+        by = f" by {config.figures[0].label}" if rows[0].held_out else ""
+        legend += f" All figures of a seed are of one run, of {selection(rows[0].held_out)}{by}."
+    if any(line.paper.counts_from_zero and line.paper.stage is not None for line in lines):
+        legend += " The paper's M counts from zero here: M=2 stands after stage 3, the notation's M=3."
     control = size_control(lines)
     said = [*findings(lines), *pairings(rows), *([control] if control else []), *remarks(lines, config)]
     return [legend, *said]

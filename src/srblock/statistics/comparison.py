@@ -130,16 +130,24 @@ def comparison(runs: Sequence[Run], variants: Sequence[str] | None = None, *, ma
     return comparisons(runs, [(variant, order[0]) for variant in order], margin=margin)
 
 
-def comparisons(runs: Sequence[Run], pairs: Sequence[tuple[str, str]], *, margin: float = MARGIN) -> list[Row]:
+def comparisons(
+    runs: Sequence[Run],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    margin: float = MARGIN,
+    keys: Sequence[str] | None = None,
+) -> list[Row]:
     """Summarize runs by variant, each against a baseline of its own, all judged together.
 
     Args:
         pairs: variants in their order, each with its baseline, which may be itself. Variants
             without a run have no row, and runs of other variants no part.
         margin: percentage points that count as no difference.
+        keys: of the figures, such as "miou" and "macc": all pairs by the first, then all by the next; the task's first
+            alone if not given.
 
     Raises: ValueError if the runs differ in data, recipe or figure, or one is there twice: they could not be compared;
-        or if the margin is not above 0.
+        if they have no figure of such a key; or if the margin is not above 0.
     """
     _check_comparable(runs)
     by_variant: dict[str, list[Run]] = {variant: [] for pair in pairs for variant in pair}
@@ -147,7 +155,8 @@ def comparisons(runs: Sequence[Run], pairs: Sequence[tuple[str, str]], *, margin
         if str(run.variant) in by_variant:
             by_variant[str(run.variant)].append(run)
     rows = [
-        _row(variant, baseline, by_variant[baseline], by_variant[variant])
+        _row(variant, baseline, figure, by_variant[baseline], by_variant[variant])
+        for figure in _figures(runs, keys)
         for variant, baseline in pairs
         if by_variant[variant]
     ]
@@ -170,23 +179,29 @@ def _check_comparable(runs: Sequence[Run]) -> None:
             raise ValueError(f"{variant} with seed {seed} is there twice; pass every run once")
 
 
-def _row(variant: str, baseline: str, against: Sequence[Run], runs: Sequence[Run]) -> Row:
-    values, first = [run.score for run in runs], runs[0]
+def _figures(runs: Sequence[Run], keys: Sequence[str] | None) -> list[Figure]:
+    if not runs:
+        return []
+    known = {figure.key: figure for figure in runs[0].config.figures}
+    if missing := [key for key in keys or () if key not in known]:
+        raise ValueError(f"these runs have the figures {', '.join(known)}, not {', '.join(missing)}")
+    return [runs[0].figure] if keys is None else [known[key] for key in keys]
+
+
+def _row(variant: str, baseline: str, figure: Figure, against: Sequence[Run], runs: Sequence[Run]) -> Row:
+    first, seeds = runs[0], _by_seed(runs, figure)
+    values, others = list(seeds.values()), _by_seed(against, figure)
     compared = variant != baseline and len(against) > 0
     return Row(
         variant=variant,
         baseline=baseline,
-        figure=first.figure,
-        seeds=tuple(run.seed for run in runs),
+        figure=figure,
+        seeds=tuple(seeds),
         values=tuple(values),
         held_out=first.validation_score is not None,
         test=summarize(values),
-        last_test=summarize([run.last_score for run in runs]),
-        comparison=Comparison(
-            difference([run.score for run in against], values), pairing(_by_seed(against), _by_seed(runs))
-        )
-        if compared
-        else None,
+        last_test=summarize([run.last_test[figure.key] for run in runs]),
+        comparison=Comparison(difference(list(others.values()), values), pairing(others, seeds)) if compared else None,
         verdict=None,
         parameters=first.parameters,
         overhead_percent=first.overhead_percent,
@@ -207,7 +222,7 @@ def _limits(row: Row, against: Sequence[Run]) -> Limits:
     times = row.wall_s, _median([run.wall_s for run in against])
     return Limits(
         test_images,
-        resolution((row.mean + summarize([run.score for run in against]).mean) / 2, test_images)
+        resolution((row.mean + summarize(list(_by_seed(against, row.figure).values())).mean) / 2, test_images)
         if row.figure.per_image
         else 0.0,
         None if times[0] is None or times[1] is None else times[0] + times[1],
@@ -219,5 +234,5 @@ def _median(values: Sequence[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def _by_seed(runs: Sequence[Run]) -> dict[int, float]:
-    return {run.seed: run.score for run in runs}
+def _by_seed(runs: Sequence[Run], figure: Figure) -> dict[int, float]:
+    return {run.seed: run.test[figure.key] for run in runs}

@@ -22,7 +22,7 @@ class Line:
         paper: the row.
         variant: what was trained for it.
         printed: the gain that the paper's figures show over their own baseline; None for a baseline.
-        ours: over our finished seeds, against our own baseline; None without any.
+        ours: the same figure over our finished seeds, against our own baseline; None without any.
     """
 
     paper: PaperRow
@@ -36,18 +36,22 @@ def reproduction(rows: Mapping[PaperRow, Variant], runs: Sequence[Run], *, margi
 
     Args:
         rows: of one table, baselines among them (`paper.select`), with what was trained for each.
-        runs: of one study.
+        runs: of one study; a run stands in the rows of all its figures.
         margin: percentage points that count as no difference.
+
+    Raises: ValueError if the runs have no such figure: they are of another task.
     """
     bases = {row: base_of(row) for row in rows}
     pairs = {str(rows[row]): str(rows[base or row]) for row, base in bases.items()}
-    found = {row.variant: row for row in comparisons(runs, list(pairs.items()), margin=margin)}
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    compared = comparisons(runs, list(pairs.items()), margin=margin, keys=metrics)
+    found = {(row.variant, row.figure.key): row for row in compared}
     return [
         Line(
             paper=row,
             variant=rows[row],
             printed=None if base is None else difference_of_summaries(printed(base), printed(row)),
-            ours=found.get(str(rows[row])),
+            ours=found.get((str(rows[row]), row.metric)),
         )
         for row, base in bases.items()
     ]
