@@ -150,6 +150,7 @@ def check(folder: Path) -> dict[str, Any]:
     distributed.share_buffers(model)
     seen["shared statistics"] = float(torch.cat(statistics).sum())
 
+    seen["alone"] = distributed.on_rank0(lambda: float(distributed.all_reduce(torch.ones(()))))
     asked: list[int] = []
     probe = lambda model: asked.append(0) or {"asked": len(asked)}  # noqa: E731
     told: list[int] = []

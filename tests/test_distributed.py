@@ -127,6 +127,11 @@ def test_process_0_alone_writes_prints_and_is_asked(folder: Path, seen: list[dic
     assert [found["processes"] for found in seen] == [2, 2]
 
 
+def test_process_0_measures_alone_while_the_others_wait(seen: list[dict[str, Any]]) -> None:
+    """The controls of a block are tested in process 0: a meter that waited for the others there would wait forever."""
+    assert [found["alone"] for found in seen] == [1, 1]
+
+
 def test_batch_statistics_are_each_processs_own_until_shared(seen: list[dict[str, Any]]) -> None:
     assert seen[0]["own statistics"] != seen[1]["own statistics"]
     assert seen[0]["shared statistics"] == seen[1]["shared statistics"] == seen[0]["own statistics"]
