@@ -193,9 +193,10 @@ def conclude(done: Done, *, then: str = "") -> int:
 def _lasting(source: str) -> str:
     """Make the path in a data specification hold from any folder, for `srblock evaluate` later."""
     from srblock.data.sources import SOURCES
+    from srblock.data.sources.scenes import SCENE_SOURCES
 
     name, colon, path = source.partition(":")
-    if name in SOURCES:
+    if name in SOURCES or name in SCENE_SOURCES:
         return f"{name}:{Path(path).expanduser().resolve()}" if colon else source
     return str(Path(source).expanduser().resolve())
 
