@@ -1,6 +1,8 @@
 """Batches of scenes: a function of (seed, epoch, sample), image and label together, ignored where nothing is."""
 
 import colorsys
+import gc
+import time
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,21 @@ def test_the_number_of_workers_changes_no_bit_and_a_batch_can_be_begun_with(file
         assert equal(served(loader(workers)), alone)
     assert equal(served(loader(0), batches=slice(1, None)), alone[1:])
     assert not equal(served(loader(0), epoch=2), alone)
+
+
+def test_workers_end_with_their_loader(files: SceneFiles) -> None:
+    """At once: in a reference cycle they would not be told, and each be waited for, for 5 seconds."""
+    loader = SceneLoader(files, augmentation=CROP, batch_size=4, shuffle=True, workers=1)
+    served(loader)
+    workers = loader._ahead._loader._iterator._workers  # type: ignore[union-attr, attr-defined]
+    gc.disable()
+    try:
+        start = time.monotonic()
+        del loader
+        assert not any(worker.is_alive() for worker in workers)
+        assert time.monotonic() - start < 4
+    finally:
+        gc.enable()
 
 
 def test_a_scene_is_augmented_by_its_number_alone(files: SceneFiles) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from distributed_program import RECIPE, STEPS, network, run, stop_at, three_steps
 from safetensors.torch import load_file
+from scene_fixture import write_camvid
 from torch import nn
 
 from srblock.runs.records import read_run
@@ -39,6 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     with pytest.raises(KeyboardInterrupt):
         run(folder / "one to two", network(), on_epoch=stop_at(2))
+    write_camvid(folder / "camvid", {"train": 10, "val": 1, "test": 5})
     done = torchrun(program.__file__, folder, "--fail")
     (folder / "output").write_text(done.stdout)
     (folder / "errors").write_text(done.stderr)
@@ -84,6 +86,21 @@ def test_three_steps_give_the_weights_of_one_process(folder: Path, seen: list[di
     assert seen[0][name] == pytest.approx(figures, rel=1e-5)
 
 
+def test_scenes_give_the_figures_of_one_process(
+    folder: Path, seen: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crops to train on, with ignored pixels and an auxiliary head; of five whole scenes one process tests the last."""
+    monkeypatch.setenv("SRBLOCK_WORKERS", "0")
+    weights, (trained, tested, confusion) = program.scenes(folder / "camvid")
+    assert seen[0]["scenes"] == seen[1]["scenes"], "both have the figures over all scenes"
+    assert largest_difference(weights, load_file(folder / "scenes")) < 1e-5
+    assert seen[0]["scenes"][0] == pytest.approx(trained, rel=1e-3)
+    assert seen[0]["scenes"][1] == pytest.approx(tested, rel=1e-3)
+    counted = [sum(row) for row in confusion]
+    assert sum(counted) == 5 * 44 * 96
+    assert [sum(row) for row in seen[0]["scenes"][2]] == counted, "every labeled pixel once"
+
+
 def test_a_block_that_takes_no_part_stops_nobody(folder: Path) -> None:
     for name in ("frozen", "bypassed"):
         model = network()
@@ -125,6 +142,11 @@ def test_process_0_alone_writes_prints_and_is_asked(folder: Path, seen: list[dic
     assert (folder / "output").read_text().count("printed by process 0") == 1
     assert "printed by process 1" not in (folder / "output").read_text()
     assert [found["processes"] for found in seen] == [2, 2]
+
+
+def test_process_0_measures_alone_while_the_others_wait(seen: list[dict[str, Any]]) -> None:
+    """The controls of a block are tested in process 0: a meter that waited for the others there would wait forever."""
+    assert [found["alone"] for found in seen] == [1, 1]
 
 
 def test_batch_statistics_are_each_processs_own_until_shared(seen: list[dict[str, Any]]) -> None:

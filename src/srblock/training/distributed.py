@@ -26,6 +26,7 @@ from srblock.training.recipe import Recipe
 Value = TypeVar("Value")
 
 PLACE = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets besides WORLD_SIZE
+_on_rank0 = False  # whether process 0 does something while the others wait for it
 PATIENCE_S = 3.0  # torchrun ends all processes when one fails: let the one with a message be that one
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -156,8 +157,8 @@ def loss_scale(images: int, batch: int) -> float:
 
 
 def all_reduce(values: Tensor) -> Tensor:
-    """Return the sum of a tensor over the processes."""
-    if world_size() > 1:
+    """Return the sum of a tensor over the processes; in what `on_rank0` does, process 0's own: the others wait."""
+    if world_size() > 1 and not _on_rank0:
         values = values.clone()
         dist.all_reduce(values)
     return values
@@ -189,10 +190,15 @@ def on_rank0(action: Callable[[], Value]) -> Value:
     """
     if world_size() == 1:
         return action()
+    global _on_rank0
     outcome: tuple[Value] | None = None
     if rank() == 0:
         try:
-            outcome = (action(),)
+            _on_rank0 = True
+            try:
+                outcome = (action(),)
+            finally:
+                _on_rank0 = False
         except BaseException:
             with contextlib.suppress(RuntimeError):  # of a process that is gone
                 broadcast(None)

@@ -19,7 +19,6 @@ from srblock.training.task import Figure
 
 AUXILIARY = 0.4  # of the loss (App. VII-C)
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of "multiscale"
-STRIDE = 2 / 3  # of sliding windows, in windows
 
 
 class Segmentation:
@@ -107,8 +106,9 @@ def slide(model: nn.Module, images: Tensor, window: tuple[int, int]) -> Tensor:
 
 def starts(side: int, window: int) -> list[int]:
     """List where windows begin along a side, at most two thirds of a window apart; the last one ends at the end."""
-    steps = max(0, math.ceil((side - window) / (window * STRIDE)))
-    return [min(math.floor(step * window * STRIDE), max(0, side - window)) for step in range(steps + 1)]
+    stride = max(1, window * 2 // 3)
+    last = max(0, side - window)
+    return [min(step * stride, last) for step in range(math.ceil(last / stride) + 1)]
 
 
 def _whole(model: nn.Module, images: Tensor, window: tuple[int, int]) -> Tensor:

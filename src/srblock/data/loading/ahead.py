@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -27,12 +27,12 @@ class Ahead(Generic[Request, Answer]):
 
     def __init__(self, dataset: Dataset[Answer | str], workers: int, *, pin_memory: bool) -> None:
         self.dataset, self.workers = dataset, workers
-        self._requests: Sequence[Request] = []
+        self._requests = _Requests[Request]()
         self._passes = 0
         self._loader: DataLoader[Answer | str] = DataLoader(
             dataset,
             batch_size=None,  # a request is a whole batch
-            sampler=_Lazily(lambda: self._requests),
+            sampler=self._requests,
             num_workers=workers,
             multiprocessing_context=fork_server([type(dataset).__module__]) if workers else None,
             persistent_workers=workers > 0,
@@ -49,7 +49,7 @@ class Ahead(Generic[Request, Answer]):
         """
         self._passes += 1
         mine = self._passes
-        self._requests = requests
+        self._requests.values = requests
         with self._naming_workers():
             results = iter(self._loader)
         for _ in requests:
@@ -77,17 +77,20 @@ class Ahead(Generic[Request, Answer]):
             ) from error
 
 
-class _Lazily(Generic[Request]):
-    """Iterate over what a function gives when it is begun."""
+class _Requests(Generic[Request]):
+    """The requests of a pass, for the DataLoader, which is made before them.
 
-    def __init__(self, values: Callable[[], Sequence[Request]]) -> None:
-        self._values = values
+    It knows nothing of `Ahead`: what is in a reference cycle is freed in an order in which the workers' queues close
+    before the workers are told to end, and each of them is then waited for, for 5 seconds.
+    """
+
+    values: Sequence[Request] = ()
 
     def __iter__(self) -> Iterator[Request]:
-        return iter(self._values())
+        return iter(self.values)
 
     def __len__(self) -> int:
-        return len(self._values())
+        return len(self.values)
 
 
 def _start(worker: int) -> None:
