@@ -94,7 +94,7 @@ def test_the_block_is_looked_at(finished: tuple[Path, list[Run]]) -> None:
     plain, block = (read_result(run.directory) for run in finished[1])
     assert "controls" not in plain
     assert not (finished[1][0].directory / "recall.safetensors").exists()
-    assert list(block["controls"]) == ["intact", "removed", "mean", "uniform", "shuffled"]
+    assert list(block["controls"]) == ["intact", "removed", "mean", "uniform", "shuffled", "largest", "flat"]
     for figures in block["controls"].values():
         assert figures.keys() == {"miou", "macc"}
     # In float32 without other views the test is the same pass again.
@@ -125,7 +125,7 @@ def test_the_weights_say_what_they_take(data: SceneData, finished: tuple[Path, l
 def test_a_finished_run_is_tested_again(finished: tuple[Path, list[Run]]) -> None:
     for run in finished[1]:
         again = evaluate_run(run.directory, device=CPU)
-        assert again.figure.key == "miou"
+        assert again.figures[0][0].key == "miou"
         assert again.value == again.recorded == run.score
         assert again.loss == run.test_loss
 

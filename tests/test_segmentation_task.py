@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from srblock.block import SqueezeRemember2d
 from srblock.inspection.controls import controls
-from srblock.inspection.recall import by_class, recall_weights
+from srblock.inspection.look import Look, look
+from srblock.inspection.recall import by_class
 from srblock.training.recipe import Recipe
 from srblock.training.segmentation import (
     AUXILIARY,
@@ -425,14 +426,31 @@ def scenes() -> list[tuple[Tensor, Tensor]]:
     return made
 
 
+class Served:
+    """A loader of these batches."""
+
+    mean, std = (0.0,) * 3, (1.0,) * 3
+
+    def __init__(self, batches: list[tuple[Tensor, Tensor]]) -> None:
+        self.batches = batches
+
+    def epoch(self, epoch: int) -> list[tuple[Tensor, Tensor]]:
+        return self.batches
+
+
+def looked(batches: list[tuple[Tensor, Tensor]]) -> Look:
+    return look(Reader(), Served(batches), Segmentation(2, (4, 4)), 2, {})  # type: ignore[arg-type]
+
+
 def test_recall_weights_of_scenes_stand_for_what_is_in_them() -> None:
-    task, model = Segmentation(2, (4, 4)), Reader()
-    weights, shown = recall_weights(model, scenes(), task, 2)
-    assert shown.tolist() == [[24, 0]] * 2 + [[0, 18]] * 2 + [[32, 0]] * 3 + [[0, 24]] * 2
+    seen = looked(scenes())
+    weights, shown = seen.blocks["block"].by_image, seen.shown
+    assert shown.tolist() == [[24, 0], [0, 18], [32, 0], [0, 24]]
     high = 1 / (1 + math.exp(-20))
     expected = torch.tensor([high, high, 1 - high, 1 - high, high, high, high, 1 - high, 1 - high])
-    torch.testing.assert_close(weights["block"][:, 0], expected)
-    center, apart = by_class(weights["block"], shown, 2)
+    torch.testing.assert_close(seen.blocks["block"].weights[:, 0], expected)
+    torch.testing.assert_close(weights[:, 0], torch.tensor([high, 1 - high, high, 1 - high]))
+    center, apart = by_class(weights, shown, 2)
     torch.testing.assert_close(center, torch.eye(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(apart, torch.zeros(2, 2), atol=1e-5, rtol=0)
 
@@ -452,16 +470,17 @@ def test_batches_of_scenes_keep_looks_and_pixels_together() -> None:
     """Two scenes in a batch: their windows come corner by corner, each of both."""
     first, second = scenes()[0], scenes()[3]
     batch = torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])
-    weights, shown = recall_weights(Reader(), [batch], Segmentation(2, (4, 4)), 2)
-    assert shown.tolist() == [[24, 0], [0, 24]] * 2
-    assert weights["block"].argmax(1).tolist() == [0, 1, 0, 1]
+    seen = looked([batch])
+    assert seen.shown.tolist() == [[24, 0], [0, 24]]
+    assert seen.blocks["block"].weights.argmax(1).tolist() == [0, 1, 0, 1]
+    assert seen.blocks["block"].by_image.argmax(1).tolist() == [0, 1]
 
 
 def test_controls_of_scenes_have_their_figures() -> None:
     task, model = Segmentation(2, (4, 4)), Reader()
-    collected, _ = recall_weights(model, scenes(), task, 2)
+    collected = {"block": looked(scenes()).blocks["block"].weights}
     found = controls(model, collected, scenes, task)
-    assert list(found) == ["intact", "removed", "mean", "uniform", "shuffled"]
+    assert list(found) == ["intact", "removed", "mean", "uniform", "shuffled", "largest", "flat"]
     assert found["intact"] == {"miou": 100, "macc": 100}
     # All logits are equal and class 0 is named everywhere: 56 of 98 labeled pixels.
     for name in ("removed", "uniform"):
