@@ -58,7 +58,8 @@ def mcnemar_p(lost: int, gained: int) -> float:
     for number in range(min(lost, gained) + 1):
         tail += ways
         ways = ways * (count - number) // (number + 1)
-    return min(1.0, 2 * tail / 2**count)
+    p: float = 2 * tail / (1 << count)
+    return min(1.0, p)
 
 
 def wilson_interval(percent: float, images: int) -> tuple[float, float]:
