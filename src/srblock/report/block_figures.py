@@ -32,7 +32,8 @@ def recall_weights(mean: Array, overall: Array, spread: Array, classes: Sequence
 def recall_plate(mean: Array, overall: Array, spread: Array, classes: Sequence[str], width: int) -> Plate:
     """Plan a figure of the mean recall weight of each memory block for each class, around 1/P.
 
-    There are numbers where there is room. Of many classes those are shown whose weights lie farthest from the mean of all images (see `shown_classes`).
+    There are numbers where there is room. Of many classes those are shown whose weights lie farthest from the mean of
+    all images (see `shown_classes`).
 
     Args:
         mean: (classes, P); overall, spread: mean and standard deviation over all images, (P,).
