@@ -137,7 +137,6 @@ def _control_row(run: Run, found: Analysis, judged: control_words.Judged, blocks
     return {
         "name": one.name,
         "done": control_words.done(one.name),
-        "asked": control_words.asked(one.name, blocks),
         "answer": control_words.control_headline(judged, blocks),
         "cells": cells,
     }

@@ -27,6 +27,7 @@ class Exhibit:
         heading, caption: its words.
         numbers: the CSV that holds what it shows.
         plan: its plate for a page of a width in pixels.
+        notes: what else is seen, a line each.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Exhibit:
     caption: str
     numbers: str
     plan: Callable[[int], Plate]
+    notes: tuple[str, ...] = ()
 
 
 def control_exhibit(judged: Sequence[Judged], found: Analysis, label: str) -> Exhibit:
@@ -80,8 +82,8 @@ def block_exhibits(
         yield Exhibit(
             "cosine",
             "How alike the memory blocks are",
-            "Cosine between memory blocks over all channels and positions: 1 is the same direction, 0 none in common, "
-            f"-1 the opposite.{cut}",
+            "Cosine between memory blocks over all channels and positions: 1 is the same direction, 0 nothing in "
+            f"common, -1 the opposite.{cut}",
             "cosine",
             lambda width: pictures.cosines(block.cosine, width),
         )
@@ -160,7 +162,7 @@ def _logits(found: Attribution, classes: Sequence[str]) -> Iterator[Exhibit]:
             "attribution",
             "What each memory block argues for",
             "What a memory block adds to the logits at a recall weight of 1, less its mean over the classes, since "
-            f"only differences between logits count: the classes it argues for most, and against.{cut}",
+            f"only differences between logits count: the classes it argues for most (orange), and against (blue).{cut}",
             "attribution",
             lambda width: bars.argued(centered, strongest, classes, width),
         )
@@ -185,9 +187,10 @@ def _exemplars(block: BlockAnalysis, classes: Sequence[str]) -> Exhibit:
     return Exhibit(
         "exemplars",
         "The images that recall a memory block most",
-        " ".join([caption, *enriched_lines(block, len(classes))]),
+        caption,
         "exemplars",
         lambda width: pictures.contact_sheets(block.exemplars, classes, width),
+        tuple(enriched_lines(block, len(classes))),
     )
 
 

@@ -1,6 +1,7 @@
 """The figures of an analysis that are bars, dots and lines. Each function plans one for a page of a width in pixels.
 
-Blue and orange are told apart by color-blind readers, and every bar has its side of zero or its place besides.
+Blue and orange are told apart by color-blind readers, and every bar has its side of zero or its place
+besides. Where bars have a sign, orange is above zero, as red is in the pictures.
 """
 
 from __future__ import annotations
@@ -91,20 +92,21 @@ def by_class(values: Array, overall: float | None, classes: Sequence[str], label
     height = thick * len(rows) + foot + 6
     there = values[order]
     low, high = min(0.0, float(there.min()), overall or 0.0), max(0.0, float(there.max()), overall or 0.0)
-    room = 0.16 * (high - low or 1.0) * (1 if width > 500 else 2)
+    span = 0.03 * (high - low or 1.0)
+    positive = OTHER if low < 0 else ONE
 
     def paint(figure: Figure) -> None:
-        axes = figure.add_axes((left / width, foot / height, 1 - (left + 14) / width, 1 - (foot + 6) / height))
+        axes = figure.add_axes((left / width, foot / height, 1 - (left + 62) / width, 1 - (foot + 6) / height))
         for row, number in enumerate(rows):
             if number is not None:
                 value = float(values[number])
-                axes.barh(row, value, height=0.72, color=ONE if value >= 0 else OTHER)
-                side = "left" if value >= 0 else "right"
-                axes.text(value, row, f" {value:.3g} ", ha=side, va="center", size=11)
+                axes.barh(row, value, height=0.72, color=positive if value >= 0 else ONE)
+                beside = axes.get_yaxis_transform()
+                axes.text(1.02, row, f"{value:.3g}", transform=beside, va="center", size=11)
         if overall is not None:
             axes.axvline(overall, color=INK, linewidth=1.2, linestyle="--")
         axes.axvline(0, color=FAINT, linewidth=1)
-        axes.set(xlim=(low - room * (low < 0), high + room), ylim=(len(rows) - 0.4, -0.6), xlabel=label)
+        axes.set(xlim=(low - span * (low < 0), high + span), ylim=(len(rows) - 0.4, -0.6), xlabel=label)
         axes.set_yticks(range(len(rows)), names)
         axes.tick_params(axis="y", length=0)
         axes.spines.left.set_visible(False)
@@ -144,7 +146,7 @@ def control_dots(
                 axes.plot(interval, (row, row), color=ONE, alpha=0.35, linewidth=8, solid_capstyle="butt")
             axes.scatter(points, row, s=46, color=ONE, edgecolors=INK, linewidths=0.7, zorder=3)
             place = axes.get_yaxis_transform()
-            axes.text(1, row, f"  {signed(points)}", transform=place, va="center", size=11)
+            axes.text(1.02, row, signed(points), transform=place, va="center", size=11)
         axes.set(xlim=(low, high), ylim=(len(changes) - 0.5, -0.5), xlabel=f"change of {label}, points")
         axes.set_yticks(range(len(changes)), [name for name, _, _ in changes])
         axes.tick_params(axis="y", length=0)
@@ -182,7 +184,7 @@ def argued(by_block: Array, shown: Sequence[int], classes: Sequence[str], width:
                 ((column * each + left) / width, bottom / height, (each - left - 16) / width, tall / height)
             )
             values = by_block[block][chosen[block]]
-            axes.barh(range(2 * count), values, height=0.72, color=[ONE if value >= 0 else OTHER for value in values])
+            axes.barh(range(2 * count), values, height=0.72, color=[OTHER if value >= 0 else ONE for value in values])
             axes.axvline(0, color=INK, linewidth=1)
             axes.set(xlim=(-reach, reach), ylim=(2 * count - 0.4, -0.6))
             axes.set_yticks(range(2 * count), [short(classes[number], 18) for number in chosen[block]])

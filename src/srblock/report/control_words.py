@@ -108,11 +108,6 @@ def judge_controls(found: Analysis, figure: Figure) -> list[Judged]:
     ]
 
 
-def asked(name: str, blocks: int) -> str:
-    """Say what a control is for."""
-    return f"whether {_fill(WAYS[name].worse, blocks)}" if name in WAYS else "what its name says"
-
-
 def done(name: str) -> str:
     """Say what a control does."""
     return WAYS[name].done if name in WAYS else name
