@@ -107,7 +107,7 @@ def _context(
             (control_words.control_headline(one, count), control_words.control_evidence(one, found, run.figure))
             for one in first
         ],
-        "without_controls": None if judged else control_words.without_controls(count),
+        "remark": control_words.untested(judged, run.figure) if judged else control_words.without_controls(count),
         "blocks": [
             {
                 "name": block.name,

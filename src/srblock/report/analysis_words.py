@@ -145,5 +145,5 @@ def block_facts(block: BlockAnalysis) -> list[tuple[str, str]]:
 
 
 def percent(value: float) -> str:
-    """Print a percentage with two digits that count."""
-    return f"{value:.2g}%" if abs(value) < 99.5 else f"{value:.0f}%"
+    """Print a percentage with about two digits that count: 0.031%, 2.0%, 83%."""
+    return f"{value:.0f}%" if abs(value) >= 9.95 else f"{value:.1f}%" if abs(value) >= 1 else f"{value:.2g}%"

@@ -6,6 +6,7 @@ before; else there is no sign, and what the test images could have shown is said
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -134,7 +135,7 @@ def control_evidence(judged: Judged, found: Analysis, figure: Figure) -> str:
         text += f" (mean over {found.mean_over:,} training images)"
     text += f": {figure.label} changes by {signed(judged.points)} points"
     if change is None or judged.holm_p is None:
-        text += ". There is no interval: this figure is no share of the images, and one run alone has no spread."
+        text += "."
     else:
         text += f", 95% interval {reach(change.interval)}, McNemar's {p_equals(change.p)}"
         if len(found.controls) > 1:
@@ -151,6 +152,16 @@ def without_controls(blocks: int) -> str:
     """Say that the controls were left out."""
     of = _fill("{block}", blocks)
     return f"The controls were left out, so nothing is known of whether the accuracy depends on {of}."
+
+
+def untested(judged: Sequence[Judged], figure: Figure) -> str | None:
+    """Say why there is no test of a control, where there is none."""
+    if not judged or any(one.change is not None for one in judged):
+        return None
+    return (
+        f"There are no intervals and no tests: {figure.label} is no share of the images, and one run has no spread. "
+        "More seeds would tell how far these changes are chance."
+    )
 
 
 def _fill(text: str, blocks: int) -> str:

@@ -106,7 +106,8 @@ class Plate:
         plain: dict[str, Any] = {"metadata": {"Date": None, "Creator": None, "Format": None, "Type": None}}
         with self._painted(palette) as figure:
             FigureCanvasSVG(figure).print_figure(text, format="svg", dpi=72, **plain)
-        return text.getvalue()
+        # Images that are alike get the same id, which nothing refers to.
+        return re.sub(r' id="image[0-9a-f]+"', "", text.getvalue())
 
     @contextmanager
     def _painted(self, palette: Mapping[str, str]) -> Iterator[Figure]:
@@ -130,7 +131,11 @@ def draw(width: float, height: float, name: str, description: str, paint: Callab
 def _standing_for(palette: Mapping[str, str]) -> Iterator[None]:
     """Let matplotlib take stand-ins for names of colors: it looks for a name before it reads a color's digits."""
     names = colors.get_named_colors_mapping()
-    names.update(palette)
+    for (
+        stand_in,
+        light,
+    ) in palette.items():  # each by itself: update() keeps what is remembered
+        names[stand_in] = light
     try:
         yield
     finally:
