@@ -15,6 +15,7 @@ from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
 from srblock.report import html
 from srblock.report.blocks import Drawing, greatest_change
+from srblock.report.page import typeset
 from srblock.report.units import probability
 from srblock.runs.records import Run
 from srblock.statistics.comparison import comparison
@@ -215,9 +216,9 @@ def test_page_has_every_figure(tmp_path: Path) -> None:
 
 
 def test_minus_signs_are_set(tmp_path: Path) -> None:
-    assert html.typeset("-0.39 to +1.57") == "\N{MINUS SIGN}0.39 to +1.57"
-    assert html.typeset("-") == "\N{EN DASH}"
-    assert html.typeset("1e-05 r8-s0") == "1e-05 r8-s0"
+    assert typeset("-0.39 to +1.57") == "\N{MINUS SIGN}0.39 to +1.57"
+    assert typeset("-") == "\N{EN DASH}"
+    assert typeset("1e-05 r8-s0") == "1e-05 r8-s0"
 
 
 @pytest.mark.parametrize(

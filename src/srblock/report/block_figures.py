@@ -1,4 +1,4 @@
-"""The figures of an SR block, as SVG elements: recall weights by class, memory blocks."""
+"""The figures of an SR block that every page has: recall weights by class, memory blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from srblock.report.svg import FAINT, draw
+from srblock.report.svg import FAINT, Plate
 
 Array = np.ndarray[Any, Any]
 
@@ -25,16 +25,22 @@ FLAT = 0.1  # recall weights closer to 1/P than a tenth of it look equal
 
 
 def recall_weights(mean: Array, overall: Array, spread: Array, classes: Sequence[str], name: str, width: int) -> str:
-    """Draw the mean recall weight of each memory block for each class, around 1/P, with numbers where there is room.
+    """Draw `recall_plate` as an element of a page."""
+    return recall_plate(mean, overall, spread, classes, width).inline(name)
 
-    Of many classes those are shown whose weights lie farthest from the mean of all images (see `shown_classes`).
+
+def recall_plate(mean: Array, overall: Array, spread: Array, classes: Sequence[str], width: int) -> Plate:
+    """Plan a figure of the mean recall weight of each memory block for each class, around 1/P.
+
+    There are numbers where there is room. Of many classes those are shown whose weights lie farthest from the mean of
+    all images (see `shown_classes`).
 
     Args:
         mean: (classes, P); overall, spread: mean and standard deviation over all images, (P,).
     """
     shown, blocks = shown_classes(mean, overall), mean.shape[1]
     table = np.vstack([mean[shown], overall])
-    labels = [*(_short(classes[index], 28 if width > 500 else 14) for index in shown), "all images", "sd over images"]
+    labels = [*(short(classes[index], 28 if width > 500 else 14) for index in shown), "all images", "sd over images"]
     left = 12 + 7.2 * max(map(len, labels))
     cell_width, cell = min(46.0, (width - left - 4) / blocks), 26
     full = max(left + blocks * cell_width + 4, left + 160)
@@ -66,16 +72,25 @@ def recall_weights(mean: Array, overall: Array, spread: Array, classes: Sequence
         axes.spines[:].set_visible(False)
         bar = figure.add_axes(((left + 20) / full, 30 / height, min(full - left - 40, 220) / full, 10 / height))
         ticks = {1 / blocks - reach: f"{1 / blocks - reach:.3f}", 1 / blocks: f"1/{blocks}"}
-        _color_bar(figure, bar, norm, ticks | {1 / blocks + reach: f"{1 / blocks + reach:.3f}"})
+        color_bar(figure, bar, norm, ticks | {1 / blocks + reach: f"{1 / blocks + reach:.3f}"})
 
     description = f"Mean recall weights of {blocks} memory blocks for {len(shown)} classes and for all images."
-    return draw(full, height, name, description, paint)
+    return Plate(full, height, description, paint)
 
 
 def memories(memory: Array, name: str, width: int) -> str:
-    """Draw the channel mean of each memory block, all on one scale around zero.
+    """Draw `memory_plate` as an element of a page."""
+    return memory_plate(memory, width).inline(name)
+
+
+def memory_plate(memory: Array, width: int, *, own_scales: bool = False) -> Plate:
+    """Plan a figure of the channel mean of each memory block, around zero.
 
     Shapes: memory (P, H, W).
+
+    Args:
+        own_scales: whether each block has a scale of its own, its end above it, so that weak ones show their form;
+            else all share one.
     """
     shown = memory[:MEMORIES_SHOWN]
     columns = min(len(shown), max(2, width // 105))
@@ -85,8 +100,9 @@ def memories(memory: Array, name: str, width: int) -> str:
     tall = side * min(2.0, max(0.5, memory.shape[1] / memory.shape[2]))
     full = columns * side + gap * (columns - 1)
     full_width, height = max(full, 220), lines * (tall + head) + foot
-    reach = float(np.abs(memory).max()) or 1.0
-    norm = Normalize(-reach, reach)
+    shared = float(np.abs(memory).max()) or 1.0
+    reach = [(float(np.abs(block).max()) or 1.0) if own_scales else shared for block in shown]
+    ends = ("-", "0", "+") if own_scales else (f"{-shared:.2g}", "0", f"{shared:.2g}")
 
     def paint(figure: Figure) -> None:
         for index, block in enumerate(shown):
@@ -95,20 +111,22 @@ def memories(memory: Array, name: str, width: int) -> str:
             axes = figure.add_axes(
                 (column * (side + gap) / full_width, bottom / height, side / full_width, tall / height)
             )
+            norm = Normalize(-reach[index], reach[index])
             axes.imshow(block, cmap=DIVERGING, norm=norm, interpolation="none", aspect="auto")
-            axes.set_title(str(index + 1), size=12, pad=4)
+            title = f"{index + 1}: ±{np.abs(block).max():.2g}" if own_scales else str(index + 1)
+            axes.set_title(title, size=12, pad=4)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=FAINT)
         bar = figure.add_axes((24 / full_width, 24 / height, min(full_width - 48, 220) / full_width, 10 / height))
-        _color_bar(figure, bar, norm, {-reach: f"{-reach:.2g}", 0: "0", reach: f"{reach:.2g}"})
+        norm = Normalize(-shared, shared)
+        color_bar(figure, bar, norm, dict(zip((-shared, 0, shared), ends, strict=True)))
 
     height_shape, width_shape = memory.shape[1:]
-    return draw(
+    return Plate(
         full_width,
         height,
-        name,
         f"Channel means of {len(shown)} memory blocks, {height_shape} by {width_shape} each, "
-        f"between {memory.min():.2g} and {memory.max():.2g}.",
+        f"between {memory.min():.2g} and {memory.max():.2g}{', each on its own scale' if own_scales else ''}.",
         paint,
     )
 
@@ -130,7 +148,7 @@ def _weight(value: float, room: float) -> str:
     return text if room >= 38 else text.removeprefix("0")
 
 
-def _short(text: str, length: int) -> str:
+def short(text: str, length: int) -> str:
     """Leave out the middle of a long name: many differ at their ends only."""
     return text if len(text) <= length else f"{text[: length // 2]}…{text[len(text) + 1 - (length + 1) // 2 :]}"
 
@@ -140,7 +158,7 @@ def _some(blocks: int, room: float) -> list[int]:
     return [block for block in range(blocks) if room >= 18 or (block + 1) % 5 == 0]
 
 
-def _color_bar(figure: Figure, axes: Axes, norm: Normalize, ticks: Mapping[float, str]) -> None:
+def color_bar(figure: Figure, axes: Axes, norm: Normalize, ticks: Mapping[float, str]) -> None:
     scale = ScalarMappable(norm, colormaps[DIVERGING])
     bar = figure.colorbar(scale, cax=axes, orientation="horizontal", ticks=list(ticks))
     bar.ax.set_xticklabels(list(ticks.values()), size=11)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from srblock.data.offenders import counted
 from srblock.report import block_figures, figures, units
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.comparison import interval, legend, pairings, remarks
+from srblock.report.page import plain, render
 from srblock.report.recipes import start
 from srblock.report.scenes import class_bars, scene_views
 from srblock.report.svg import SERIES
@@ -60,20 +57,7 @@ def write_report(path: Path, runs: Sequence[Run], rows: Sequence[Row], command: 
     """
     if not rows:
         raise ValueError("no run finished, so there is nothing to report; each failed run has its reason above")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"typeset": typeset, "duration": units.duration, "count": "{:,}".format, "opening": opening}
-    template = environment.from_string(files("srblock.report").joinpath("template.html").read_text(encoding="utf-8"))
-    write_bytes(path, template.render(_context(runs, rows, command)).encode())
-
-
-def opening(text: str) -> str:
-    """Begin a sentence with a word; mIoU keeps its small letter."""
-    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
-
-
-def typeset(text: str) -> str:
-    """Set minus signs and the dashes of empty cells."""
-    return "\N{EN DASH}" if text == "-" else re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
+    write_bytes(path, render("template.html", _context(runs, rows, command)).encode())
 
 
 def answer(row: Row, baseline: Row) -> Answer:
@@ -130,7 +114,7 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
     return {
         "title": _title(rows),
         "data": config.data,
-        "recipe": {name.replace("_", " "): _plain(value) for name, value in config.recipe.as_dict().items()},
+        "recipe": {name.replace("_", " "): plain(value) for name, value in config.recipe.as_dict().items()},
         "start": start(config.weights),
         "held_out": rows[0].held_out,
         "seeds_each": sorted({row.n for row in rows}),
@@ -178,18 +162,10 @@ def _title(rows: Sequence[Row]) -> str:
     return f"{rows[0].variant} against {rows[1].variant if len(rows) == 2 else f'{len(rows) - 1} variants'}"
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _environments(runs: Sequence[Run]) -> list[tuple[int, dict[str, str]]]:
     """List the different environments that runs were made in, with how many were made in each."""
     # Peak memory is a measurement, not a condition.
     found = Counter(json.dumps({k: v for k, v in run.environment.items() if k != "peak_memory_mb"}) for run in runs)
     return [
-        (count, {k: _plain(v) for k, v in json.loads(text).items() if v is not None}) for text, count in found.items()
+        (count, {k: plain(v) for k, v in json.loads(text).items() if v is not None}) for text, count in found.items()
     ]

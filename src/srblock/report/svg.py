@@ -1,7 +1,11 @@
-"""From a matplotlib figure to SVG that lives inside a page: no outside reference, the page's font and colors.
+"""Figures: drawn once by matplotlib, shown three ways.
 
-Colors are drawn as stand-ins and become CSS variables, so that a figure follows the page into dark mode. Equal figures
-give equal text on any day.
+    inline   an <svg> element of a page: no outside reference, the page's font and colors
+    svg      a file by itself
+    png      pixels
+
+Colors are drawn as stand-ins. In a page they become CSS variables, so that a figure follows it into dark mode; in files
+they are the page's light colors. Equal figures give equal text on any day.
 """
 
 from __future__ import annotations
@@ -9,11 +13,15 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib import colors
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -23,6 +31,10 @@ SERIES = tuple(f"#0a0b{index:02x}" for index in range(6))
 VARIABLES = {INK: "--ink", FAINT: "--faint", PAPER: "--paper"} | {
     stand_in: f"--series-{index}" for index, stand_in in enumerate(SERIES)
 }
+LIGHT = {INK: "#1b1e23", FAINT: "#868e99", PAPER: "#ffffff"} | dict(
+    zip(SERIES, ("#6b7280", "#0072b2", "#d55e00", "#009e73", "#b8629b", "#4aa3d8"), strict=True)
+)
+"""As in page.css."""
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "srblock",  # the same ids on every run
     "svg.fonttype": "none",
@@ -45,28 +57,90 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def draw(width: float, height: float, name: str, description: str, paint: Callable[[Figure], None]) -> str:
-    """Return an <svg> element of this size in CSS pixels, drawn by `paint`.
+@dataclass(frozen=True)
+class Plate:
+    """A figure that can be drawn.
 
-    Args:
-        name: unique in the page; the element's ids start with it.
-        description: for those who do not see the figure.
+    Attributes:
+        width, height: in CSS pixels.
+        description: for those who do not see it.
+        paint: draws it, with stand-in colors.
     """
-    text = io.StringIO()
-    with mpl.rc_context(), warnings.catch_warnings():
-        # Names may be in any script: the text stays text, and the reader's browser has the glyphs.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        mpl.rcdefaults()  # whatever the user's own matplotlibrc says
-        mpl.rcParams.update(STYLE)
-        figure = Figure(figsize=(width / 72, height / 72))
-        paint(figure)
+
+    width: float
+    height: float
+    description: str
+    paint: Callable[[Figure], None]
+
+    def inline(self, name: str) -> str:
+        """Return an <svg> element of a page; its ids start with `name`, which is unique there."""
+        return _inline(self._drawn({}), name, self._opening(""))
+
+    def svg(self) -> str:
+        """Return a file by itself, in light colors on white."""
+        text = self._drawn(LIGHT)
+        text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+        spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        opening = self._opening(spaces)
+        ground = f'\n<rect width="100%" height="100%" fill="{LIGHT[PAPER]}"/>'
+        text = re.sub(r"<svg[^>]*>", lambda _: opening + ground, text, count=1)
+        return '<?xml version="1.0" encoding="utf-8"?>\n' + re.sub(r"\s*\n\s*", "\n", text).strip() + "\n"
+
+    def png(self, scale: float = 2) -> bytes:
+        """Return pixels in light colors on white, `scale` of them for each CSS pixel."""
+        file = io.BytesIO()
+        with self._painted(LIGHT) as figure:
+            canvas = FigureCanvasAgg(figure)
+            canvas.print_figure(file, format="png", dpi=72 * scale, facecolor=LIGHT[PAPER], metadata={"Software": None})
+        return file.getvalue()
+
+    def _opening(self, spaces: str) -> str:
+        return (
+            f'<svg {spaces}role="img" aria-label="{escape(self.description)}" width="{self.width:g}" '
+            f'height="{self.height:g}" viewBox="0 0 {self.width:g} {self.height:g}">'
+        )
+
+    def _drawn(self, palette: Mapping[str, str]) -> str:
+        """Draw as matplotlib's SVG."""
+        text = io.StringIO()
         plain: dict[str, Any] = {"metadata": {"Date": None, "Creator": None, "Format": None, "Type": None}}
-        FigureCanvasSVG(figure).print_figure(text, format="svg", dpi=72, **plain)
-    opening = (
-        f'<svg role="img" aria-label="{escape(description)}" width="{width:g}" height="{height:g}" '
-        f'viewBox="0 0 {width:g} {height:g}">'
-    )
-    return _inline(text.getvalue(), name, opening)
+        with self._painted(palette) as figure:
+            FigureCanvasSVG(figure).print_figure(text, format="svg", dpi=72, **plain)
+        # Images that are alike get the same id, which nothing refers to.
+        return re.sub(r' id="image[0-9a-f]+"', "", text.getvalue())
+
+    @contextmanager
+    def _painted(self, palette: Mapping[str, str]) -> Iterator[Figure]:
+        """Paint under settings of our own, each stand-in being the color that the palette has for it."""
+        with mpl.rc_context(), warnings.catch_warnings(), _standing_for(palette):
+            # Names may be in any script: in an SVG the text stays text, and the reader's browser has the glyphs.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            mpl.rcdefaults()  # whatever the user's own matplotlibrc says
+            mpl.rcParams.update(STYLE)
+            figure = Figure(figsize=(self.width / 72, self.height / 72))
+            self.paint(figure)
+            yield figure
+
+
+def draw(width: float, height: float, name: str, description: str, paint: Callable[[Figure], None]) -> str:
+    """Return an <svg> element of this size in CSS pixels, drawn by `paint` (see `Plate`)."""
+    return Plate(width, height, description, paint).inline(name)
+
+
+@contextmanager
+def _standing_for(palette: Mapping[str, str]) -> Iterator[None]:
+    """Let matplotlib take stand-ins for names of colors: it looks for a name before it reads a color's digits."""
+    names = colors.get_named_colors_mapping()
+    for (
+        stand_in,
+        light,
+    ) in palette.items():  # each by itself: update() keeps what is remembered
+        names[stand_in] = light
+    try:
+        yield
+    finally:
+        for stand_in in palette:
+            del names[stand_in]
 
 
 def _inline(svg: str, name: str, opening: str) -> str:

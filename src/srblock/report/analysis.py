@@ -1,0 +1,142 @@
+"""Looking into the blocks of a run as one page, with every figure as a file and the numbers behind it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srblock.inspection.analysis import Analysis, BlockAnalysis
+from srblock.report import analysis_words as words
+from srblock.report import control_words
+from srblock.report.analysis_exhibits import Exhibit, block_exhibits, control_exhibit
+from srblock.report.analysis_numbers import number_tables
+from srblock.report.blocks import WIDE, Drawing, draw_both
+from srblock.report.page import render
+from srblock.report.units import probability, reach, signed
+from srblock.runs.records import Run
+from srblock.training.files import write_bytes
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure on the page: its words, both drawings, and the name of its files."""
+
+    exhibit: Exhibit
+    drawing: Drawing
+    stem: str
+
+
+def write_analysis(
+    folder: Path, run: Run, found: Analysis, *, command: str, classes: Sequence[str]
+) -> list[tuple[str, Path]]:
+    """Write analysis.html, the CSVs, and figures/ with each figure as SVG and PNG.
+
+    Args:
+        command: that repeats the analysis.
+        classes: to look at closely, by name.
+
+    Returns what each file is, and the file, the page first.
+
+    Raises: ValueError for a class that the run's data has not; OSError if a file cannot be written.
+    """
+    names = [str(name) for name in run.config.data["classes"]]
+    if unknown := [name for name in classes if name not in names]:
+        raise ValueError(f"there is no class {unknown[0]!r} in the run's data; there are {', '.join(names[:20])}")
+    judged = control_words.judge_controls(found, run.figure)
+    of_run = [_shown(control_exhibit(judged, found, run.figure.label), "")] if judged else []
+    of_blocks = [
+        [
+            _shown(exhibit, f"{stem}-")
+            for exhibit in block_exhibits(run, block, classes, names, scenes=run.confusion is not None)
+        ]
+        for block, stem in zip(found.blocks, _stems(found.blocks), strict=True)
+    ]
+    tables = number_tables(run, found, judged, names)
+    page = folder / "analysis.html"
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    written = [("page", page)]
+    for name, text in tables.items():
+        written.append((f"numbers: {name}", folder / f"{name}.csv"))
+        write_bytes(written[-1][1], text.encode())
+    for shown in [*of_run, *(shown for of_block in of_blocks for shown in of_block)]:
+        plate = shown.exhibit.plan(WIDE)
+        for ending, data in (("svg", plate.svg().encode()), ("png", plate.png())):
+            written.append((f"figure: {shown.exhibit.heading}", figures / f"{shown.stem}.{ending}"))
+            write_bytes(written[-1][1], data)
+    context = _context(run, found, judged, of_run, of_blocks, tables, command)
+    write_bytes(page, render("analysis.html", context).encode())
+    return written
+
+
+def _shown(exhibit: Exhibit, prefix: str) -> Shown:
+    stem = f"{prefix}{exhibit.key}"
+    tag = re.sub(r"[^A-Za-z0-9-]", "-", stem)
+    return Shown(exhibit, draw_both(lambda name, width: exhibit.plan(width).inline(name), tag), stem)
+
+
+def _stems(blocks: Sequence[BlockAnalysis]) -> list[str]:
+    """Name the files of each block after it; a number tells those apart that would have the same."""
+    stems = [re.sub(r"[^A-Za-z0-9.]+", "-", block.name).strip("-.") or "block" for block in blocks]
+    alike = len({re.sub(r"[^A-Za-z0-9-]", "-", stem).lower() for stem in stems}) < len(stems)
+    return [f"{number}-{stem}" if alike else stem for number, stem in enumerate(stems, 1)]
+
+
+def _context(
+    run: Run,
+    found: Analysis,
+    judged: Sequence[control_words.Judged],
+    of_run: Sequence[Shown],
+    of_blocks: Sequence[Sequence[Shown]],
+    tables: dict[str, str],
+    command: str,
+) -> dict[str, Any]:
+    """Collect everything that the template shows."""
+    data, count = run.config.data, len(found.blocks)
+    names = [str(name) for name in data["classes"]]
+    first = [one for name in control_words.FIRST for one in judged if one.controlled.name == name]
+    return {
+        "run": run,
+        "data": data,
+        "found": found,
+        "figures": [(figure.label, found.figures[figure.key]) for figure in run.config.figures],
+        "answers": [
+            (control_words.control_headline(one, count), control_words.control_evidence(one, found, run.figure))
+            for one in first
+        ],
+        "remark": control_words.untested(judged, run.figure) if judged else control_words.without_controls(count),
+        "blocks": [
+            {
+                "name": block.name,
+                "memories": len(block.mean),
+                "size": block.memory.shape[1:],
+                "headline": words.block_headline(block),
+                "lines": words.block_lines(block, names),
+                "facts": words.block_facts(block),
+                "shown": shown,
+            }
+            for block, shown in zip(found.blocks, of_blocks, strict=True)
+        ],
+        "controls": [_control_row(run, found, one, count) for one in judged],
+        "tested": any(one.change is not None for one in judged),
+        "of_run": of_run,
+        "numbers": [(name, text.count("\n") - 1) for name, text in tables.items()],
+        "command": command,
+    }
+
+
+def _control_row(run: Run, found: Analysis, judged: control_words.Judged, blocks: int) -> dict[str, Any]:
+    one, change = judged.controlled, judged.change
+    cells = [f"{one.figures[figure.key]:.2f}" for figure in run.config.figures] + [signed(judged.points)]
+    if change is not None:
+        cells += [reach(change.interval), str(one.lost), str(one.gained)]
+        cells += [probability(change.p), probability(judged.holm_p)]
+    return {
+        "name": one.name,
+        "done": control_words.done(one.name),
+        "answer": control_words.control_headline(judged, blocks),
+        "cells": cells,
+    }
