@@ -13,8 +13,9 @@ import pytest
 from markupsafe import Markup
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
+from srblock.inspection.recall import greatest_change
 from srblock.report import html
-from srblock.report.blocks import Drawing, greatest_change
+from srblock.report.blocks import Drawing
 from srblock.report.page import typeset
 from srblock.report.units import probability
 from srblock.runs.records import Run

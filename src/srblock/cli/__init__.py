@@ -3,8 +3,15 @@
 from srblock.cli.app import app, main
 from srblock.cli.training import compare, evaluate, reproduce, sweep, train  # isort: split
 
-from srblock.cli.looking import audit, overhead, results, stages  # commands are listed in the order of these imports
+from srblock.cli.looking import (
+    analyze,
+    audit,
+    overhead,
+    results,
+    stages,
+)  # commands are listed in the order of these imports
 
 __all__ = [
-    "app", "audit", "compare", "evaluate", "main", "overhead", "reproduce", "results", "stages", "sweep", "train",
+    "analyze", "app", "audit", "compare", "evaluate", "main", "overhead", "reproduce", "results", "stages", "sweep",
+    "train",
 ]  # fmt: skip

@@ -8,14 +8,50 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from srblock.cli.app import app, console
-from srblock.cli.options import AT_LEAST_1
+from srblock.cli.app import app, command_line, console
+from srblock.cli.options import AT_LEAST_1, Device
 
-results = App(name="results", sort_key=9, help="Published runs: pack and add finished ones, make the tables anew.")
+results = App(name="results", sort_key=10, help="Published runs: pack and add finished ones, make the tables anew.")
 app.command(results)
 
 
-@app.command(sort_key=6, help_epilogue="Example: srblock stages torchvision/resnet50 --input-size 224")
+@app.command(
+    sort_key=6, help_epilogue="Example: srblock analyze out/runs/r18-sr-m4-p2-s0-1f33aea2 --classes apple,pear"
+)
+def analyze(
+    run: Annotated[Path, Parameter(help="the folder of a finished run with a block")],
+    /,
+    *,
+    classes: Annotated[str | None, Parameter(help="to look at closely: a,b,c (default: three of all)")] = None,
+    per_class: Annotated[
+        int, Parameter(help="images of a class that its recall weights are of; 0: all", validator=Number(gte=0))
+    ] = 50,
+    controls: Annotated[bool, Parameter(negative="--no-controls", help="test under controls too")] = True,
+    data: Annotated[str | None, Parameter(help="where the data is now (default: where it was)")] = None,
+    device: Device = "auto",
+    out: Annotated[Path | None, Parameter(help="where the page goes (default: analysis/ in the run's folder)")] = None,
+) -> None:
+    """Look into the blocks of a run: what was remembered, and whether it matters."""
+    from srblock.cli.running import note, say_where
+    from srblock.report.analysis import answers, write_analysis
+    from srblock.runs.analyze import analyze_run
+    from srblock.training import runtime
+
+    seen, found, named = analyze_run(
+        run,
+        source=data,
+        device=runtime.pick_device(device),
+        classes=[name for name in (classes or "").split(",") if name],
+        per_class=per_class or None,
+        with_controls=controls,
+    )
+    written = write_analysis(out or run / "analysis", seen, found, command=command_line(), classes=named)
+    for headline, evidence in answers(seen, found):
+        note(f"{headline}. {evidence}".replace(".. ", ". ").rstrip())
+    say_where(written[:1])
+
+
+@app.command(sort_key=7, help_epilogue="Example: srblock stages torchvision/resnet50 --input-size 224")
 def stages(
     network: Annotated[str, Parameter(help="R18, timm/NAME, torchvision/NAME, ...")],
     /,
@@ -40,7 +76,7 @@ def stages(
     tables.print_stages(numbered + others if all_modules or not numbered else numbered, console())
 
 
-@app.command(sort_key=7, help_epilogue="Example: srblock overhead")
+@app.command(sort_key=8, help_epilogue="Example: srblock overhead")
 def overhead() -> None:
     """Print the overhead of every row of the paper: as printed, by Eq. (1), built."""
     from srblock.paper.overheads import overhead_table
@@ -49,7 +85,7 @@ def overhead() -> None:
     tables.print_overhead(overhead_table(), console())
 
 
-@app.command(sort_key=8, help_epilogue="Example: srblock audit --ddof 0")
+@app.command(sort_key=9, help_epilogue="Example: srblock audit --ddof 0")
 def audit(
     *,
     ddof: Annotated[

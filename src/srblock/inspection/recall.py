@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from srblock.inspection.analysis import Array
 from srblock.inspection.information import effective, information
 from srblock.inspection.look import Look
 from srblock.surgery import blocks
@@ -87,3 +89,16 @@ def recall_figures(seen: Look) -> dict[str, dict[str, float]]:
         if seen.shown.dim() == 1:
             figures[name] |= asdict(information(found.by_image, seen.shown))
     return figures
+
+
+def greatest_change(std: Array, spread: float) -> float:
+    """Bound how far the recalled map of an image lies from that of all images, relative to the mean memory map.
+
+    The recall weights a sum to 1, so R - mean R = sum_p (a_p - mean a_p) (M_p - mean M). By Cauchy-Schwarz its root
+    mean square over the images is at most P times that of the weights' deviations times that of the maps'.
+
+    Args:
+        std: of the weights over the images, (P,), ddof = 0.
+        spread: root mean square over p of |M_p - mean M| / |mean M| (`memory_probe`).
+    """
+    return float(len(std) * np.sqrt(np.mean(np.square(std, dtype=float))) * spread)

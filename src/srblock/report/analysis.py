@@ -72,6 +72,17 @@ def write_analysis(
     return written
 
 
+def answers(run: Run, found: Analysis) -> list[tuple[str, str]]:
+    """Say in a line each, with the evidence, what the controls that matter most show, and what the blocks hold."""
+    judged, count = control_words.judge_controls(found, run.figure), len(found.blocks)
+    first = [one for name in control_words.FIRST for one in judged if one.controlled.name == name]
+    said = [
+        (control_words.control_headline(one, count), control_words.control_evidence(one, found, run.figure))
+        for one in first
+    ]
+    return said or [(control_words.without_controls(count), "")]
+
+
 def _shown(exhibit: Exhibit, prefix: str) -> Shown:
     stem = f"{prefix}{exhibit.key}"
     tag = re.sub(r"[^A-Za-z0-9-]", "-", stem)
@@ -97,16 +108,12 @@ def _context(
     """Collect everything that the template shows."""
     data, count = run.config.data, len(found.blocks)
     names = [str(name) for name in data["classes"]]
-    first = [one for name in control_words.FIRST for one in judged if one.controlled.name == name]
     return {
         "run": run,
         "data": data,
         "found": found,
         "figures": [(figure.label, found.figures[figure.key]) for figure in run.config.figures],
-        "answers": [
-            (control_words.control_headline(one, count), control_words.control_evidence(one, found, run.figure))
-            for one in first
-        ],
+        "answers": answers(run, found) if judged else [],
         "remark": control_words.untested(judged, run.figure) if judged else control_words.without_controls(count),
         "blocks": [
             {

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from srblock.inspection.analysis import Attribution, BlockAnalysis, Information
+from srblock.inspection.recall import greatest_change
 from srblock.report.block_figures import FLAT
-from srblock.report.blocks import greatest_change
 from srblock.report.units import p_equals
 from srblock.statistics.power import ALPHA
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from markupsafe import Markup
 
+from srblock.inspection.analysis import Information
+from srblock.inspection.recall import greatest_change
+from srblock.report.analysis_words import information_line
 from srblock.report.block_figures import FLAT, Array, memories, recall_weights, shown_classes
 from srblock.runs.records import Run
 
@@ -34,6 +37,7 @@ class BlockView:
         variation: (seed, standard deviation of the recall weights over the images, mean over the P blocks).
         apart: (seed, distance of the memory maps from their mean, most that the recalled map changes between images),
             both in percent of the mean map, root mean square; of the seeds that recorded it.
+        told: what the recall weights say of the class, with the first seed; "" where that was not recorded.
     """
 
     variant: str
@@ -47,6 +51,7 @@ class BlockView:
     apart: tuple[tuple[int, float, float], ...]
     recall: Drawing
     memory: Drawing
+    told: str
 
     @property
     def shares(self) -> list[tuple[int, float]]:
@@ -79,19 +84,6 @@ def block_views(groups: Sequence[tuple[str, Sequence[Run]]], classes: Sequence[s
     return views
 
 
-def greatest_change(std: Array, spread: float) -> float:
-    """Bound how far the recalled map of an image lies from that of all images, relative to the mean memory map.
-
-    The recall weights a sum to 1, so R - mean R = sum_p (a_p - mean a_p) (M_p - mean M). By Cauchy-Schwarz its root
-    mean square over the images is at most P times that of the weights' deviations times that of the maps'.
-
-    Args:
-        std: of the weights over the images, (P,), ddof = 0.
-        spread: root mean square over p of |M_p - mean M| / |mean M| (`inspection.recall.memory_probe`).
-    """
-    return float(len(std) * np.sqrt(np.mean(np.square(std, dtype=float))) * spread)
-
-
 def _view(variant: str, name: str, runs: Sequence[Run], classes: Sequence[str], figure: str) -> BlockView:
     class_mean, mean, std, memory = (
         np.asarray(runs[0].recall[f"{name}/{key}"], dtype=float) for key in ("class_mean", "mean", "std", "memory")
@@ -115,6 +107,7 @@ def _view(variant: str, name: str, runs: Sequence[Run], classes: Sequence[str], 
             f"{figure}-recall",
         ),
         memory=draw_both(lambda tag, width: memories(memory, tag, width), f"{figure}-memory"),
+        told=_told(runs[0].recalled.get(name, {}), memory.shape[0]),
     )
 
 
@@ -123,6 +116,13 @@ def _spread(run: Run, name: str) -> float | None:
     probe = run.metrics[run.best_epoch - 1].get("probe", {})
     found = probe.get(f"{name}/memory_spread")
     return None if found is None else float(found)
+
+
+def _told(figures: dict[str, float], blocks: int) -> str:
+    names = [field.name for field in fields(Information)]
+    if blocks < 2 or not all(name in figures for name in names):
+        return ""
+    return information_line(Information(**{name: figures[name] for name in names}), blocks)
 
 
 def _constant(memory: Array) -> bool:

@@ -13,6 +13,7 @@ from srblock.data.offenders import counted
 from srblock.report import block_figures, figures, units
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.comparison import interval, legend, pairings, remarks
+from srblock.report.control_lines import control_lines
 from srblock.report.page import plain, render
 from srblock.report.recipes import start
 from srblock.report.scenes import class_bars, scene_views
@@ -136,6 +137,7 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         if segmented
         else None,
         "blocks": block_views(groups, config.data["classes"]),
+        "controls": control_lines(groups),
         "with_sr": any(run.variant.sr_blocks for run in runs),
         "memories_shown": block_figures.MEMORIES_SHOWN,
         "runs": runs,

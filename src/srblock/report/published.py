@@ -17,29 +17,23 @@ from srblock.data.offenders import counted
 from srblock.paper.tables import CLASSES, IMAGE_SIZES, ROWS, PaperRow
 from srblock.report import units
 from srblock.report.comparison import ANALYSES, pairings, without_looking
+from srblock.report.control_lines import control_lines
 from srblock.report.recipes import departures, describe, selection
 from srblock.report.scenes import class_lines
 from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, INTERVAL, P_GREATER, N, P, mean, others, write_csv
 from srblock.report.terminal import Column
-from srblock.report.units import reach, signed
+from srblock.report.units import signed
 from srblock.report.verdicts import words
 from srblock.runs.archive import read_records
 from srblock.runs.protocol import Protocol, read_protocols
 from srblock.runs.records import Run, RunConfig
 from srblock.statistics.comparison import Row, comparison, comparisons
-from srblock.statistics.pairing import pairing
 from srblock.training.files import write_bytes
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.variants.notation import Variant, parse
 
 PAPER = ("paper", "paper's difference")
 TEXT = ("variant", "verdict", "study", "data", "variants", "control", "class")  # columns that are not numbers
-CONTROLS = {
-    "removed": "block removed",
-    "mean": "mean recall weights",
-    "uniform": "recall weights 1 / P",
-    "shuffled": "another image's recall weights",
-}
 OVERHEAD: Column[Row] = (
     "overhead",
     lambda row: f"{row.overhead_percent:.2f}%" if parse(row.variant).sr_blocks else "-",
@@ -75,6 +69,10 @@ class PublishedStudy:
     def paper(self) -> dict[str, PaperRow]:
         """The paper's rows on this data, by variant; empty for data that the paper has not."""
         return _paper(self.runs[0])
+
+    def of(self, row: Row) -> list[Run]:
+        """The runs that a row is of."""
+        return [run for run in self.runs if str(run.variant) == row.variant]
 
 
 def write_tables(results: Path) -> list[Path]:
@@ -270,7 +268,7 @@ def _legend(study: PublishedStudy, compared: bool) -> str:
 
 def _classes(study: PublishedStudy) -> list[str]:
     """Print the IoU of every class of a segmentation."""
-    groups = [(row.variant, [run for run in study.runs if str(run.variant) == row.variant]) for row in study.rows]
+    groups = [(row.variant, study.of(row)) for row in study.rows]
     if any(run.confusion is None for _, runs in groups for run in runs):
         return []
     lines = class_lines(groups, study.runs[0].config.data["classes"])
@@ -278,22 +276,15 @@ def _classes(study: PublishedStudy) -> list[str]:
 
 
 def _controls(study: PublishedStudy) -> list[str]:
-    """Print what the accuracy becomes under each control, where it was recorded."""
-    lines = []
-    for row in study.rows:
-        runs = [run for run in study.runs if str(run.variant) == row.variant and run.controls]
-        intact = {run.seed: run.controls["intact"][run.figure.key] for run in runs}
-        for name in CONTROLS if len(runs) > 1 else ():
-            found = pairing(intact, {run.seed: run.controls[name][run.figure.key] for run in runs})
-            assert found is not None
-            low_to_high = "-" if found.estimate is None else reach(found.estimate.interval())
-            lines.append((row.variant, CONTROLS[name], str(found.n), signed(found.mean), low_to_high))
+    """Print what the figures become under each control, where it was recorded."""
+    lines = control_lines([(row.variant, study.of(row)) for row in study.rows])
     if not lines:
         return []
     text = (
-        "Does what is recalled matter? The trained networks tested again, change of test accuracy in percentage points "
-        "with its 95% interval over the seeds, both without test-time augmentation. (Recall weights are changed in all "
-        "blocks of a network at once; their mean is over the test images.)"
+        "Does what is recalled matter? The trained networks tested again, change of test "
+        f"{study.rows[0].figure.label} in percentage points with its 95% interval over the seeds, both without "
+        "test-time augmentation. (Recall weights are changed in all blocks of a network at once; their mean is over "
+        "the test images.)"
     )
     return [text, _table(("variant", "control", "n", "change", "95% interval"), lines)]
 

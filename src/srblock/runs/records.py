@@ -114,6 +114,8 @@ class Run:
         environment: device, threads, versions, commit.
         metrics: what every epoch recorded.
         controls: of a network with blocks, its figures under each control (`inspection.controls`); {} without.
+        recalled: of each block figures of its recall over the test images (`inspection.recall.recall_figures`); {}
+            without.
         confusion: of a segmentation, test pixels by their class and what was said; None without.
         recall: what the report shows of each block; {} without.
     """
@@ -135,6 +137,7 @@ class Run:
     environment: dict[str, Any]
     metrics: list[dict[str, Any]]
     controls: dict[str, dict[str, float]]
+    recalled: dict[str, dict[str, float]]
     confusion: list[list[int]] | None
     recall: dict[str, np.ndarray[Any, Any]]
 
@@ -170,6 +173,7 @@ class Run:
             environment=result["environment"],
             metrics=metrics,
             controls=result.get("controls", {}),
+            recalled=result.get("recall", {}),
             confusion=result.get("confusion"),
             recall=recall,
         )
