@@ -4,7 +4,7 @@ UV     := $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: help quickstart test check bench clean
+.PHONY: help quickstart test check bench bench-scenes clean
 help:
 	@sed -n 1p Makefile
 
@@ -29,6 +29,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/train_speed.py --data $(or $(DATA),cifar100) --network Airbench94 --recipe airbench \
 	  --batch-size 512 --steps 6 --rounds 5 --engines eager,compile --skip-compare
 	$(BIN)/python benchmarks/freed_memory.py --data $(or $(DATA),cifar100) --rounds 5 --images 2048
+
+# make bench-scenes DATA=camvid:PATH
+bench-scenes: $(READY)
+	$(BIN)/python benchmarks/segmentation.py --data $(or $(DATA),camvid:camvid) --rounds 7
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, poisson
 
 from srblock.statistics.paired_images import (
+    FEWEST,
     detectable_change,
     difference_interval,
     mcnemar_p,
@@ -45,6 +46,10 @@ def test_difference_by_hand() -> None:
     assert ((low + high) / 2, (high - low) / 2) == pytest.approx((5.0, 100 * 1.959964 * 0.1475**0.5 / 10))
     assert difference_interval(9, 4, 98) == pytest.approx((-high, -low))
     assert detectable_change(4, 9, 98) == pytest.approx(100 * (1.959964 + 0.841621) * 0.1475**0.5 / 10)
+    assert detectable_change(0, 0, 1000) == 0.7906, "six of none are needed"
+    assert poisson.sf(5, FEWEST) == pytest.approx(0.8, abs=1e-4)
+    assert mcnemar_p(6, 0) < 0.05 < mcnemar_p(5, 0)
+    assert detectable_change(1, 1, 2) == 100
     assert difference_interval(1, 0, 1)[0] == -100, "nothing is below -100"
     found = paired_change(4, 9, 98)
     assert found.points == pytest.approx(100 * 5 / 98)

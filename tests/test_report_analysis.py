@@ -58,6 +58,13 @@ def write(
     return folder, Page((folder / "analysis.html").read_text(encoding="utf-8")), written
 
 
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the drawing, which takes most of the time, where a test reads words and numbers only."""
+    for way, drawn in (("inline", ""), ("svg", ""), ("png", b"")):
+        monkeypatch.setattr(Plate, way, lambda self, *_, drawn=drawn: drawn)
+
+
 def table(folder: Path, name: str) -> list[dict[str, str]]:
     with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -198,13 +205,14 @@ def test_enriched_classes_are_corrected_for_how_many_were_tried() -> None:
         one = replace(shown.exemplars[0], enriched=(("cat", 30, 10.0, p),))
         return analysis_words.enriched_lines(replace(shown, exemplars=(one, *shown.exemplars[1:3], one)), 10)
 
-    assert say(0.0012)[0] == "Among the 100 images that recall memory block 1 most: cat (30, chance gives 10.0)."
+    assert say(0.0012)[0] == "Memory block 1: cat (30, chance gives 10.0)."
     assert not any("cat" in line for line in say(0.00126)), "0.05 over 4 memory blocks and 10 classes"
 
 
 # --- the numbers -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_csvs_hold_the_numbers_of_the_figures(tmp_path: Path) -> None:
     found = made_up(memories=3, size=(2, 3))
     folder, _, _ = write(tmp_path, found)
@@ -325,6 +333,7 @@ def test_page_of_every_kind(case: str, pages: Pages) -> None:
     assert not re.search(r"\bnan\b", re.sub(r'"data:[^"]*"', "", text))
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_controls_come_first_and_in_the_order_of_questions(tmp_path: Path) -> None:
     _, page, _ = write(tmp_path, made_up(memories=2))
     sentences = ("more than a bias map.", "weights are of.", "The block matters.", "After layer3", "Controls")
@@ -334,6 +343,7 @@ def test_controls_come_first_and_in_the_order_of_questions(tmp_path: Path) -> No
     assert "60 12 <0.001 <0.001 mean" in page.text
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_blocks_of_alike_names_have_files_of_their_own(tmp_path: Path) -> None:
     folder, _, written = write(tmp_path, made_up(names=("a.b", "a-b"), memories=2))
     assert (folder / "figures" / "1-a.b-memory.svg").is_file()
@@ -394,17 +404,17 @@ def test_files_have_light_colors_on_white() -> None:
     text = plate.svg()
     root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert (root.get("width"), root.get("aria-label")) == ("40", 'a "square"')
-    assert '<rect width="100%" height="100%" fill="#ffffff"/>' in text
+    assert (root.get("width"), root.get("viewBox"), root.get("aria-label")) == ("64", "-12 -12 64 44", 'a "square"')
+    assert '<rect x="-12" y="-12" width="100%" height="100%" fill="#ffffff"/>' in text
     assert LIGHT[SERIES[1]] in text
     assert not any(stand_in in text for stand_in in VARIABLES)
     assert "var(--series-1)" in plate.inline("a"), "a page keeps its variables afterwards"
     assert plate.svg() == text
     data = plate.png()
-    assert struct.unpack(">II", data[16:24]) == (80, 40)
+    assert struct.unpack(">II", data[16:24]) == (128, 88)
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    assert pixels[20, 20].tolist() == [0x00, 0x72, 0xB2]
-    assert pixels[20, 70].tolist() == [255, 255, 255]
+    assert pixels[44, 44].tolist() == [0x00, 0x72, 0xB2]
+    assert pixels[44, 94].tolist() == [255, 255, 255]
 
 
 def test_own_scales_name_the_end_of_each_map() -> None:

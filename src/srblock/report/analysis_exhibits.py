@@ -184,13 +184,19 @@ def _exemplars(block: BlockAnalysis, classes: Sequence[str]) -> Exhibit:
     caption += ", with the class." if block.exemplars[0].labels is not None else "."
     if len(block.exemplars) > pictures.SHEETS:
         caption += f" The first {pictures.SHEETS} of {len(block.exemplars)} memory blocks are shown."
+    notes = enriched_lines(block, len(classes))
+    if notes:
+        caption += (
+            f" The list has the classes that are too many among the {block.exemplars[0].top} images that recall a "
+            "memory block most (p < 0.05 over all memory blocks and classes together)."
+        )
     return Exhibit(
         "exemplars",
         "The images that recall a memory block most",
         caption,
         "exemplars",
         lambda width: pictures.contact_sheets(block.exemplars, classes, width),
-        tuple(enriched_lines(block, len(classes))),
+        tuple(notes),
     )
 
 

@@ -96,13 +96,20 @@ def by_class(values: Array, overall: float | None, classes: Sequence[str], label
     positive = OTHER if low < 0 else ONE
 
     def paint(figure: Figure) -> None:
-        axes = figure.add_axes((left / width, foot / height, 1 - (left + 62) / width, 1 - (foot + 6) / height))
+        axes = figure.add_axes((left / width, foot / height, 1 - (left + 68) / width, 1 - (foot + 6) / height))
         for row, number in enumerate(rows):
             if number is not None:
                 value = float(values[number])
                 axes.barh(row, value, height=0.72, color=positive if value >= 0 else ONE)
                 beside = axes.get_yaxis_transform()
-                axes.text(1.02, row, f"{value:.3g}", transform=beside, va="center", size=11)
+                axes.text(
+                    1.02,
+                    row,
+                    f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.2g}",
+                    transform=beside,
+                    va="center",
+                    size=11,
+                )
         if overall is not None:
             axes.axvline(overall, color=INK, linewidth=1.2, linestyle="--")
         axes.axvline(0, color=FAINT, linewidth=1)

@@ -115,7 +115,7 @@ def enriched_lines(block: BlockAnalysis, classes: int) -> list[str]:
         sure = [line for line in one.enriched if line[3] * tests < ALPHA]
         if sure:
             names = ", ".join(f"{name} ({count}, chance gives {expected:.1f})" for name, count, expected, _ in sure)
-            lines.append(f"Among the {one.top} images that recall memory block {number + 1} most: {names}.")
+            lines.append(f"Memory block {number + 1}: {names}.")
     return lines
 
 

@@ -24,6 +24,7 @@ from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Stand-ins for colors that the page defines; no color map contains them.
 INK, FAINT, PAPER = "#010203", "#040506", "#070809"
@@ -35,6 +36,7 @@ LIGHT = {INK: "#1b1e23", FAINT: "#868e99", PAPER: "#ffffff"} | dict(
     zip(SERIES, ("#6b7280", "#0072b2", "#d55e00", "#009e73", "#b8629b", "#4aa3d8"), strict=True)
 )
 """As in page.css."""
+MARGIN = 12  # CSS pixels around a figure in a file
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "srblock",  # the same ids on every run
     "svg.fonttype": "none",
@@ -74,15 +76,15 @@ class Plate:
 
     def inline(self, name: str) -> str:
         """Return an <svg> element of a page; its ids start with `name`, which is unique there."""
-        return _inline(self._drawn({}), name, self._opening(""))
+        return _inline(self._drawn({}), name, self._opening())
 
     def svg(self) -> str:
         """Return a file by itself, in light colors on white."""
         text = self._drawn(LIGHT)
         text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
         spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        opening = self._opening(spaces)
-        ground = f'\n<rect width="100%" height="100%" fill="{LIGHT[PAPER]}"/>'
+        opening = self._opening(spaces, MARGIN)
+        ground = f'\n<rect x="{-MARGIN}" y="{-MARGIN}" width="100%" height="100%" fill="{LIGHT[PAPER]}"/>'
         text = re.sub(r"<svg[^>]*>", lambda _: opening + ground, text, count=1)
         return '<?xml version="1.0" encoding="utf-8"?>\n' + re.sub(r"\s*\n\s*", "\n", text).strip() + "\n"
 
@@ -90,14 +92,14 @@ class Plate:
         """Return pixels in light colors on white, `scale` of them for each CSS pixel."""
         file = io.BytesIO()
         with self._painted(LIGHT) as figure:
-            canvas = FigureCanvasAgg(figure)
-            canvas.print_figure(file, format="png", dpi=72 * scale, facecolor=LIGHT[PAPER], metadata={"Software": None})
-        return file.getvalue()
+            FigureCanvasAgg(figure).print_figure(file, format="png", dpi=72 * scale, facecolor=LIGHT[PAPER])
+        return _framed(file, round(MARGIN * scale))
 
-    def _opening(self, spaces: str) -> str:
+    def _opening(self, spaces: str = "", margin: int = 0) -> str:
+        width, height = self.width + 2 * margin, self.height + 2 * margin
         return (
-            f'<svg {spaces}role="img" aria-label="{escape(self.description)}" width="{self.width:g}" '
-            f'height="{self.height:g}" viewBox="0 0 {self.width:g} {self.height:g}">'
+            f'<svg {spaces}role="img" aria-label="{escape(self.description)}" width="{width:g}" '
+            f'height="{height:g}" viewBox="{-margin} {-margin} {width:g} {height:g}">'
         )
 
     def _drawn(self, palette: Mapping[str, str]) -> str:
@@ -125,6 +127,16 @@ class Plate:
 def draw(width: float, height: float, name: str, description: str, paint: Callable[[Figure], None]) -> str:
     """Return an <svg> element of this size in CSS pixels, drawn by `paint` (see `Plate`)."""
     return Plate(width, height, description, paint).inline(name)
+
+
+def _framed(file: io.BytesIO, margin: int) -> bytes:
+    """Add a white margin to a PNG."""
+    with Image.open(file) as drawn:
+        ground = Image.new("RGB", (drawn.width + 2 * margin, drawn.height + 2 * margin), LIGHT[PAPER])
+        ground.paste(drawn.convert("RGB"), (margin, margin))
+    framed = io.BytesIO()
+    ground.save(framed, "PNG")
+    return framed.getvalue()
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from statistics import NormalDist
 
 LEVEL = NormalDist().inv_cdf(0.975)  # of two-sided 95% intervals
 POWER = NormalDist().inv_cdf(0.8)
+FEWEST = 7.906
+"""Images expected to change, all of one kind, of which six or more do four times in five (Poisson): p(6, 0) = 0.031."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,12 @@ def detectable_change(lost: int, gained: int, images: int) -> float:
     """Return the change that a test at the 5% level finds four times in five, in percentage points.
 
     From the standard error of `difference_interval`: if as many images change as did here, and the two kinds differ
-    little in number.
+    little in number. But never fewer images than a test can show that needs six of one kind against none.
 
     Raises: ValueError for counts below 0, or more of them than images.
     """
-    return 100 * (LEVEL + POWER) * _adjusted(lost, gained, images)[1]
+    by_error = (LEVEL + POWER) * _adjusted(lost, gained, images)[1]
+    return 100 * min(1.0, max(by_error, FEWEST / images))
 
 
 def _adjusted(lost: int, gained: int, images: int) -> tuple[float, float]:
