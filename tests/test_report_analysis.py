@@ -349,6 +349,8 @@ def test_blocks_of_alike_names_have_files_of_their_own(tmp_path: Path) -> None:
     assert (folder / "figures" / "1-a.b-memory.svg").is_file()
     assert (folder / "figures" / "2-a-b-memory.svg").is_file()
     assert len({path for _, path in written}) == len(written)
+    folder, _, _ = write(tmp_path / "apart", made_up(names=("a.b", "c"), memories=2))
+    assert (folder / "figures" / "a.b-memory.svg").is_file(), "no numbers where names tell blocks apart"
 
 
 def test_zero_memory(tmp_path: Path) -> None:
@@ -423,6 +425,10 @@ def test_own_scales_name_the_end_of_each_map() -> None:
     assert {"1: ±0.5", "2: ±0.02"} <= set(shown)
     assert "0.5" not in shown
     assert {"1", "2", "-0.5", "0.5"} <= set(bars_at(memory_plate(memory, 900)))
+    scaled = np.stack([memory[0], 0.1 * memory[0]])
+    for own_scales, drawings in ((True, 1), (False, 2)):
+        svg = memory_plate(scaled, 900, own_scales=own_scales).inline("a")
+        assert len(set(re.findall(r'href="(data:[^"]*)"', svg)[:2])) == drawings, "weak maps look like strong ones"
 
 
 def test_descriptions_say_what_is_found() -> None:
