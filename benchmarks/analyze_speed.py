@@ -55,9 +55,10 @@ def measure(network: str, data: ImageData, source: str, rounds: int, device: tor
             "look_s": round(seconds["look"], 3), "ratio": round(ratios[-1], 4), **machine.describe(device),
         })  # fmt: skip
     whole = timed(lambda: look(True))
-    print(f"{study.variants[0]}, {data.test_size:,} images: looking takes {statistics.median(ratios):.2f} times as long "
-          f"as testing ({min(ratios):.2f} to {max(ratios):.2f}, n = {rounds}; {seconds['test']:.1f} s); with controls and "
-          f"attribution {whole / seconds['test']:.1f} times (n = 1)", flush=True)  # fmt: skip
+    looking, testing_s = statistics.median(ratios), seconds["test"]
+    print(f"{study.variants[0]}, {data.test_size:,} images: looking takes {looking:.2f} times as long as testing "
+          f"({min(ratios):.2f} to {max(ratios):.2f}, n = {rounds}; {testing_s:.1f} s); with controls and attribution "
+          f"{whole / testing_s:.1f} times (n = 1)", flush=True)  # fmt: skip
     return rows
 
 
