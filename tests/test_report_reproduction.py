@@ -1,6 +1,7 @@
 """The paper's table beside runs: the figures are where they belong, and the words follow from them."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,19 @@ def test_markdown_holds_every_row(tmp_path: Path) -> None:
     assert len({line.count("|") for line in rows}) == 1
     assert "| R18 + SR (M=4, P=2, U=8) | 76.74 ± 0.33 | 77.30 ± 0.16 | 5 | +0.27 |" in rows[-1]
     assert rows[-1].endswith("| better |")
+
+
+def test_markdown_says_what_our_networks_lose_under_controls(tmp_path: Path) -> None:
+    """Two seeds that lose 0.2 and 0.4 points without their block: -0.30; runs without controls have no line."""
+    made = runs(tmp_path, FIGURES)
+    with_block = [run for run in made if run.variant.sr_blocks][:2]
+    under = [
+        replace(run, controls={"intact": {"top1": run.score}, "removed": {"top1": run.score - loss}})
+        for run, loss in zip(with_block, (0.2, 0.4), strict=True)
+    ]
+    lines = reproduction(select("table1", "R18 + SR"), made)
+    write_markdown(tmp_path / "table.md", lines, config(), [*made, *under])
+    assert "| R18 + SR(M=4, P=2) | block removed | 2 | -0.30 | -1.57 to +0.97 |" in (tmp_path / "table.md").read_text()
 
 
 def test_another_u_finds_its_own_runs(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def reproduce(
         folder = options.out / running.folder_name(f"reproduce-{table.lower()}", study)
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_csv(folder / "results.csv", done.runs)
-        reproduction.write_markdown(folder / "table.md", lines, study.runs[0])
+        reproduction.write_markdown(folder / "table.md", lines, study.runs[0], done.runs)
         running.say_where([("every seed", folder / "results.csv"), ("table", folder / "table.md")])
     return running.conclude(done)
 

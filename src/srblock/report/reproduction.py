@@ -10,12 +10,13 @@ from rich.console import Console
 from srblock.paper.tables import IMAGE_SIZES, METRICS
 from srblock.report import units
 from srblock.report.comparison import ANALYSES, interval, pairings
+from srblock.report.control_lines import control_lines
 from srblock.report.recipes import departures, selection, start
 from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, P_GREATER, N, P
 from srblock.report.terminal import Column, print_fitting, print_lines, table_of
 from srblock.report.units import reach, signed
 from srblock.report.verdicts import words
-from srblock.runs.records import RunConfig
+from srblock.runs.records import Run, RunConfig
 from srblock.statistics.comparison import Row
 from srblock.statistics.differences import difference_of_summaries
 from srblock.statistics.reproduction import Line
@@ -103,8 +104,8 @@ def print_reproduction(lines: Sequence[Line], config: RunConfig, console: Consol
     print_lines(_sentences(lines, config), console)
 
 
-def write_markdown(path: Path, lines: Sequence[Line], config: RunConfig) -> None:
-    """Write the table as Markdown.
+def write_markdown(path: Path, lines: Sequence[Line], config: RunConfig, runs: Sequence[Run] = ()) -> None:
+    """Write the table as Markdown, and below what our networks lose under controls, of the runs that recorded it.
 
     Raises: OSError if the file cannot be written; an older one stays whole.
     """
@@ -115,8 +116,26 @@ def write_markdown(path: Path, lines: Sequence[Line], config: RunConfig) -> None
         *(f"| {label(line)} | " + " | ".join(cell(line) for _, cell in columns) + " |" for line in lines),
         "",
         *(f"- {sentence}" for sentence in _sentences(lines, config)),
+        *_controls(runs),
     ]
     write_bytes(path, ("\n".join(text) + "\n").encode())
+
+
+def _controls(runs: Sequence[Run]) -> list[str]:
+    """Say whether what our blocks recall matters."""
+    variants = dict.fromkeys(str(run.variant) for run in runs)
+    found = control_lines([(text, [run for run in runs if str(run.variant) == text]) for text in variants])
+    if not found:
+        return []
+    return [
+        "",
+        f"Our networks tested again under controls: change of test {runs[0].figure.label} in percentage points, mean "
+        "over the seeds (`srblock analyze` looks into a run).",
+        "",
+        "| variant | control | n | change | 95% interval |",
+        "|---|---|---:|---:|---:|",
+        *(f"| {' | '.join(line)} |" for line in found),
+    ]
 
 
 def _sentences(lines: Sequence[Line], config: RunConfig) -> list[str]:
