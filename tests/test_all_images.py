@@ -45,8 +45,8 @@ def test_the_page_says_so(compared: tuple[Path, Result]) -> None:
     page = next(compared[0].glob("compare-*/report.html")).read_text()
     assert "Test top-1 in percent of the last epoch, trained on all images, mean" in page
     assert "training images, none of them held out for validation" in page
-    assert "Training accuracy and training loss by epoch" in page
-    assert "Accuracy is on the images trained on, none was held out." in page
+    assert "Training top-1 and training loss by epoch" in page
+    assert "Top-1 is on the images trained on, none was held out." in page
     assert "held out for validation by each seed" not in page
     assert "split" not in page.partition("How it was made")[0]
 

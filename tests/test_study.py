@@ -263,7 +263,7 @@ def test_evaluating_again_gives_the_recorded_figure(
     finished: tuple[Study, Path, list[records.Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, _, runs = finished
-    monkeypatch.setattr("srblock.runs.evaluate.load_data", lambda source, image_size: study.data)
+    monkeypatch.setattr("srblock.runs.reopen.load_data", lambda source, image_size: study.data)
     for each in runs:
         found = evaluate_run(each.directory, device=CPU)
         assert found.value == found.recorded == each.score
@@ -275,7 +275,7 @@ def test_evaluating_on_other_data_warns_or_refuses(
 ) -> None:
     study, _, runs = finished
     other = replace(study.data, fingerprint="other")
-    monkeypatch.setattr("srblock.runs.evaluate.load_data", lambda source, image_size: other)
+    monkeypatch.setattr("srblock.runs.reopen.load_data", lambda source, image_size: other)
     with pytest.warns(UserWarning, match="is not the data that the run was trained on"):
         evaluate_run(runs[0].directory, device=CPU)
     other = replace(study.data, classes=("up", "down"))
@@ -300,7 +300,7 @@ def test_damaged_runs_are_named(
     (copy / "result.json").write_text(json.dumps(read_result(runs[0].directory)))
     whole = (copy / "checkpoint.safetensors").read_bytes()
     (copy / "checkpoint.safetensors").write_bytes(whole[:-10])
-    monkeypatch.setattr("srblock.runs.evaluate.load_data", lambda source, image_size: study.data)
+    monkeypatch.setattr("srblock.runs.reopen.load_data", lambda source, image_size: study.data)
     with pytest.raises(checkpoint.CheckpointError, match=r"no whole safetensors file .* delete the folder .* anew"):
         evaluate_run(copy, device=CPU)
 
