@@ -212,7 +212,7 @@ def _progress(study: PublishedStudy) -> str:
     text = (
         f"By a [protocol](../protocols/{protocol.name}.md) that was written before the first run: "
         f"{protocol.variants[0]} against {', '.join(protocol.variants[1:])}. "
-        f"{study.whole} of {counted(protocol.seeds, 'seed')} are in."
+        f"{study.whole} of {counted(protocol.seeds, 'seed')} {'is' if study.whole == 1 else 'are'} in."
     )
     if not study.rows:
         return f"{text} No figure is shown before the last one."
