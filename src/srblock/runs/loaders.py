@@ -154,17 +154,5 @@ def training_part(data: ImageData | SceneData, recipe: Recipe, seed: int, device
 
 def some_training_images(data: ImageData, recipe: Recipe, seed: int) -> Tensor:
     """Return up to `WHITENED` images of the training part, spread over it, as a network sees them in a test."""
-    kept, _ = parts(data, recipe, seed)
-    mean, std = normalization(data.train_images, kept)
-    loader = Loader(
-        data.train_images,
-        data.train_labels,
-        kept[:: -(-len(kept) // WHITENED)],
-        batch_size=WHITENED,
-        mean=mean,
-        std=std,
-        resize=recipe.test_resize,
-        square=recipe.test_square,
-        shuffle=False,
-    )
-    return next(loader.epoch(0))[0]
+    part = training_part(data, recipe, seed, torch.device("cpu"), WHITENED)
+    return torch.cat([images for images, _ in part.epoch(0)]).contiguous()
