@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
 from srblock.inspection.analysis import Attribution
-from srblock.inspection.replay import Replay
+from srblock.inspection.replay import TOGETHER, Replay
 from srblock.surgery import blocks
 
 EXACT = 1e-5  # of the largest logit or 1: what float32 leaves
-TOGETHER = 128  # images whose maps before the block are held in memory
 
 
 def attribution(model: nn.Module, name: str, batches: Iterable[tuple[Tensor, Tensor]], classes: int) -> Attribution:

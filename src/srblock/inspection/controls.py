@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
-from srblock.inspection.replay import Replay
+from srblock.inspection.replay import TOGETHER, Replay
 from srblock.surgery import blocks, bypassed
 from srblock.training.task import Meter, Task
 
@@ -26,7 +26,6 @@ CONTROLS = {
     "largest": "only the image's largest weight, set to 1",
     "flat": "every memory block replaced by its mean over the positions",
 }
-TOGETHER = 128  # images whose maps before the block are held in memory
 
 
 def controls(

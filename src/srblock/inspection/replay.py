@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map
 
 from srblock.surgery import blocks
 
+TOGETHER = 128  # images whose maps are held in memory at a time
 Outputs = dict[str, list[Any]]  # of each module, call by call
 
 
