@@ -47,6 +47,10 @@ import srblock
 assert all(hasattr(srblock, name) for name in srblock.__all__)  # public names are imported when first used
 print(time.perf_counter() - start)
 print(*sorted(name for name in set(sys.modules) - before if name.startswith("srblock.")))
+try:
+    srblock.load_run
+except ImportError as error:
+    assert str(error).endswith('pip install "srblock[experiments]"'), error
 x = torch.ones(2, 4, 3, 5)
 assert torch.equal(srblock.SqueezeRemember2d(4, (3, 5))(x), x)
 """
@@ -142,7 +146,7 @@ def allowed(importer: str, imported: str) -> bool:
     if importer == imported:
         return True
     if importer == "__init__":
-        return imported in ("block", "surgery")
+        return imported in ("block", "surgery", "runs")
     if importer in WITHOUT_THE_BLOCK and imported in THE_BLOCK:
         return False
     return imported in ORDER and ORDER.index(imported) < ORDER.index(importer)

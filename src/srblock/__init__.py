@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from srblock.block import SqueezeRemember2d, parameter_count
     from srblock.checkpoints import LoadReport, load_state
+    from srblock.runs.trained import Prediction as Prediction
+    from srblock.runs.trained import TrainedRun as TrainedRun
+    from srblock.runs.trained import load_run as load_run
     from srblock.surgery import Insertion, Stage, blocks, bypassed, insert, param_groups, remove, stages
 
 __version__ = "0.1.0"
@@ -31,16 +34,28 @@ _HOMES = {
     "LoadReport": "checkpoints",
     "load_state": "checkpoints",
 }
+# Names that need the extra `experiments`, so `from srblock import *` leaves them out.
+_EXPERIMENTS = {
+    "Prediction": "runs.trained",
+    "TrainedRun": "runs.trained",
+    "load_run": "runs.trained",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `srblock --help` need not wait for torch."""
-    if name not in __all__:
+    if name in _EXPERIMENTS:
+        try:
+            home = import_module(f"srblock.{_EXPERIMENTS[name]}")
+        except ModuleNotFoundError as error:
+            raise ImportError(f'srblock.{name} needs {error.name}; pip install "srblock[experiments]"') from error
+    elif name in __all__:
+        home = import_module(f"srblock.{_HOMES.get(name, 'surgery')}")
+    else:
         raise AttributeError(f"module 'srblock' has no attribute {name!r}")
-    value = getattr(import_module(f"srblock.{_HOMES.get(name, 'surgery')}"), name)
-    globals()[name] = value
-    return value
+    globals()[name] = getattr(home, name)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_EXPERIMENTS})

@@ -11,12 +11,12 @@ from cyclopts.validators import Number
 from srblock.cli.app import app, command_line, console
 from srblock.cli.options import AT_LEAST_1, Device
 
-results = App(name="results", sort_key=10, help="Published runs: pack and add finished ones, make the tables anew.")
+results = App(name="results", sort_key=12, help="Published runs: pack and add finished ones, make the tables anew.")
 app.command(results)
 
 
 @app.command(
-    sort_key=6, help_epilogue="Example: srblock analyze out/runs/r18-sr-m4-p2-s0-1f33aea2 --classes apple,pear"
+    sort_key=8, help_epilogue="Example: srblock analyze out/runs/r18-sr-m4-p2-s0-1f33aea2 --classes apple,pear"
 )
 def analyze(
     run: Annotated[Path, Parameter(help="the folder of a finished run with a block")],
@@ -51,7 +51,7 @@ def analyze(
     say_where(written[:1])
 
 
-@app.command(sort_key=7, help_epilogue="Example: srblock stages torchvision/resnet50 --input-size 224")
+@app.command(sort_key=9, help_epilogue="Example: srblock stages torchvision/resnet50 --input-size 224")
 def stages(
     network: Annotated[str, Parameter(help="R18, timm/NAME, torchvision/NAME, ...")],
     /,
@@ -76,7 +76,7 @@ def stages(
     tables.print_stages(numbered + others if all_modules or not numbered else numbered, console())
 
 
-@app.command(sort_key=8, help_epilogue="Example: srblock overhead")
+@app.command(sort_key=10, help_epilogue="Example: srblock overhead")
 def overhead() -> None:
     """Print the overhead of every row of the paper: as printed, by Eq. (1), built."""
     from srblock.paper.overheads import overhead_table
@@ -85,7 +85,7 @@ def overhead() -> None:
     tables.print_overhead(overhead_table(), console())
 
 
-@app.command(sort_key=9, help_epilogue="Example: srblock audit --ddof 0")
+@app.command(sort_key=11, help_epilogue="Example: srblock audit --ddof 0")
 def audit(
     *,
     ddof: Annotated[

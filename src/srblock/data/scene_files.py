@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srblock.data.image_files import pack, packed
-from srblock.data.loading.decode import decode_color, decode_values
+from srblock.data.loading.decode import decode_image, decode_values
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -88,7 +88,7 @@ class SceneFiles:
         Raises: ValueError if one of the files is broken or their sizes differ; OSError if one cannot be read.
         """
         content, label = self.read(number)
-        image = decode_color(content)
+        image = decode_image(content)
         try:
             values = decode_values(label)
         except ValueError as error:

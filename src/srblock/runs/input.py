@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from srblock import __version__
 from srblock.data import Batches, ImageData, SceneData
+from srblock.data.image_files import MEAN, STD
+from srblock.data.scenes import Color
 from srblock.training.recipe import Recipe
 from srblock.variants.notation import Variant
 
@@ -35,6 +37,9 @@ class Input:
         scene_scale: of scenes both sides are multiplied by it, bilinear with antialiasing; they are looked at through
             windows of `size` (`training.segmentation.slide`).
         srblock: the version that trained it.
+        streamed: whether images were decoded while training (`data.loading.preprocess` says what follows).
+        tta, inference: how the network was tested, see `training.recipe`.
+        colors: of scenes, a color (red, green, blue) for each class, for pictures.
     """
 
     variant: str
@@ -48,10 +53,20 @@ class Input:
     test_square: bool
     srblock: str
     scene_scale: float = 1.0
+    streamed: bool = False
+    tta: str = "none"
+    inference: str = "slide"
+    colors: tuple[Color, ...] = ()
+
+    @property
+    def crop_size(self) -> tuple[int, int] | None:
+        """The size of the windows through which scenes are looked at; None for images with one class each."""
+        return self.size if self.task == "segmentation" else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
 
     @property
     def header(self) -> dict[str, str]:
@@ -73,6 +88,10 @@ def describe_input(variant: Variant, data: ImageData | SceneData, recipe: Recipe
         test_square=recipe.test_square,
         srblock=__version__,
         scene_scale=recipe.scene_scale,
+        streamed=data.streamed,
+        tta=recipe.tta,
+        inference=recipe.inference,
+        colors=data.colors if isinstance(data, SceneData) else (),
     )
 
 
@@ -87,9 +106,10 @@ def read_input(weights: Path) -> Input:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{weights} is no whole safetensors file ({error}); copy it again") from error
     if "input" not in header:
+        lacking = ", ".join(field.name for field in fields(Input) if field.default is MISSING)
         raise ValueError(
-            f"the header of {weights} does not say what the network takes: it was written by an older version of "
-            "srblock, or elsewhere; train the run anew, or take classes and normalization from where it was trained"
+            f"the header of {weights} does not say what the network takes ({lacking}): it was written by an older "
+            "version of srblock, or elsewhere; train the run anew, or take them from where it was trained"
         )
     said: dict[str, Any] = json.loads(header["input"])
     needed = {field.name for field in fields(Input) if field.default is MISSING}
@@ -98,5 +118,18 @@ def read_input(weights: Path) -> Input:
             f"the header of {weights} was written by srblock {said.get('srblock')} and this is {__version__}, which "
             "expects other entries; read it with that version"
         )
+    if "streamed" not in said:  # written before it was said
+        said |= _not_said(said, weights.with_name("config.json"))
+    said |= {"colors": [tuple(color) for color in said.get("colors", ())]}
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
     return Input(**values)
+
+
+def _not_said(said: dict[str, Any], config: Path) -> dict[str, Any]:
+    """Work out what headers left unsaid at first: the constants of streamed sets are nobody else's."""
+    found = {"streamed": (tuple(said["mean"]), tuple(said["std"])) == (MEAN, STD)}
+    try:
+        recipe = json.loads(config.read_text())["recipe"]
+    except (OSError, ValueError, KeyError):  # the weights were taken away alone
+        return found
+    return found | {name: recipe[name] for name in ("tta", "inference") if name in recipe}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from srblock.training.classification import Classification
-from srblock.training.recipe import Recipe
 from srblock.training.segmentation import Segmentation
 from srblock.training.task import Figure, Task
 
@@ -13,20 +14,31 @@ TASKS: dict[str, type[Classification] | type[Segmentation]] = {
 }
 
 
-def find_task(name: str, classes: int, recipe: Recipe) -> Task:
+class Way(Protocol):
+    """What decides how a network is asked: a recipe has it, and what a finished run says of its input."""
+
+    @property
+    def crop_size(self) -> tuple[int, int] | None: ...
+    @property
+    def inference(self) -> str: ...
+    @property
+    def tta(self) -> str: ...
+
+
+def find_task(name: str, classes: int, way: Way) -> Task:
     """Return the task that a data set names, for its classes, as a recipe says.
 
     Raises: ValueError if there is none of this name, or the recipe is for another one.
     """
     if name == "segmentation":
-        if recipe.crop_size is None:
+        if way.crop_size is None:
             raise ValueError("a recipe for segmentation has a crop_size, (H, W), got None")
-        task: Task = Segmentation(classes, recipe.crop_size, recipe.inference)
+        task: Task = Segmentation(classes, way.crop_size, way.inference)
     else:
         figures(name)
         task = Classification()
-    if recipe.tta not in task.tta:
-        raise ValueError(f"tta for {name} must be one of {', '.join(task.tta)}, got {recipe.tta!r}")
+    if way.tta not in task.tta:
+        raise ValueError(f"tta for {name} must be one of {', '.join(task.tta)}, got {way.tta!r}")
     return task
 
 

@@ -38,8 +38,7 @@ def read_header(content: bytes) -> Header:
     Raises: ValueError if this is no image, or one that cannot be used.
     """
     with _open(content) as image:
-        if image.mode == "F":
-            raise ValueError("floating-point pixels")
+        _refuse_floats(image)
         return Header(hashlib.sha256(content).digest(), _seen_size(image), image.mode in GRAY_MODES)
 
 
@@ -62,22 +61,21 @@ def decode(content: bytes, *, gray: bool, image_size: int | None) -> NDArray[np.
     Raises: ValueError if the file is broken.
     """
     with _open(content) as file:
-        image = _decoded(file, "L" if gray else "RGB")
+        image = flat(file, gray=gray)
     if image_size is not None:
-        image = _cut(
-            image, center_box(image.height, image.width, (image_size, image_size), resize=image_size), image_size
-        )
+        square = (image_size, image_size)
+        image = cut(image, center_box(image.height, image.width, square, resize=image_size), square)
     pixels = np.asarray(image)
     return pixels[None] if gray else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def decode_color(content: bytes) -> Image.Image:
-    """Decode an RGB image as `decode` does, and leave it to Pillow.
+def decode_image(content: bytes, *, gray: bool = False) -> Image.Image:
+    """Decode an image as `decode` does, at its own size, and leave it to Pillow.
 
-    Raises: ValueError if the file is broken.
+    Raises: ValueError if the file is broken, or has floating-point pixels.
     """
     with _open(content) as file:
-        return _decoded(file, "RGB")
+        return flat(file, gray=gray)
 
 
 def decode_values(content: bytes) -> NDArray[np.uint8]:
@@ -97,7 +95,7 @@ def decode_values(content: bytes) -> NDArray[np.uint8]:
             values = np.asarray(file).astype(np.uint8, copy=False)
         except MemoryError:
             raise
-        except Exception as error:  # as in `_decoded`
+        except Exception as error:  # as in `flat`
             raise ValueError(str(error) or type(error).__name__) from error
         spread = SPREAD.get(content[DEPTH_BYTE], 1) if file.mode == "L" else 1
     return values // np.uint8(spread) if spread > 1 else values
@@ -123,31 +121,37 @@ def decode_cut(
             scale = next((s for s in (8, 4, 2) if shorter >= s * side), 1)
             file.draft(None, (file.width // scale, file.height // scale))
         orientation = _orientation(file) if scale > 1 else 1
-        image = _decoded(file, "RGB")
+        image = flat(file)
     height, width = size if scale > 1 else (image.height, image.width)
     top, left, rows, columns = (length / scale for length in place(height, width))
     # The last row and column of a reduced image may stand for fewer pixels than the others; turned they are the first.
     top += (image.height - height / scale) * (orientation in TURNED_ROWS)
     left += (image.width - width / scale) * (orientation in TURNED_COLUMNS)
-    return np.asarray(_cut(image, (top, left, rows, columns), side))
+    return np.asarray(cut(image, (top, left, rows, columns), (side, side)))
 
 
-def _decoded(file: Image.Image, mode: str) -> Image.Image:
+def flat(file: Image.Image, *, gray: bool = False) -> Image.Image:
+    """Bring an image of any kind to gray or RGB, 8 bits, as it is to be seen, see `decode`.
+
+    Raises: ValueError if its file is broken, or has floating-point pixels.
+    """
+    _refuse_floats(file)
     try:
-        return _flat(_eight_bits(_upright(file)), mode)
+        return _opaque(_eight_bits(_upright(file)), "L" if gray else "RGB")
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever broken bytes lead them to
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _cut(image: Image.Image, box: Box, side: int) -> Image.Image:
-    """Cut and resize in one: only the cut is computed, and its filter sees what is around."""
+def cut(image: Image.Image, box: Box, size: tuple[int, int]) -> Image.Image:
+    """Cut a box and resize it to (H, W) in one: only the cut is computed, and its filter sees what is around."""
     top, left, rows, columns = box
-    if image.size == (side, side) == (columns, rows):
+    height, width = size
+    if image.size == (width, height) == (columns, rows):
         return image
     right, bottom = min(left + columns, image.width), min(top + rows, image.height)
-    return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
 def _open(content: bytes | Path) -> Image.Image:
@@ -160,6 +164,11 @@ def _open(content: bytes | Path) -> Image.Image:
     except Exception as error:
         known = not content or isinstance(error, UnidentifiedImageError)
         raise ValueError("empty file" if not content else "no image" if known else str(error)) from error
+
+
+def _refuse_floats(image: Image.Image) -> None:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -195,7 +204,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
 
 
-def _flat(image: Image.Image, mode: str) -> Image.Image:
+def _opaque(image: Image.Image, mode: str) -> Image.Image:
     """Convert to L or RGB; what is transparent becomes white."""
     if not image.has_transparency_data:
         return image if image.mode == mode else image.convert(mode)

@@ -1,0 +1,77 @@
+"""The commands that use a finished run."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from srblock.cli.app import FAILED, app
+from srblock.cli.options import AT_LEAST_1, Device
+
+RunPath = Annotated[
+    Path, Parameter(help="the folder of a finished run, its checkpoint.safetensors, or a study's --out")
+]
+WhichVariant = Annotated[str | None, Parameter(help="of a study: which variant, in the notation")]
+WhichSeed = Annotated[int | None, Parameter(help="of a study: which seed")]
+
+
+@app.command(sort_key=6, help_epilogue="Example: srblock predict out/runs/r18-s0-1f33aea2 photos/ --csv said.csv")
+def predict(
+    run: RunPath,
+    images: Annotated[list[Path], Parameter(help="files, folders, zips")],
+    /,
+    *,
+    top: Annotated[int, Parameter(help="how many classes to name", validator=AT_LEAST_1)] = 5,
+    csv_file: Annotated[Path | None, Parameter(name="--csv", help="write what is said to this file too")] = None,
+    masks: Annotated[
+        Path | None, Parameter(help="of scenes: a folder for the class of each pixel, a PNG for each scene")
+    ] = None,
+    variant: WhichVariant = None,
+    seed: WhichSeed = None,
+    device: Device = "auto",
+) -> int:
+    """Say what a trained network sees on images: a line each, as it goes.
+
+    A file that cannot be read is a line too; the others are done, and the status
+    is 1.
+    """
+    from srblock.report.terminal import plain
+    from srblock.runs.predict import mask_file, predict_files, write_mask
+    from srblock.runs.trained import Prediction, load_run
+
+    trained = load_run(run, variant=variant, seed=seed, device=device)
+    if masks is not None and trained.input.task != "segmentation":
+        raise ValueError(f"--masks is for scenes, and {trained.variant} says one class of an image; leave it out")
+    most = min(top, len(trained.classes))
+    failed, taken = False, set()
+    with ExitStack() as stack:
+        table = None
+        if csv_file is not None:
+            file = stack.enter_context(csv_file.open("w", newline="", encoding="utf-8", errors="surrogateescape"))
+            table = csv.writer(file)
+            table.writerow(
+                ["file", "error", *(f"{what}_{n}" for n in range(1, most + 1) for what in ("class", "share"))]
+            )
+        for name, found in predict_files(trained, images, top=most):
+            if masks is not None and isinstance(found, Prediction):
+                mask = mask_file(masks, name)
+                if mask in taken:
+                    found = f"its mask would overwrite another one, {mask}; rename the image"
+                else:
+                    taken.add(mask)
+                    write_mask(trained, found, mask)
+            error = found if isinstance(found, str) else ""
+            failed = failed or bool(error)
+            print(f"{plain(name)}: {plain(f'error: {error}' if error else str(found))}", flush=True)
+            if table is not None:
+                said = (
+                    []
+                    if isinstance(found, str)
+                    else [*zip(found.classes, (f"{s:.6f}" for s in found.shares), strict=True)]
+                )
+                table.writerow([name, error, *(value for pair in said for value in pair)])
+    return FAILED if failed else 0

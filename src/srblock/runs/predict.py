@@ -1,0 +1,97 @@
+"""Ask a finished run about image files, one after another, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from srblock.data.loading.decode import decode_image
+from srblock.data.sources.files import opened
+from srblock.data.sources.layout import is_image
+from srblock.runs.trained import BATCH, Prediction, TrainedRun
+
+MOST_PIXELS = 2**26  # that are held decoded, of one image more
+Decoded = tuple[str, Image.Image | str]
+
+
+def predict_files(run: TrainedRun, paths: Sequence[Path], *, top: int = 5) -> Iterator[tuple[str, Prediction | str]]:
+    """Yield the name of each image and what the network says of it, or what is wrong with the file.
+
+    Args:
+        paths: files, and folders and zips, of which all images are taken, by their names.
+    """
+    for part in _parts(paths, gray=run.input.channels == 1):
+        said = iter(run.predict([image for _, image in part if isinstance(image, Image.Image)], top=top))
+        for name, image in part:
+            yield name, next(said) if isinstance(image, Image.Image) else image
+
+
+def write_mask(run: TrainedRun, found: Prediction, file: Path) -> None:
+    """Write the class of each pixel of a scene as a PNG: its values are the classes' numbers, shown in their colors.
+
+    Raises: OSError if the file cannot be written.
+    """
+    assert found.pixels is not None
+    image = Image.fromarray(found.pixels.numpy())
+    if run.input.colors:
+        image.putpalette([value for color in run.input.colors for value in color])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image.save(file)
+
+
+def mask_file(folder: Path, name: str) -> Path:
+    """Name the mask of an image: as the image, in `folder`."""
+    path = PurePosixPath(Path(name).as_posix())
+    inside = [part for part in path.parts if part not in ("..", path.anchor)]
+    return folder.joinpath(*inside).with_suffix(".png")
+
+
+def _parts(paths: Sequence[Path], *, gray: bool) -> Iterator[list[Decoded]]:
+    """Decode a few images at a time."""
+    part: list[Decoded] = []
+    pixels = 0
+    for name, content in _contents(paths):
+        image = _decoded(content, gray)
+        part.append((name, image))
+        pixels += image.width * image.height if isinstance(image, Image.Image) else 0
+        if len(part) == BATCH or pixels > MOST_PIXELS:
+            yield part
+            part, pixels = [], 0
+    yield part
+
+
+def _contents(paths: Sequence[Path]) -> Iterator[tuple[str, bytes | str]]:
+    """Yield the name and the bytes of each file, or what is wrong with it."""
+    for path in paths:
+        try:
+            if not path.is_dir() and path.suffix.lower() != ".zip":
+                yield str(path), path.read_bytes()
+                continue
+            with opened(path) as files:
+                images = [name for name in files.names if is_image(name)]
+                if not images:
+                    yield str(path), "no images in it"
+                for name in images:
+                    yield str(path / name), _read(files.read, name)
+        except FileNotFoundError:
+            yield str(path), "there is no such file or folder"
+        except (ValueError, OSError) as error:
+            yield str(path), str(error)
+
+
+def _read(read: Callable[[str], bytes], name: str) -> bytes | str:
+    try:
+        return read(name)
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+def _decoded(content: bytes | str, gray: bool) -> Image.Image | str:
+    if isinstance(content, str):
+        return content
+    try:
+        return decode_image(content, gray=gray)
+    except ValueError as error:
+        return str(error)
