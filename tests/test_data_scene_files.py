@@ -15,7 +15,7 @@ from PIL import Image
 from scene_fixture import save
 
 from srblock.data import SceneFiles
-from srblock.data.loading.decode import decode_color, decode_values, read_size
+from srblock.data.loading.decode import decode_image, decode_values, read_size
 
 VALUES = np.random.default_rng(0).integers(0, 256, (5, 9), np.uint8)
 PIXELS = np.random.default_rng(1).integers(0, 256, (5, 9, 3), np.uint8)
@@ -111,7 +111,7 @@ def test_pairs_are_read_and_decoded(tmp_path: Path) -> None:
     (tmp_path / "l" / "b.png").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"its label l/b.png: no image"):
         files.decode(1)
-    assert np.array_equal(np.asarray(decode_color(files.read(0)[0])), PIXELS)
+    assert np.array_equal(np.asarray(decode_image(files.read(0)[0])), PIXELS)
 
 
 def test_digest_sees_names_sizes_and_classes_and_not_the_place(tmp_path: Path) -> None:
