@@ -157,7 +157,12 @@ def load_run(
     except RuntimeError as error:
         raise ValueError(f"{weights} does not fit {said.variant}: {error}") from error
     model = model.eval().to(there).to(memory_format=torch.channels_last)
-    preprocess = Preprocess(
+    return TrainedRun(weights, said, model, preprocess_for(said, there))
+
+
+def preprocess_for(said: Input, device: torch.device) -> Preprocess:
+    """Make what brings images to what a network takes."""
+    return Preprocess(
         channels=said.channels,
         size=said.size,
         mean=said.mean,
@@ -166,9 +171,8 @@ def load_run(
         square=said.test_square,
         streamed=said.streamed,
         scale=None if said.crop_size is None else said.scene_scale,
-        device=there,
+        device=device,
     )
-    return TrainedRun(weights, said, model, preprocess)
 
 
 def _weights(path: Path, variant: str | None, seed: int | None) -> Path:
