@@ -25,6 +25,7 @@ import srblock
 from srblock import cli
 from srblock.cli import running
 from srblock.cli.options import StudyOptions, WorkOptions
+from srblock.experiments import session as experiment
 from srblock.statistics.equivalence import MARGIN
 from srblock.training import runtime
 from srblock.variants.notation import parse
@@ -378,17 +379,15 @@ def test_what_is_finished_when_the_time_is_up_is_reported(compared: tuple[Path, 
 
 
 def test_a_budget_counts_from_the_start_and_leaves_time_for_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    frame = sys.modules["srblock.cli.app"]
-    monkeypatch.setattr(frame, "START", 1000.0)
-    assert frame.deadline(None) is None
-    assert frame.deadline(60) == 1000 + 3600 - 10
-    assert frame.deadline(0.5) == 1000 + 30 - 7.5
+    monkeypatch.setattr(sys.modules["srblock.cli.app"], "START", 1000.0)
+    for minutes, expected in ((None, None), (60, 1000 + 3600 - 10), (0.5, 1000 + 30 - 7.5)):
+        assert running.asked(StudyOptions(minutes=minutes), WorkOptions()).deadline == expected
 
 
 def test_a_report_waits_until_there_is_something_to_compare_or_nothing_more_to_come() -> None:
     plain, block = SimpleNamespace(variant=PLAIN), SimpleNamespace(variant=BLOCK)
     for runs, left, expected in (([], 0, False), ([plain], 3, False), ([plain, block], 2, True), ([plain], 0, True)):
-        assert running.Done(runs, left=left).worth_a_report is expected  # type: ignore[arg-type]
+        assert experiment.Done(runs, left=left).worth_a_report is expected  # type: ignore[arg-type]
 
 
 def test_the_module_is_the_command() -> None:
@@ -452,8 +451,8 @@ def test_table_iv_trains_each_network_once_and_has_both_metrics(tmp_path: Path) 
 
 def leave_finished(out: Path, variant: str, top1: float) -> None:
     """Leave a finished run of seed 0 on digits, as the command above will look for it."""
-    session = running.prepare(StudyOptions(epochs=1), WorkOptions(), [parse(variant)])
-    study = running.make_study(session, [parse(variant)], [0])
+    session = experiment.prepare(running.asked(StudyOptions(epochs=1), WorkOptions()), [parse(variant)])
+    study = experiment.make_study(session, [parse(variant)], [0])
     (config,) = study.runs
     folder = out / "runs" / config.name
     folder.mkdir(parents=True)

@@ -105,7 +105,7 @@ def test_metadata() -> None:
 
 ORDER = (
     "block", "surgery", "folding", "models", "data", "training", "variants", "paper", "inspection", "runs", "executors",
-    "statistics", "report", "cli", "__main__",
+    "statistics", "report", "experiments", "cli", "__main__",
 )  # fmt: skip
 SURGERY = ("surgery", "trial", "tracing", "maps", "numbering", "checkpoints")  # the modules of the room of surgery
 WITHOUT_THE_BLOCK = ("data", "training")
@@ -146,7 +146,7 @@ def allowed(importer: str, imported: str) -> bool:
     if importer == imported:
         return True
     if importer == "__init__":
-        return imported in ("block", "surgery", "runs")
+        return imported in ("block", "surgery", "runs", "experiments")
     if importer in WITHOUT_THE_BLOCK and imported in THE_BLOCK:
         return False
     return imported in ORDER and ORDER.index(imported) < ORDER.index(importer)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from srblock.block import SqueezeRemember2d, parameter_count
     from srblock.checkpoints import LoadReport, load_state
+    from srblock.experiments.compare import Comparison as Comparison
+    from srblock.experiments.compare import compare as compare
     from srblock.runs.trained import Prediction as Prediction
     from srblock.runs.trained import TrainedRun as TrainedRun
     from srblock.runs.trained import load_run as load_run
@@ -36,6 +38,8 @@ _HOMES = {
 }
 # Names that need the extra `experiments`, so `from srblock import *` leaves them out.
 _EXPERIMENTS = {
+    "Comparison": "experiments.compare",
+    "compare": "experiments.compare",
     "Prediction": "runs.trained",
     "TrainedRun": "runs.trained",
     "load_run": "runs.trained",

@@ -48,12 +48,9 @@ def command_line() -> str:
     return shlex.join(["srblock", *sys.argv[1:]])
 
 
-def deadline(minutes: float | None) -> float | None:
-    """Return when training is to end, by time.monotonic().
-
-    The budget counts from the start of the process, and its last 10 s, a quarter of a short one, are for the report.
-    """
-    return None if minutes is None else START + 60 * minutes - min(10.0, 0.25 * 60 * minutes)
+def started() -> float:
+    """Return when this process began, by time.monotonic(): a time budget counts from there."""
+    return START
 
 
 def _say(text: object) -> None:

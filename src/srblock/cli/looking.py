@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from srblock.cli.app import app, command_line, console
-from srblock.cli.options import AT_LEAST_1, Device
+from srblock.cli.options import AT_LEAST_1, BuildOption, Device
 
 results = App(name="results", sort_key=12, help="Published runs: pack and add finished ones, make the tables anew.")
 app.command(results)
@@ -28,6 +28,7 @@ def analyze(
     ] = 50,
     controls: Annotated[bool, Parameter(negative="--no-controls", help="test under controls too")] = True,
     data: Annotated[str | None, Parameter(help="where the data is now (default: where it was)")] = None,
+    build: BuildOption = None,
     device: Device = "auto",
     out: Annotated[Path | None, Parameter(help="where the page goes (default: analysis/ in the run's folder)")] = None,
 ) -> None:
@@ -40,6 +41,7 @@ def analyze(
     seen, found, named = analyze_run(
         run,
         source=data,
+        build=build,
         device=runtime.pick_device(device),
         classes=[name for name in (classes or "").split(",") if name],
         per_class=per_class or None,

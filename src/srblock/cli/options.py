@@ -63,6 +63,9 @@ def seeds_option(what: str) -> Parameter:
 
 
 Device = Annotated[str, where_option("auto, cpu, cuda, cuda:1, ...")]
+BuildOption = Annotated[
+    str | None, Parameter(help="of a network of your own: the function that builds it, FILE.py:FUNCTION")
+]
 Margin = Annotated[float, output_option("percentage points that count as no difference")]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -12,6 +12,7 @@ from srblock.cli import running
 from srblock.cli.app import FAILED, app, console
 from srblock.cli.options import (
     AT_LEAST_1,
+    BuildOption,
     Device,
     Margin,
     StudyOptions,
@@ -41,26 +42,12 @@ def compare(
     Finished runs are reused and started ones go on, so the same command again
     resumes.
     """
+    from srblock.experiments.compare import carry_out_comparison
     from srblock.training import distributed
 
     distributed.refuse("compare")
-    numbers = seeds_of(seeds)
-    if len(variants) < 2:
-        came = f"{variants[0]!r} alone" if variants else "none"
-        raise ValueError(f"compare needs two variants or more, got {came}; srblock train runs one")
-    parsed = _parsed(variants)
-    session = running.prepare(options, work, parsed, margin=margin)
-    study = running.make_study(session, parsed, numbers)
-    done = running.carry_out(session, study)
-    if done.worth_a_report:
-        from srblock.report import tables
-        from srblock.statistics.comparison import comparison
-
-        rows = comparison(done.runs, [str(variant) for variant in study.variants], margin=margin)
-        tables.print_table(rows, console())
-        folder = options.out / running.folder_name("compare", study)
-        running.say_where(running.write_reports(folder, done.runs, rows))
-    return running.conclude(done)
+    numbers, parsed = seeds_of(seeds), _parsed(variants)
+    return running.conclude(carry_out_comparison(running.asked(options, work), parsed, numbers, margin=margin).done)
 
 
 @app.command(sort_key=2, help_epilogue='Example: srblock train "R18 + SR(M=4, P=2)" --data cifar100 --seed 3')
@@ -75,15 +62,16 @@ def train(
 
     Over several processes: torchrun --nproc-per-node 2 -m srblock train ...
     """
+    from srblock.experiments import session as experiment
     from srblock.report.recipes import selected
     from srblock.training import distributed
 
     with distributed.start(options.device):
         parsed = _parsed([variant])
-        session = running.prepare(options, WORK, parsed)
-        study = running.make_study(session, parsed, [seed])
+        session = experiment.prepare(running.asked(options, WORK), parsed)
+        study = experiment.make_study(session, parsed, [seed])
         study.build(study.variants[0], seed)  # what cannot be built is an error of the command, not of a run
-        done = running.run(session, study)
+        done = experiment.run(session, study)
         for run in done.runs:
             print(
                 f"{run.variant}, seed {run.seed}: test {run.figure.label} {run.score:.2f}% "
@@ -101,15 +89,16 @@ def evaluate(
     tta: Annotated[str | None, Parameter(help="average over views of the images (default: as the run)")] = None,
     inference: Annotated[str | None, Parameter(help="of scenes: slide, or whole, for which blocks resize")] = None,
     scene_scale: Annotated[float | None, Parameter(help="of scenes: factor of both sides")] = None,
+    build: BuildOption = None,
     device: Device = "auto",
 ) -> None:
     """Test a finished run's weights again, as its recipe says or in another way."""
     from srblock.runs.evaluate import evaluate_run
     from srblock.training import runtime
 
-    ways: dict[str, str | float | None] = {"tta": tta, "inference": inference, "scene_scale": scene_scale}
+    ways: dict[str, Any] = {"tta": tta, "inference": inference, "scene_scale": scene_scale}
     changes = {name: value for name, value in ways.items() if value is not None}
-    found = evaluate_run(run, source=data, device=runtime.pick_device(device), **changes)
+    found = evaluate_run(run, source=data, build=build, device=runtime.pick_device(device), **changes)
     figures = (f"{figure.label} {value:.2f}% (recorded: {then:.2f}%)" for figure, value, then in found.figures)
     print(f"test {', '.join(figures)}, loss {found.loss:.4f}")
 
@@ -132,23 +121,26 @@ def reproduce(
     reused and started ones go on. What the paper leaves unsaid about its rows is
     an option with a default.
     """
+    from srblock.experiments import session as experiment
+    from srblock.experiments.compare import check_margin
     from srblock.paper import select as paper
     from srblock.training import distributed
 
     distributed.refuse("reproduce")
+    check_margin(margin)
     numbers = seeds_of(seeds)
     chosen, choices = paper.select(table, rows), unsaid.choices()
     variants = paper.variants_of(chosen, choices)
-    session = running.prepare(options, work, variants, default_data=chosen[0].data, margin=margin)
-    study = running.make_study(session, variants, numbers)
-    done = running.carry_out(session, study)
+    session = experiment.prepare(running.asked(options, work, default_data=chosen[0].data), variants)
+    study = experiment.make_study(session, variants, numbers)
+    done = experiment.carry_out(session, study)
     if done.worth_a_report:
         from srblock.report import reproduction, tables
         from srblock.statistics.reproduction import reproduction as beside
 
         lines = beside({row: paper.variant_of(row, choices) for row in chosen}, done.runs, margin=margin)
         reproduction.print_reproduction(lines, study.runs[0], console())
-        folder = options.out / running.folder_name(f"reproduce-{table.lower()}", study)
+        folder = options.out / experiment.folder_name(f"reproduce-{table.lower()}", study)
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_csv(folder / "results.csv", done.runs)
         reproduction.write_markdown(folder / "table.md", lines, study.runs[0], done.runs)
@@ -173,19 +165,22 @@ def sweep(
     """
     from dataclasses import replace
 
+    from srblock.experiments import session as experiment
+    from srblock.experiments.compare import check_margin, write_reports
     from srblock.training import distributed
     from srblock.variants import grid as sweeping
 
     distributed.refuse("sweep")
+    check_margin(margin)
     if options.validation_fraction == 0:
         raise ValueError("a sweep chooses on validation, got --validation-fraction 0; leave it out")
     candidates = sweeping.expand(settings)
     base = candidates[0].without_sr()
-    session = running.prepare(options, work, (base, *candidates), margin=margin)
-    study = running.make_study(session, (base, *candidates), range(seeds))
+    session = experiment.prepare(running.asked(options, work), (base, *candidates))
+    study = experiment.make_study(session, (base, *candidates), range(seeds))
     then = f"Then {fresh} fresh seeds each of {base} and of the setting chosen."
-    first = running.carry_out(session, study, then=then)
-    if session.dry_run or first.left or not first.runs:
+    first = experiment.carry_out(session, study, then=then)
+    if work.dry_run or first.left or not first.runs:
         return running.conclude(first, then=then)
     from srblock.report import sweep as report
     from srblock.report import tables
@@ -196,14 +191,14 @@ def sweep(
     chosen = found.best.variant
     report.print_selection(found, chosen, console())
     final = replace(study, variants=(base, chosen), seeds=tuple(range(seeds, seeds + fresh)))
-    second = running.carry_out(session, final)
+    second = experiment.carry_out(session, final)
     if second.worth_a_report:
         rows = comparison(second.runs, [str(base), str(chosen)], margin=margin)
         tables.print_table(rows, console())
         by_variant = {variant: [run for run in second.runs if run.variant == variant] for variant in final.variants}
         running.note(*report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]))
-        folder = options.out / running.folder_name("sweep", study)
-        files = running.write_reports(folder, second.runs, rows)
+        folder = options.out / experiment.folder_name("sweep", study)
+        files = write_reports(folder, second.runs, rows, session.asked.command)
         tables.write_csv(folder / "settings.csv", first.runs)
         running.say_where([*files, ("settings", folder / "settings.csv")])
     return running.conclude(second) or (FAILED if found.dropped else 0)

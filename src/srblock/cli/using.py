@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from srblock.cli.app import FAILED, app
-from srblock.cli.options import AT_LEAST_1, Device
+from srblock.cli.options import AT_LEAST_1, BuildOption, Device
 
 RunPath = Annotated[
     Path, Parameter(help="the folder of a finished run, its checkpoint.safetensors, or a study's --out")
@@ -32,6 +32,7 @@ def predict(
     ] = None,
     variant: WhichVariant = None,
     seed: WhichSeed = None,
+    build: BuildOption = None,
     device: Device = "auto",
 ) -> int:
     """Say what a trained network sees on images: a line each, as it goes.
@@ -39,11 +40,11 @@ def predict(
     A file that cannot be read is a line too; the others are done, and the status
     is 1.
     """
-    from srblock.report.terminal import plain
+    from srblock.report.terminal import escaped
     from srblock.runs.predict import mask_file, predict_files, write_mask
     from srblock.runs.trained import Prediction, load_run
 
-    trained = load_run(run, variant=variant, seed=seed, device=device)
+    trained = load_run(run, variant=variant, seed=seed, build=build, device=device)
     if masks is not None and trained.input.task != "segmentation":
         raise ValueError(f"--masks is for scenes, and {trained.variant} says one class of an image; leave it out")
     most = min(top, len(trained.classes))
@@ -66,7 +67,7 @@ def predict(
                     write_mask(trained, found, mask)
             error = found if isinstance(found, str) else ""
             failed = failed or bool(error)
-            print(f"{plain(name)}: {plain(f'error: {error}' if error else str(found))}", flush=True)
+            print(f"{escaped(name)}: {escaped(f'error: {error}' if error else str(found))}", flush=True)
             if table is not None:
                 said = (
                     []

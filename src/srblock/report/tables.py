@@ -54,7 +54,12 @@ def write_csv(path: Path, runs: Sequence[Run]) -> None:
 
     Raises: OSError if the file cannot be written; an older one stays whole.
     """
-    _write(path, [_line(run, path.parent) for run in runs])
+    _write(path, run_lines(runs, path.parent))
+
+
+def run_lines(runs: Sequence[Run], folder: Path) -> list[dict[str, object]]:
+    """Return what `write_csv` writes of runs; their folders are named as seen from `folder`."""
+    return [_line(run, folder) for run in runs]
 
 
 def _line(run: Run, folder: Path) -> dict[str, object]:
@@ -86,7 +91,12 @@ def write_comparison(path: Path, rows: Sequence[Row]) -> None:
 
     Raises: OSError if the file cannot be written; an older one stays whole.
     """
-    _write(path, [_tests(row) for row in rows])
+    _write(path, variant_lines(rows))
+
+
+def variant_lines(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Return what `write_comparison` writes."""
+    return [_tests(row) for row in rows]
 
 
 def _tests(row: Row) -> dict[str, object]:
@@ -114,7 +124,8 @@ def _tests(row: Row) -> dict[str, object]:
 
 def _interval(prefix: str, estimate: Estimate | None) -> dict[str, object]:
     low, high = (None, None) if estimate is None else estimate.interval()
-    return {f"{prefix}low": low, f"{prefix}high": high, f"{prefix}p": None if estimate is None else estimate.p}
+    found = {"low": low, "high": high, "p": None if estimate is None else estimate.p}
+    return {f"{prefix}{name}": None if value is None else float(value) for name, value in found.items()}  # not NumPy's
 
 
 N: Column[Row] = ("n", lambda row: str(row.n))

@@ -44,6 +44,6 @@ def print_lines(lines: Iterable[str], console: Console) -> None:
         console.print(line, markup=False, highlight=False)
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Show what a terminal must not get raw, or an encoding does not have, by its code: control characters, bytes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

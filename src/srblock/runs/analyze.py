@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from srblock.data import SceneData
+from srblock.data import ImageData, SceneData
 from srblock.inspection.analysis import Analysis
 from srblock.inspection.analyze import PER_CLASS, analyze
 from srblock.inspection.mean_weights import mean_weights
@@ -25,6 +25,7 @@ from srblock.runs.study import Study
 from srblock.surgery import blocks
 from srblock.training import runtime
 from srblock.training.checkpoint import save_weights
+from srblock.variants.custom import Build
 
 NAMED = 3  # classes that are looked at closely unless some are named
 MOST = 50_000  # training images that the mean recall weights are of
@@ -34,7 +35,8 @@ CACHE = "recall_mean.safetensors"
 def analyze_run(
     directory: Path,
     *,
-    source: str | None = None,
+    source: str | ImageData | SceneData | None = None,
+    build: Build | str | None = None,
     device: torch.device,
     classes: Sequence[str] = (),
     per_class: int | None = PER_CLASS,
@@ -45,7 +47,8 @@ def analyze_run(
     The mean recall weights of the training part, for the control "mean", are kept in the run's folder.
 
     Args:
-        source: where the data is now; None for where it was.
+        source: the data, or where it is now; None for where it was.
+        build: of a network of the user's own the function that builds it.
         classes: to look at closely, by name; three spread over all if none is named.
         per_class: how many images of each class the recall weights by class are of; None for all.
         with_controls: whether to test under controls and measure what blocks add to the logits.
@@ -54,7 +57,7 @@ def analyze_run(
 
     Raises: as `reopen`; ValueError for a class that the data has not, or a run without a block.
     """
-    run, study, model = reopen(directory, source=source)
+    run, study, model = reopen(directory, source=source, build=build)
     data, seed = study.data, run.seed
     if not blocks(model):
         raise ValueError(f"{run.variant} has no block to look into; analyze a run with SR in its variant")

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 
+from srblock.data import ImageData, SceneData
 from srblock.runs.records import read_run
 from srblock.runs.reopen import reopen
 from srblock.surgery import blocks
 from srblock.training import runtime
 from srblock.training.task import Figure, evaluate
 from srblock.training.tasks import find_task
+from srblock.variants.custom import Build
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,18 @@ class Evaluation:
 
 
 def evaluate_run(
-    directory: Path, *, source: str | None = None, device: torch.device, **changes: str | float
+    directory: Path,
+    *,
+    source: str | ImageData | SceneData | None = None,
+    build: Build | str | None = None,
+    device: torch.device,
+    **changes: str | float,
 ) -> Evaluation:
     """Test a run's selected weights again, as its recipe says or in another way.
 
     Args:
-        source: where the data is now; None for where it was. Other data of the same classes warns.
+        source: the data, or where it is now; None for where it was. Other data of the same classes warns.
+        build: of a network of the user's own the function that builds it.
         changes: of the recipe: `tta`, and of scenes `inference` and `scene_scale`. For "whole" the blocks resize.
 
     Raises: as `reopen`, and ValueError for a change that the task does not know.
@@ -58,7 +66,7 @@ def evaluate_run(
         )
     recipe = replace(config.recipe, **changes)  # type: ignore[arg-type]
     task = find_task(config.data.get("task", "classification"), len(config.data["classes"]), recipe)
-    _, study, model = reopen(directory, source=source)
+    _, study, model = reopen(directory, source=source, build=build)
     if recipe.inference == "whole":
         for block in blocks(model).values():
             block.options = replace(block.options, resize="bilinear")

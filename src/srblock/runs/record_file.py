@@ -19,6 +19,7 @@ from srblock.runs.records import Run, RunConfig, read_result, read_run
 FORMAT = "srblock-record-1"
 FIELDS = ("format", "name", "date", "config", "result", "environment", "columns", "epochs", "sha256")
 CONFIG = ("variant", "seed", "recipe", "data", "weights", "numerics")
+CODE = "code"  # in the config of networks of a user's own
 PLACE = re.compile(r"(^|[\s:=\"'(])(~?/|[A-Za-z]:[\\/])|\\\\|file:")  # an absolute path, anywhere in a text
 
 Record = dict[str, Any]
@@ -41,8 +42,8 @@ def pack_run(directory: Path) -> Record:
         "format": FORMAT,
         "name": directory.name,
         "date": written.date().isoformat(),
-        "config": {key: result.get(key) for key in CONFIG},
-        "result": {key: value for key, value in result.items() if key not in (*CONFIG, "environment")},
+        "config": {key: result.get(key) for key in CONFIG} | ({CODE: result[CODE]} if CODE in result else {}),
+        "result": {key: value for key, value in result.items() if key not in (*CONFIG, CODE, "environment")},
         "environment": run.environment,
         "columns": columns,
         "epochs": [[row.get(column) for column in columns] for row in rows],
@@ -70,7 +71,7 @@ def check(record: Any, where: str) -> None:
     """
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{where} is no record of a run that this version knows ({FORMAT})")
-    if set(record) != set(FIELDS) or set(record["config"]) != set(CONFIG):
+    if set(record) != set(FIELDS) or set(record["config"]) - {CODE} != set(CONFIG):
         raise ValueError(f"{where}: a record has the fields {', '.join(FIELDS)}, and config {', '.join(CONFIG)}")
     run = RunConfig.from_dict(record["config"])
     if record["name"] != run.name:

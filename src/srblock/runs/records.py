@@ -46,6 +46,7 @@ class RunConfig:
         data: name, fingerprint, classes, image counts and size, as `describe_data` gives them.
         weights: where training starts: None (from scratch), "pretrained", or the SHA-256 of a weights file.
         numerics: of the code that made the run; an older one only where a record of it is read.
+        code: of a network of the user's own what tells it from others, see `variants.custom.identity_of`.
     """
 
     variant: Variant
@@ -54,6 +55,7 @@ class RunConfig:
     data: dict[str, Any]
     weights: str | None = None
     numerics: int = NUMERICS
+    code: dict[str, str] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the identity as JSON can hold it."""
@@ -64,6 +66,7 @@ class RunConfig:
             "data": self.data,
             "weights": self.weights,
             "numerics": self.numerics,
+            **({} if self.code is None else {"code": self.code}),
         }
 
     @property
@@ -84,6 +87,7 @@ class RunConfig:
             values["data"],
             values.get("weights"),
             values.get("numerics", NUMERICS),
+            values.get("code"),
         )
 
     @cached_property

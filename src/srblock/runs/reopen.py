@@ -7,19 +7,23 @@ from pathlib import Path
 
 from torch import nn
 
-from srblock.data import load_data
+from srblock.data import ImageData, SceneData, load_data
 from srblock.models.dilated import stem_of
 from srblock.runs.records import Run, read_config, read_run
 from srblock.runs.study import Study
 from srblock.training.checkpoint import CheckpointError
+from srblock.variants.custom import Build, function_of
 from srblock.variants.weights import read_weights
 
 
-def reopen(directory: Path, *, source: str | None = None) -> tuple[Run, Study, nn.Module]:
+def reopen(
+    directory: Path, *, source: str | ImageData | SceneData | None = None, build: Build | str | None = None
+) -> tuple[Run, Study, nn.Module]:
     """Open a finished run: its record, a study of this run alone, and its network, on the CPU.
 
     Args:
-        source: where the data is now; None for where it was. Other data of the same classes warns.
+        source: the data, or where it is now; None for where it was. Other data of the same classes warns.
+        build: of a network of the user's own the function that builds it, see `variants.custom.function_of`.
 
     Raises: FileNotFoundError if the run is not finished; ValueError if the data has other classes or another size;
     CheckpointError if the weights are damaged.
@@ -33,7 +37,9 @@ def reopen(directory: Path, *, source: str | None = None) -> tuple[Run, Study, n
         raise ValueError(
             f"the run in {directory} is damaged (config.json: {error}); delete the folder to train it anew"
         ) from error
-    if source is None:
+    if isinstance(source, (ImageData, SceneData)):
+        data, source = source, source.name
+    elif source is None:
         try:
             data = load_data(recorded, image_size=image_size)
         except ValueError as error:
@@ -50,7 +56,11 @@ def reopen(directory: Path, *, source: str | None = None) -> tuple[Run, Study, n
         )
     if data.fingerprint != config.data["fingerprint"]:
         warnings.warn(f"{source} is not the data that the run was trained on (other content)", stacklevel=2)
-    study = Study((config.variant,), (config.seed,), data, source, config.recipe)
+    function = function_of(config.variant, build)
+    networks = {} if function is None else {config.variant.network: function}
+    study = Study((config.variant,), (config.seed,), data, source, config.recipe, networks=networks)
+    if study.runs[0].code != config.code:
+        warnings.warn(f"{config.variant.network} is not what the run was trained with (other source)", stacklevel=2)
     weights = directory / "checkpoint.safetensors"
     try:
         state = read_weights(weights)

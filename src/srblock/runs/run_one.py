@@ -27,6 +27,7 @@ from srblock.training import distributed, runtime
 from srblock.training.files import write_json
 from srblock.training.loop import Probe, Record, TrainingDiverged, train
 from srblock.training.task import Task
+from srblock.variants.custom import identity_of
 
 Inspect = Callable[[nn.Module, Batches, Path, ImageData | SceneData, Task], dict[str, Any]]
 
@@ -159,6 +160,7 @@ def _train(
     if on_start is not None:
         on_start()
     model = study.build(config.variant, config.seed)
+    _refuse_another(study, config)
     loaders = study.loaders(config.seed, device, distributed.rank(), distributed.world_size())
     given = describe_input(config.variant, study.data, config.recipe, loaders.test)
     distributed.on_rank0(lambda: _prepare(study, config, given, directory, here))
@@ -187,6 +189,18 @@ def _train(
         (directory / "trainer.safetensors").unlink(missing_ok=True)
 
     distributed.on_rank0(finish)
+
+
+def _refuse_another(study: Study, config: RunConfig) -> None:
+    """Refuse a user's function that is no longer what the run is known by, or builds otherwise for another seed."""
+    if config.code is None:
+        return
+    name = config.variant.network
+    found = identity_of(study.networks[name], config.seed, name)
+    if found["source"] != config.code["source"]:
+        raise ValueError(f"the source of {name} has changed since the study began; give the command again")
+    if found != config.code:
+        raise ValueError(f"{name} builds another network for seed {config.seed} than for seed {study.seeds[0]}")
 
 
 def _found(config: RunConfig, directory: Path, here: dict[str, Any]) -> bool:

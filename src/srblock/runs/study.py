@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from srblock.training.recipe import RECIPES, Recipe
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
 from srblock.variants.build import build
+from srblock.variants.custom import Build, identity_of
 from srblock.variants.notation import Variant
 from srblock.variants.variant import SEGMENTATION
 
@@ -36,6 +38,7 @@ class Study:
     Args:
         source, image_size: how the data was loaded, recorded so that runs can be evaluated later.
         pretrained, weights: start from the library's download, or from a file of weights.
+        networks: of each network of the user's own the function that builds it.
     """
 
     variants: tuple[Variant, ...]
@@ -46,6 +49,7 @@ class Study:
     image_size: int | None = None
     pretrained: bool = False
     weights: Path | None = None
+    networks: Mapping[str, Build] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -75,8 +79,12 @@ class Study:
     def runs(self) -> tuple[RunConfig, ...]:
         """The runs, seed by seed, so that an interrupted study has as many whole comparisons as possible."""
         data, weights = describe_data(self.data), _weights_identity(self.weights, self.pretrained)
+        seed = next(iter(self.seeds), 0)
+        codes = {name: identity_of(build, seed, name) for name, build in self.networks.items()}
         return tuple(
-            RunConfig(variant, seed, self.recipe, data, weights) for seed in self.seeds for variant in self.variants
+            RunConfig(variant, seed, self.recipe, data, weights, code=codes.get(variant.network))
+            for seed in self.seeds
+            for variant in self.variants
         )
 
     def build(self, variant: Variant, seed: int, *, stem: str | None = None) -> nn.Module:
@@ -89,7 +97,7 @@ class Study:
         Raises: ValueError for a segmentation network where images have one class each and the other way round, and as
         `variants.build.build`.
         """
-        if (variant.network in SEGMENTATION) != (self.data.task == "segmentation"):
+        if not variant.custom and (variant.network in SEGMENTATION) != (self.data.task == "segmentation"):
             does, has, other = (
                 ("says of every pixel what it shows", "one class for an image", "classification network such as R18")
                 if variant.network in SEGMENTATION
@@ -111,6 +119,8 @@ class Study:
             pretrained=self.pretrained,
             weights=self.weights,
             stem=stem,
+            custom=self.networks.get(variant.network),
+            task=self.data.task,
             report=warnings.warn,  # Python shows a repeated warning once
         )
         if isinstance(model, Airbench94) and self.weights is None:
@@ -165,7 +175,7 @@ def describe_data(data: ImageData | SceneData) -> dict[str, Any]:
 def recipe_for(
     data: ImageData | SceneData,
     device: torch.device,
-    name: str = "auto",
+    name: str | Recipe = "auto",
     epochs: int | None = None,
     **changes: Any,
 ) -> Recipe:
@@ -176,23 +186,32 @@ def recipe_for(
     to 8/7 of it if the recipe resizes them (256 at 224), and only sets whose images may be mirrored are, in testing
     too. The crop of "scenes" is no larger than they are.
 
+    A recipe itself is taken as it is, but for the changes.
+
     Raises: ValueError for a name or a value that no recipe has, and for a recipe of another task.
     """
     of_scenes = isinstance(data, SceneData)
     if name == "auto":
         name = data.name if data.name in RECIPES else "scenes" if of_scenes else "short"
-    if name not in RECIPES:
+    if isinstance(name, str) and name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}; there are: auto, {', '.join(RECIPES)}")
     precision = changes.pop("precision", None) or "auto"
     given = {key: value for key, value in changes.items() if value is not None}
-    named = RECIPES[name]
+    named = RECIPES[name] if isinstance(name, str) else name
     if (given.get("crop", named.crop) == "scene") != of_scenes:
         fitting = ", ".join(key for key, recipe in RECIPES.items() if (recipe.crop == "scene") == of_scenes)
         what = "scenes with a class for every pixel" if of_scenes else "images with one class each"
-        came = f"{name} with crop {given['crop']}" if "crop" in given else name
+        said = name if isinstance(name, str) else f"one with crop {name.crop}"
+        came = f"{said} with crop {given['crop']}" if "crop" in given else said
         raise ValueError(f"{data.name} is {what}; recipes for those are {fitting}, got {came}")
-    fit = _fit_scenes(data, named, given, device) if isinstance(data, SceneData) else _fit_images(data, named, given)
-    recipe = replace(named, **(fit | given))
+    fits: dict[str, Any] = {}
+    if isinstance(name, str):
+        fits = (
+            _fit_scenes(data, named, given, device) if isinstance(data, SceneData) else _fit_images(data, named, given)
+        )
+    elif precision == "auto":
+        precision = name.precision
+    recipe = replace(named, **(fits | given))
     recipe = recipe if epochs is None else recipe.with_epochs(epochs)
     recipe = runtime.resolve(recipe, device, precision)
     find_task(data.task, len(data.classes), recipe)  # which knows what it can do

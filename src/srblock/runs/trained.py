@@ -19,7 +19,8 @@ from srblock.runs.records import finished, read_config
 from srblock.training import runtime
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
-from srblock.variants.build import build
+from srblock.variants.build import build as build_variant
+from srblock.variants.custom import Build, function_of
 from srblock.variants.notation import parse
 from srblock.variants.weights import read_weights
 
@@ -129,6 +130,7 @@ def load_run(
     *,
     variant: str | None = None,
     seed: int | None = None,
+    build: Build | str | None = None,
     device: str | torch.device = "auto",
 ) -> TrainedRun:
     """Load a finished run: network, preprocessing, classes.
@@ -136,6 +138,8 @@ def load_run(
     Args:
         path: of a run's folder, its `checkpoint.safetensors` (which alone suffices), or a study's `--out` folder.
         variant, seed: which of a study's runs, the variant in the notation.
+        build: of a network of the user's own the function that builds it, or its place: "mynet.py:make". A run never
+            says which code to execute.
         device: "auto" for a GPU if there is one.
 
     Raises: FileNotFoundError if there is no finished run; ValueError if several fit, saying which there are, or the
@@ -144,13 +148,15 @@ def load_run(
     weights = _weights(Path(path).expanduser(), variant, seed)
     said, state = read_input(weights), read_weights(weights)
     there = runtime.pick_device(str(device))
-    model = build(
+    model = build_variant(
         parse(said.variant),
         classes=len(said.classes),
         channels=said.channels,
         image_size=said.size,
         seed=0,
         stem=stem_of(state),
+        custom=function_of(parse(said.variant), build),
+        task=said.task,
     )
     try:
         model.load_state_dict(state)

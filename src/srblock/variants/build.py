@@ -27,6 +27,7 @@ from srblock.models.regularizers import regularizer
 from srblock.models.resnet import SHAPES, ResNet
 from srblock.models.segmentation import DESIGNS, Segmentation
 from srblock.models.vgg import VGG
+from srblock.variants.custom import Build, call
 from srblock.variants.notation import SR, Regularizer, Variant
 from srblock.variants.weights import (
     Report,
@@ -54,6 +55,8 @@ def build(
     pretrained: bool = False,
     weights: Path | None = None,
     stem: str | None = None,
+    custom: Build | None = None,
+    task: str = "classification",
     report: Report = LOG.warning,
 ) -> nn.Module:
     """Build a variant's network in float32 on the CPU, in training mode.
@@ -65,6 +68,8 @@ def build(
         weights: start from a file (see `weights.read_weights`).
         stem: of a segmentation network, "v1c" or "7x7"; None for 7x7 if the weights have it (torchvision's have), else
             v1c.
+        custom: builds the network if it is one of the user's own.
+        task: that such a network is for, see `srblock.training.task`.
         report: gets a sentence on what was left out of the weights.
 
     Raises: ValueError for what cannot be built, or weights that do not fit, saying what would.
@@ -79,7 +84,9 @@ def build(
     if stem is None:
         stem = "7x7" if pretrained else stem_of(map(surgery.plain_name, state or ()))
     with _stream(seed, "network"):
-        if variant.network in DESIGNS:
+        if variant.custom:
+            model = _custom(variant.network, classes, channels, size, seed, pretrained, custom, task)
+        elif variant.network in DESIGNS:
             model = _segmentation(variant.network, classes, channels, size, pretrained, stem, report)
         else:
             model = _plain(variant, classes, channels, size, pretrained, report)
@@ -217,6 +224,30 @@ def _layer(drop: Regularizer | None, form: str) -> Callable[[], nn.Module] | Non
     return partial(regularizer, drop.kind, drop.p, drop.size or DROPBLOCK_SIZE[form], drop.schedule)
 
 
+# --- networks of the user ---------------------------------------------------------------------------------------------
+
+
+def _custom(
+    name: str,
+    classes: int,
+    channels: int,
+    size: tuple[int, int],
+    seed: int,
+    pretrained: bool,
+    build: Build | None,
+    task: str,
+) -> nn.Module:
+    if build is None:
+        raise ValueError(f"{name} is built by a function of yours, and there is none here")
+    if pretrained:
+        raise ValueError(
+            f"--pretrained is for networks of torchvision and timm; {name} starts as its function builds it"
+        )
+    model = call(build, seed, name)
+    _try_out(model, name, classes, channels, size, task)
+    return model
+
+
 # --- networks of libraries -------------------------------------------------------------------------------------------
 
 
@@ -263,12 +294,19 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], source: str, classes: i
     say_left_out(left_out, source, classes, report)
 
 
-def _try_out(model: nn.Module, network: str, classes: int, channels: int, size: tuple[int, int]) -> None:
-    """Send one image through a library's network: only it knows which sizes it takes.
+def _try_out(
+    model: nn.Module,
+    network: str,
+    classes: int,
+    channels: int,
+    size: tuple[int, int],
+    task: str = "classification",
+) -> None:
+    """Send one image through a library's network, or a user's: only it knows which sizes it takes.
 
-    Raises: ValueError if it fails or does not return logits (1, classes).
+    Raises: ValueError if it fails or does not return logits (1, classes), of scenes (1, classes, H, W).
     """
-    device = next(model.parameters()).device
+    device = next((value.device for value in model.parameters()), torch.device("cpu"))
     shape = (channels, *size)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -277,10 +315,11 @@ def _try_out(model: nn.Module, network: str, classes: int, channels: int, size: 
         raise ValueError(
             f"{network} does not run on images of shape {shape}: {error}; try larger images (--image-size 224)"
         ) from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (1, classes):
+    wanted = (1, classes, *size) if task == "segmentation" else (1, classes)
+    if not isinstance(logits, torch.Tensor) or logits.shape != wanted:
         came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(
-            f"{network} does not return logits of shape (1, {classes}) but {came}; use a classification network"
+            f"{network} does not return logits of shape {wanted} but {came}; use a {task} network of {classes} classes"
         )
 
 

@@ -17,7 +17,9 @@ from srblock.block.options import SETTINGS, Setting
 from srblock.models.regularizers import SCHEDULES
 from srblock.variants.variant import (
     ATTENTION,
+    CUSTOM,
     LIBRARIES,
+    LOCATED,
     PLACEMENTS,
     REGULARIZERS,
     SR,
@@ -108,12 +110,16 @@ def _term(term: str, text: str) -> tuple[str, str | None]:
 
 def _network(name: str, text: str) -> str:
     library, slash, rest = name.partition("/")
-    if slash and library.lower() in LIBRARIES and rest:
+    if slash and library.lower() in (*LIBRARIES, CUSTOM) and rest:
         return f"{library.lower()}/{rest}"
+    if LOCATED.fullmatch(name):
+        return name
     short = _short(name)
     if short in NETWORKS:
         return NETWORKS[short]
-    known = (*STAGES, "timm/NAME", "torchvision/NAME")
+    if ".py" in name or ":" in name:
+        _refuse(text, f"cannot read the network {name!r}", "write FILE.py:FUNCTION, such as mynet.py:make")
+    known = (*STAGES, "timm/NAME", "torchvision/NAME", "FILE.py:FUNCTION")
     alike = [network for network in NETWORKS if network[0] == short[:1]]  # of its family rather than of its depth
     near = (
         difflib.get_close_matches(short, alike, n=1, cutoff=0.5)
@@ -132,7 +138,7 @@ def _short(name: str) -> str:
 
 
 def _refuse_word(name: str, text: str) -> NoReturn:
-    if _short(name) in NETWORKS or "/" in name:
+    if _short(name) in NETWORKS or "/" in name or LOCATED.fullmatch(name):
         _refuse(text, f"{name} is a second network", "write one network, at the start")
     near = difflib.get_close_matches(name.upper(), WORDS, n=1, cutoff=0.4)
     _refuse(

@@ -19,6 +19,8 @@ SEGMENTATION = tuple(DESIGNS)
 STAGES = {"R8": 3, "R18": 4, "R20": 3, "R34": 4, "R50": 4, "VGG16": 5, "VGG19": 5, "Airbench94": 3}
 STAGES |= dict.fromkeys(SEGMENTATION, 4)
 LIBRARIES = ("timm", "torchvision")
+CUSTOM = "custom"  # of a function that Python code hands over
+LOCATED = re.compile(r"[^\s()+:][^\s()+]*:[A-Za-z_]\w*")  # mynet.py:make, package.module:make
 REGULARIZERS = ("D", "D2D", "DB")
 ATTENTION = ("SE", "CBAM")
 PLACEMENTS = ("stage", "inner")
@@ -86,7 +88,8 @@ class Variant:
     """A network with what is added to it; printing and `parse` are inverse to each other.
 
     Attributes:
-        network: a key of `STAGES`, or "timm/NAME" or "torchvision/NAME".
+        network: a key of `STAGES`, "timm/NAME", "torchvision/NAME", or a function of the user's own that builds it:
+            "FILE.py:FUNCTION", "MODULE:FUNCTION", or "custom/NAME" if Python code hands it over.
         regularizer: at most one.
         attention: "SE", "CBAM" or None, in every residual block.
         sr_blocks: sorted by place.
@@ -115,6 +118,16 @@ class Variant:
     def own(self) -> bool:
         """Whether the network is one of ours, not timm's or torchvision's."""
         return self.network in STAGES
+
+    @property
+    def located(self) -> bool:
+        """Whether the network is a function of the user's own, named by its place."""
+        return LOCATED.fullmatch(self.network) is not None
+
+    @property
+    def custom(self) -> bool:
+        """Whether the network is a function of the user's own."""
+        return self.located or self.network.startswith(f"{CUSTOM}/")
 
     def without_sr(self) -> Variant:
         """Return the same network without any SR block: the one to compare with."""
@@ -152,8 +165,12 @@ def default_regularizer(network: str, kind: str) -> Regularizer:
 
 def _check_network(variant: Variant) -> None:
     network = variant.network
-    if network not in STAGES and not re.fullmatch(rf"({'|'.join(LIBRARIES)})/\S+", network):
-        raise ValueError(f"unknown network {network!r}; known are {', '.join(STAGES)}, timm/NAME and torchvision/NAME")
+    libraries = "|".join((*LIBRARIES, CUSTOM))
+    if network not in STAGES and not variant.located and not re.fullmatch(rf"({libraries})/[^\s()+]+", network):
+        raise ValueError(
+            f"unknown network {network!r}; known are {', '.join(STAGES)}, timm/NAME, torchvision/NAME and your own as "
+            "FILE.py:FUNCTION"
+        )
     if variant.attention is None:
         return
     if variant.attention not in ATTENTION:

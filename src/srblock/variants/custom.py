@@ -1,0 +1,207 @@
+"""A network of the user's own: a function that builds it, and what tells two such networks apart.
+
+In the notation it is "mynet.py:make" or "package.module:make", a function by its place, or "custom/NAME", a function
+that Python code hands over.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from srblock.variants.variant import LOCATED, Variant
+
+Build = Callable[..., nn.Module]
+GUARD = "if __name__ =="
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A function by its place, which another process finds too.
+
+    Attributes:
+        module: the path of a file, absolute, or the name of a module.
+        function: its name there.
+    """
+
+    module: str
+    function: str
+
+    @property
+    def found(self) -> Build:
+        """The function itself.
+
+        Raises: ValueError if there is no such file, it cannot be imported, or it has no such function.
+        """
+        module = _import_file(self.module) if self.module.endswith(".py") else _import_module(self.module)
+        value = getattr(module, self.function, None)
+        if callable(value):
+            build: Build = value
+            return build
+        names = [name for name, other in vars(module).items() if callable(other) and not name.startswith("_")]
+        near = difflib.get_close_matches(self.function, names, n=3, cutoff=0.3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "check its name there"
+        raise ValueError(f"{self.module} has no function {self.function!r}; {hint}")
+
+    def __call__(self, *args: Any) -> nn.Module:
+        return self.found(*args)
+
+
+def locate(network: str) -> Located:
+    """Read "mynet.py:make" or "package.module:make"; a path is taken from the current folder.
+
+    Raises: as `Located.found`.
+    """
+    if not LOCATED.fullmatch(network):
+        raise ValueError(f"a function is named FILE.py:FUNCTION or MODULE:FUNCTION, got {network!r}")
+    module, _, function = network.rpartition(":")
+    located = Located(str(Path(module).expanduser().resolve()) if module.endswith(".py") else module, function)
+    _ = located.found
+    return located
+
+
+def function_of(variant: Variant, build: Build | str | None) -> Build | None:
+    """Return what builds a variant's network if it is one of the user's own, from the function or its place.
+
+    Raises: ValueError if such a network lacks it, or another one has it; as `locate`.
+    """
+    if not variant.custom:
+        if build is not None:
+            raise ValueError(f"{variant.network} is built by srblock; a function is for networks of your own")
+        return None
+    if build is None:
+        raise ValueError(
+            f"{variant.network} is built by a function of yours, and a run never says which code to execute: pass "
+            "build=FUNCTION, or --build FILE.py:FUNCTION"
+        )
+    return locate(build) if isinstance(build, str) else build
+
+
+def call(build: Build, seed: int, name: str) -> nn.Module:
+    """Build a network; a function that takes no seed draws from torch's random state, which the seed decides.
+
+    Raises: ValueError for a function that wants more than a seed, or returns no network.
+    """
+    takes = inspect.signature(build.found if isinstance(build, Located) else build).parameters.values()
+    empty = inspect.Parameter.empty
+    needed = [p for p in takes if p.default is empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(needed) > 1:
+        wants = ", ".join(parameter.name for parameter in needed)
+        raise ValueError(f"{name} is called with a seed alone, and wants {wants}; give the others defaults")
+    if needed and needed[0].kind is not inspect.Parameter.KEYWORD_ONLY:
+        model = build(seed)
+    elif any(parameter.name == "seed" for parameter in takes):
+        model = functools.partial(build, seed=seed)()
+    else:
+        model = build()
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name} returned {type(model).__name__}; expected a torch.nn.Module")
+    return model
+
+
+def identity_of(build: Build, seed: int, name: str) -> dict[str, Any]:
+    """Return what tells a network apart: SHA-256 of its function's source file and of its structure.
+
+    Of the file a block `if __name__ == "__main__":` does not count. What a function has from other files shows only as
+    far as the structure does: names, types, settings and shapes of its modules, parameters and buffers.
+
+    Raises: as `call`; ValueError if the source cannot be read.
+    """
+    return {"source": _digest(source_of(build, name)), "structure": structure_of(call(build, seed, name))}
+
+
+def structure_of(model: nn.Module) -> str:
+    """Return the SHA-256 of a network's structure."""
+    modules = [(name, type(m).__qualname__, ADDRESS.sub("", m.extra_repr())) for name, m in model.named_modules()]
+    state = model.state_dict().items()
+    values = [(name, tuple(v.shape), str(v.dtype)) for name, v in state if isinstance(v, torch.Tensor)]
+    return _digest(repr([modules, values]))
+
+
+def source_of(build: Build, name: str) -> str:
+    """Return the source of the file that a function stands in, or of the function where there is no file.
+
+    Raises: ValueError if neither can be read.
+    """
+    function = build.found if isinstance(build, Located) else build
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    if not (inspect.isfunction(function) or inspect.isclass(function) or inspect.ismethod(function)):
+        function = type(function)
+    try:
+        file = inspect.getsourcefile(function)
+        if file is not None and Path(file).is_file():
+            return _without_guard(Path(file).read_text(encoding="utf-8"))
+        return inspect.getsource(function)
+    except (OSError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"the source of {name} cannot be read ({error}), and a run is known by it; write the function into a file"
+        ) from error
+
+
+def _without_guard(source: str) -> str:
+    lines = source.splitlines()
+    for node in reversed(ast.parse(source).body):
+        if isinstance(node, ast.If) and lines[node.lineno - 1].replace('"', "").startswith(GUARD):
+            del lines[node.lineno - 1 : node.end_lineno]
+    return "\n".join(lines).rstrip()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@functools.cache
+def _import_file(file: str) -> ModuleType:
+    """Import a file once; beside it lies what it imports, as if it were run."""
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"there is no file {file}; check the path")
+    name = f"srblock_custom_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{_digest(file)[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ValueError(f"{file} cannot be imported: {_where(error, file)}") from error
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:  # a console script has its own folder there instead
+        sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ValueError(f"the module {name} cannot be imported: {_where(error, name)}") from error
+
+
+def _where(error: Exception, file: str) -> str:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    said = f"{type(error).__name__}: {error}"
+    return f"{said} (line {lines[-1]})" if lines else said

@@ -1,0 +1,469 @@
+"""Networks of one's own: built by a function, known by its source and structure, compared from Python and the shell."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scene_fixture import write_camvid
+from test_cli import error, invoke
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+import srblock
+from srblock.data import load_data
+from srblock.data.sources.datasets import from_datasets
+from srblock.runs.evaluate import evaluate_run
+from srblock.runs.records import read_result, read_run
+from srblock.runs.reopen import reopen
+from srblock.statistics.verdicts import Verdict
+from srblock.training.recipe import Recipe
+from srblock.variants import custom
+from srblock.variants.build import build
+from srblock.variants.notation import parse
+
+SOURCE = """
+import torch
+from torch import nn
+from parts import WIDTH
+
+
+class Net(nn.Module):
+    def __init__(self, width, classes=10):
+        super().__init__()
+        self.stem = nn.Conv2d(1, width, 3, padding=1)
+        self.trunk = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.head(self.trunk(self.stem(x)).mean((2, 3)))
+
+
+def make(seed):
+    return Net(WIDTH)
+
+
+if __name__ == "__main__":
+    print("whatever")
+"""
+BLOCK = "SR(after=trunk.2, P=3)"
+
+
+class Small(nn.Module):
+    """For functions of this file."""
+
+    def __init__(self, width: int = 4, classes: int = 10) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, width, 3, padding=1)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.conv(x).relu().mean((2, 3)))
+        return result
+
+
+def plain(seed: int) -> nn.Module:
+    return Small()
+
+
+def with_block(seed: int) -> nn.Module:
+    model = Small()
+    srblock.insert(model, after="conv", input_size=8, blocks=3)
+    return model
+
+
+def lopsided(seed: int) -> nn.Module:
+    return Small(4 + seed)
+
+
+class Dense(nn.Module):
+    """Says of every pixel what it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 11, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(x)
+        return result
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a network in a file, to stand in; files are imported anew."""
+    (tmp_path / "mynet.py").write_text(SOURCE)
+    (tmp_path / "parts.py").write_text("WIDTH = 4\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "parts", raising=False)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    custom._import_file.cache_clear()
+    yield tmp_path
+    custom._import_file.cache_clear()
+    sys.modules.pop("parts", None)
+
+
+def names(out: Path) -> set[str]:
+    return {folder.name for folder in (out / "runs").iterdir()}
+
+
+def compared(*words: object) -> str:
+    done = invoke("compare", "mynet.py:make", f"mynet.py:make + {BLOCK}", "--epochs", 1, *(words or ("--seeds", 1)))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+# --- functions -------------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_decides_what_is_drawn_whether_or_not_it_is_asked_for() -> None:
+    def made(function: custom.Build, seed: int) -> Tensor:
+        model = build(parse("custom/x"), classes=10, channels=1, image_size=8, seed=seed, custom=function)
+        return model.state_dict()["head.weight"]
+
+    def unasked() -> nn.Module:
+        return Small()
+
+    def named(width: int = 4, *, seed: int) -> nn.Module:
+        return Small(width)
+
+    def sown(seed: int) -> nn.Module:
+        torch.manual_seed(seed + 1)
+        return Small()
+
+    before = torch.random.get_rng_state()
+    for function in (plain, unasked, Small, named, sown, functools.partial(Small, 5), lambda width=3: Small(width)):
+        assert torch.equal(made(function, 3), made(function, 3))
+        assert not torch.equal(made(function, 3), made(function, 4))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda seed, width: Small(width), "custom/x is called with a seed alone, and wants seed, width"),
+        (lambda seed: 3, "custom/x returned int; expected a torch.nn.Module"),
+        (lambda seed: Small(classes=7), r"logits of shape \(1, 10\) but \(1, 7\); use a classification network of 10"),
+        (lambda seed: nn.Conv2d(3, 4, 3), r"custom/x does not run on images of shape \(1, 8, 8\)"),
+        (None, "custom/x is built by a function of yours, and there is none here"),
+    ],
+)
+def test_functions_that_build_no_network_are_refused(function: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(parse("custom/x"), classes=10, channels=1, image_size=8, seed=0, custom=function)
+
+
+def test_there_are_no_trained_weights_to_download() -> None:
+    with pytest.raises(ValueError, match="--pretrained is for networks of torchvision and timm; custom/x starts as"):
+        build(parse("custom/x"), classes=10, channels=1, image_size=8, seed=0, custom=plain, pretrained=True)
+
+
+def test_the_identity_is_source_and_structure(place: Path) -> None:
+    function = custom.locate("mynet.py:make")
+    first = custom.identity_of(function, 0, "mynet.py:make")
+    assert first == custom.identity_of(function, 5, "mynet.py:make")
+
+    def changed(old: str, new: str, file: str = "mynet.py") -> dict[str, Any]:
+        text = (place / file).read_text()
+        assert old in text
+        (place / file).write_text(text.replace(old, new))
+        custom._import_file.cache_clear()
+        sys.modules.pop("parts", None)
+        found = custom.identity_of(custom.locate("mynet.py:make"), 0, "mynet.py:make")
+        (place / file).write_text(text)
+        return {key: found[key] == first[key] for key in found}
+
+    assert changed("whatever", "something else") == {"source": True, "structure": True}
+    assert changed("mean((2, 3))", "amax((2, 3))") == {"source": False, "structure": True}
+    assert changed("WIDTH = 4", "WIDTH = 5", "parts.py") == {"source": True, "structure": False}
+    assert changed("nn.ReLU()", "nn.ReLU(True)") == {"source": False, "structure": False}
+
+
+def test_a_function_without_a_file_is_known_by_its_own_source_or_refused() -> None:
+    assert custom.source_of(functools.partial(plain), "x") == custom.source_of(plain, "x")
+    scope: dict[str, Any] = {}
+    exec("def made(seed): return None", scope)
+    with pytest.raises(ValueError, match=r"source of custom/made cannot be read .*write the function into a file"):
+        custom.source_of(scope["made"], "custom/made")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mynet.py:mak"], "mynet.py has no function 'mak'; did you mean make?"),
+        (["nonet.py:make"], "there is no file"),
+        (["broken.py:make"], "cannot be imported: ZeroDivisionError: division by zero (line 2)"),
+        (["no.such.module:make"], "the module no.such.module cannot be imported: ModuleNotFoundError"),
+        (["mynet.py"], "cannot read the network 'mynet.py'; write FILE.py:FUNCTION, such as mynet.py:make"),
+        (["custom/made"], "there is no function for custom/made; name it by its place, mynet.py:make"),
+        (["mynet.py:make + SR(after=trunk.9)"], "there is no module 'trunk.9' in the model"),
+        (["mynet.py:make + D"], "D goes into our own networks only"),
+        (["mynet.py:make", "--data", "cifar10"], "does not run on images of shape (3, 32, 32)"),
+    ],
+)
+def test_what_a_hurried_user_would_write(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    (place / "broken.py").write_text("zero = 0\n1 / zero\n")
+    said = error(capsys, monkeypatch, "compare", "R8", *words, "--epochs", 1, "--dry-run")
+    assert said.startswith("error: ")
+    assert message in said
+
+
+# --- from the shell --------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_compared_with_and_without_the_block(place: Path) -> None:
+    said = compared("--workers", 2, "--seeds", 1)
+    assert "mynet.py:make" in said
+    runs = names(place / "out")
+    assert {name.rpartition("-")[0] for name in runs} == {"mynet.py-make-s0", "mynet.py-make-sr-aftertrunk.2-p3-s0"}
+    assert "cannot be reused" not in compared("--workers", 2, "--seeds", 1)
+    assert names(place / "out") == runs
+    (place / "mynet.py").write_text(SOURCE.replace("mean((2, 3))", "amax((2, 3))"))
+    custom._import_file.cache_clear()
+    assert "2 finished runs of mynet.py:make here had another source or structure" in " ".join(compared().split())
+    assert len(names(place / "out")) == 4
+
+
+def test_a_run_of_a_file_is_used_with_its_function_alone(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared()
+    folder = next((place / "out" / "runs").glob("*trunk*"))
+    for command in ("evaluate", "analyze"):
+        refused = error(capsys, monkeypatch, command, folder)
+        assert "a run never says which code to execute: pass build=FUNCTION, or --build FILE.py:FUNCTION" in refused
+    top1 = read_result(folder)["test_top1"]
+    done = invoke("evaluate", folder, "--build", "mynet.py:make")
+    assert f"test top-1 {top1:.2f}% (recorded: {top1:.2f}%)" in done.output
+    with pytest.raises(ValueError, match="is built by a function of yours"):
+        srblock.load_run(folder)
+    loaded = srblock.load_run(folder, build="mynet.py:make")
+    assert list(srblock.blocks(loaded.model)) == ["trunk.2"]
+    data = load_data("digits")
+    found = loaded.predict(data.test_images, top=1)
+    hits = [int(one.classes[0]) == label for one, label in zip(found, data.test_labels.tolist(), strict=True)]
+    assert 100 * np.mean(hits) == pytest.approx(top1)
+    (place / "mynet.py").write_text(SOURCE.replace("mean((2, 3))", "amax((2, 3))"))
+    custom._import_file.cache_clear()
+    with pytest.warns(UserWarning, match="mynet.py:make is not what the run was trained with"):
+        reopen(folder, build="mynet.py:make")
+    plain_run = invoke("train", "R8", "--epochs", 1, "--out", place / "r8")
+    assert plain_run.exit_code == 0
+    with pytest.raises(ValueError, match="R8 is built by srblock"):
+        srblock.load_run(place / "r8", build="mynet.py:make")
+
+
+def test_its_runs_become_records(place: Path) -> None:
+    compared()
+    shutil.copytree(Path(__file__).parents[1] / "results", place / "results", ignore=shutil.ignore_patterns("records"))
+    (place / "results" / "records").mkdir()
+    shutil.rmtree(place / "results" / "protocols")
+    added = invoke("results", "add", "out")
+    assert added.exit_code == 0, added.output
+    assert "2 added" in added.output
+    record = json.loads(next((place / "results" / "records").glob("mynet*")).read_text())
+    assert set(record["config"]["code"]) == {"source", "structure"}
+    tables = invoke("results", "tables")
+    assert tables.exit_code == 0, tables.output
+
+
+# --- from Python -----------------------------------------------------------------------------------------------------
+
+
+def test_python_and_the_shell_give_the_same_figures(place: Path) -> None:
+    """With the same function under another name, and with other words for the same study."""
+    compared("--seeds", 2)
+    shell = {(str(run.variant).removeprefix("mynet.py:make"), run.seed): run.score for run in shell_runs(place / "out")}
+    function = custom.locate("mynet.py:make")
+
+    def block(seed: int) -> nn.Module:
+        return build(parse(f"custom/x + {BLOCK}"), classes=10, channels=1, image_size=8, seed=seed, custom=function)
+
+    found = srblock.compare({"a": function, "b": block}, "digits", seeds=2, epochs=1, out="again", quiet=True)
+    assert [run.score for run in found.runs] == [
+        shell[key] for key in (("", 0), (f" + {BLOCK}", 0), ("", 1), (f" + {BLOCK}", 1))
+    ]
+
+
+def shell_runs(out: Path) -> list[Any]:
+    return [read_run(folder) for folder in (out / "runs").iterdir()]
+
+
+def test_a_comparison_comes_back_as_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = srblock.compare(
+        {"plain": plain, "block": with_block}, "digits", seeds=2, epochs=1, out=tmp_path, workers=2, quiet=True
+    )
+    assert capsys.readouterr().out == ""
+    assert [(str(run.variant), run.seed) for run in found.runs] == [
+        ("custom/plain", 0), ("custom/block", 0), ("custom/plain", 1), ("custom/block", 1),
+    ]  # fmt: skip
+    assert [row.variant for row in found.rows] == ["custom/plain", "custom/block"]
+    assert isinstance(found.verdict, Verdict)
+    assert found.verdicts == {"custom/block": found.verdict}
+    assert found.report is not None
+    assert "custom/block" in found.report.read_text()
+    table = found.run_table()
+    assert [line["test_top1"] for line in table] == [run.score for run in found.runs]
+    assert (found.report.parent / str(table[0]["run"]) / "result.json").is_file()
+    assert json.loads(json.dumps(found.variant_table()))[1]["baseline"] == "custom/plain"
+    again = srblock.compare(
+        {"plain": plain, "block": with_block}, "digits", seeds=[0, 1], epochs=1, out=tmp_path, quiet=True
+    )
+    assert again.run_table() == table
+    three = srblock.compare(["R8", "R8 + SR(M=2)"], "digits", seeds=1, epochs=1, out=tmp_path, quiet=True)
+    assert three.verdict.finding == "one seed"
+
+
+def test_a_function_of_another_structure_for_another_seed_fails_that_run(tmp_path: Path) -> None:
+    found = srblock.compare({"a": plain, "b": lopsided}, "digits", seeds=2, epochs=1, out=tmp_path, quiet=True)
+    assert [(str(run.variant), run.seed) for run in found.runs] == [
+        ("custom/a", 0), ("custom/b", 0), ("custom/a", 1),
+    ]  # fmt: skip
+    assert found.done.failed == 1
+    (log,) = (tmp_path / "runs").glob("custom-b-s1-*/log.txt")
+    assert "custom/b builds another network for seed 1 than for seed 0" in log.read_text()
+
+
+def test_a_recipe_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
+    mine = Recipe(epochs=1, batch_size=50, learning_rate=0.02, padding=1)
+    found = srblock.compare({"a": plain, "b": Small}, "digits", seeds=1, recipe=mine, out=tmp_path, quiet=True)
+    assert found.runs[0].config.recipe.identity == mine.identity | {"memory_format": "channels_last"}
+    changed = srblock.compare(
+        {"a": plain, "b": Small}, "digits", seeds=1, recipe=mine, batch_size=60, out=tmp_path, quiet=True
+    )
+    assert changed.runs[0].config.recipe.batch_size == 60
+
+
+def test_scenes_are_compared_with_a_network_of_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRBLOCK_WORKERS", "0")
+    source = f"camvid:{write_camvid(tmp_path / 'camvid')}"
+    options: dict[str, Any] = {"seeds": 1, "epochs": 1, "crop_size": (32, 32), "batch_size": 3, "quiet": True}
+    found = srblock.compare({"a": Dense, "b": lambda: Dense()}, source, out=tmp_path, **options)
+    assert len(found.runs) == 2
+    assert found.runs[0].figure.key == "miou"
+    with pytest.raises(ValueError, match=r"logits of shape \(1, 11, 32, 32\) but \(1, 11\)"):
+        srblock.compare({"a": Dense, "b": lambda: nn.Sequential(Dense(), Mean())}, source, out=tmp_path, **options)
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("networks", "options", "kind", "message"),
+    [
+        ("R8", {}, TypeError, "expected a mapping from names to functions, or several variants"),
+        ({"a": plain, "b": 3}, {}, TypeError, r"b: expected a function \(seed\) -> nn.Module, got int"),
+        ({"a": plain, "with block": plain}, {}, ValueError, "names are one word without .* got a, with block"),
+        ({"a": plain}, {}, ValueError, "compare needs two variants or more, got 'custom/a' alone"),
+        (["R8", "R8"], {}, ValueError, "R8 is named twice"),
+        (["R8", "R20"], {"batchsize": 3}, TypeError, "no recipe has a field 'batchsize'; did you mean batch_size"),
+        (["R8", "R20"], {"seeds": [1, 1]}, ValueError, "each once and at least 0"),
+        (["R8", "R20"], {"seeds": 0}, ValueError, "expected one seed or more"),
+        (["R8", "R20"], {"margin": 0.0}, ValueError, "margin must be above 0"),
+        (["R8", "R20"], {"data": 3}, TypeError, r"two datasets \(train, test\) of \(image, label\), got int"),
+    ],
+)
+def test_wrong_calls_say_what_was_expected(
+    tmp_path: Path, networks: Any, options: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        srblock.compare(networks, **({"data": "digits", "epochs": 1, "out": tmp_path, "quiet": True} | options))
+
+
+# --- datasets --------------------------------------------------------------------------------------------------------
+
+
+def digits(kind: str, count: int = 200) -> tuple[Any, Any]:
+    """Two datasets of the same digits in another form."""
+    data = load_data("digits")
+    parts = []
+    for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
+        images, labels = images[:count], labels[:count]
+        if kind == "float":
+            parts.append(TensorDataset(images / 255, labels))
+        elif kind == "uint8":
+            parts.append(TensorDataset(images, labels))
+        else:
+            parts.append(
+                [(Image.fromarray(image[0].numpy()), int(label)) for image, label in zip(images, labels, strict=True)]
+            )
+    return parts[0], parts[1]
+
+
+@pytest.mark.parametrize("kind", ["float", "uint8", "pillow"])
+def test_datasets_become_the_images_they_hold(kind: str) -> None:
+    data, held = load_data("digits"), from_datasets(*digits(kind), flip=False)
+    assert torch.equal(held.train_images, data.train_images[:200])
+    assert torch.equal(held.test_labels, data.test_labels[:200])
+    assert held.classes == tuple("0123456789")
+    assert held.name == ("list" if kind == "pillow" else "tensordataset")
+
+
+def test_datasets_are_trained_on_and_tested_again(tmp_path: Path) -> None:
+    sets = digits("uint8")
+    found = srblock.compare({"a": plain, "b": Small}, sets, seeds=1, epochs=1, out=tmp_path, quiet=True)
+    again = evaluate_run(found.runs[0].directory, source=from_datasets(*sets), build=plain, device=torch.device("cpu"))
+    assert again.value == again.recorded
+
+
+class Named:
+    """A dataset as torchvision's: classes have names."""
+
+    classes = ("even", "odd")
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        if number >= len(self):
+            raise IndexError
+        return torch.full((3, 4, 5), number, dtype=torch.uint8), torch.tensor(number % 2)
+
+
+def test_classes_have_the_datasets_names() -> None:
+    held = from_datasets(Named(), Named(), name="parity")
+    assert (held.name, held.classes, held.size, held.channels) == ("parity", ("even", "odd"), (4, 5), 3)
+
+
+def item(image: Any, label: Any = 0) -> list[tuple[Any, Any]]:
+    good = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    return [(good, 0), (image, label)]
+
+
+class Random(Named):
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        return torch.randint(0, 255, (3, 4, 5), dtype=torch.uint8), torch.tensor(0)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind", "message"),
+    [
+        (item(torch.zeros(1, 5, 4, dtype=torch.uint8)), ValueError, r"image 1 of the training set is \(1, 5, 4\) and"),
+        (item(torch.full((1, 4, 4), -0.5)), ValueError, "-0.5 to -0.5; expected uint8, or 0 to 1 as ToTensor"),
+        (item(torch.zeros(1, 4, 4, dtype=torch.int64)), ValueError, "torch.int64, 0 to 0; expected uint8"),
+        (item(torch.full((1, 4, 4), torch.nan)), ValueError, "nan to nan; expected uint8"),
+        (item(np.zeros((4, 4))), TypeError, "expected an image of Pillow or a tensor .* got ndarray"),
+        (item(Image.new("RGBA", (4, 4))), ValueError, "is of mode RGBA; convert it"),
+        (item(torch.zeros(1, 4, 4, dtype=torch.uint8), -1), TypeError, "expected a label from 0 on, got -1"),
+        (item(torch.zeros(1, 4, 4, dtype=torch.uint8), "cat"), TypeError, "expected a label from 0 on, got 'cat'"),
+        ([torch.zeros(1, 4, 4)], TypeError, r"image 0 of the training set: expected \(image, label\), got Tensor"),
+        ([], ValueError, "the training set is empty"),
+        (iter([]), TypeError, r"must have a length and items \(image, label\), got list_iterator"),
+        (Random(), ValueError, "image 0 of the training set is another one each time: leave random transforms"),
+    ],
+)  # fmt: skip
+def test_datasets_that_cannot_be_trained_on_are_refused(dataset: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        from_datasets(dataset, Named())
