@@ -50,9 +50,17 @@ def test_the_block_is_trained_with_the_present_settings_of_its_neighbors() -> No
     step(model, optimizer)
     step(model, optimizer)
     assert not torch.equal(done.block.memory.values, memory)
-    after = srblock.insert(model, after="2", input_size=8, optimizer=optimizer)  # a ReLU has no weights: the model's
-    assert optimizer.param_groups[-1]["params"] == list(after.block.parameters())
-    assert optimizer.param_groups[-1]["weight_decay"] == 0.05
+
+
+@pytest.mark.parametrize(("after", "rate"), [("0", 1), ("2", 1), ("3", 4), ("1", 1)])
+def test_the_neighbors_are_the_nearest_weights_before(after: str, rate: int) -> None:
+    model = net()
+    # Rates by layer, and biases and norms apart: 0: weight 1, bias 2; 1: 3; 3: weight 4, bias 5; 5: weight 6, bias 7.
+    rates = [1, 2, 3, 3, 4, 5, 6, 7]
+    groups = [{"params": [value], "lr": float(own)} for value, own in zip(model.parameters(), rates, strict=True)]
+    optimizer = torch.optim.SGD(groups, lr=9.0)
+    srblock.insert(model, after=after, input_size=8, optimizer=optimizer)
+    assert optimizer.param_groups[-1]["lr"] == rate
 
 
 def test_without_the_optimizer_the_block_is_left_out() -> None:

@@ -16,7 +16,7 @@ GROUP_OWN = ("params", "param_names")
 
 
 def settings_beside(optimizer: torch.optim.Optimizer, model: nn.Module, target: nn.Module) -> dict[str, Any]:
-    """Copy the settings of the group that trains a module's weights, or else the model's first.
+    """Copy the settings of the group that trains a module's last weights, or else the nearest before it, or after.
 
     Weights, not biases: these often are in a group without weight decay.
 
@@ -26,7 +26,7 @@ def settings_beside(optimizer: torch.optim.Optimizer, model: nn.Module, target: 
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
     groups = {id(value): group for group in optimizer.param_groups for value in group["params"]}
-    beside = [value for value in (*target.parameters(), *model.parameters()) if id(value) in groups]
+    beside = [value for value in _by_distance(model, target) if id(value) in groups]
     if not beside:
         raise ValueError(
             "the optimizer has none of the model's parameters, so it was built for another model (or a copy); pass the "
@@ -43,6 +43,17 @@ def settings_beside(optimizer: torch.optim.Optimizer, model: nn.Module, target: 
         )
     group = groups[id(next((value for value in beside if value.ndim > 1), beside[0]))]
     return {key: copy.deepcopy(value) for key, value in group.items() if key not in GROUP_OWN}
+
+
+def _by_distance(model: nn.Module, target: nn.Module) -> list[nn.Parameter]:
+    """List the model's parameters: from a module's last one back to the model's first, then those after it."""
+    modules, within = list(model.modules()), set(target.modules())
+    end = max(place for place, module in enumerate(modules) if module in within) + 1
+    before, after = (
+        [value for module in part for value in module.parameters(recurse=False)]
+        for part in (modules[:end], modules[end:])
+    )
+    return [*reversed(before), *after]
 
 
 def join(optimizer: torch.optim.Optimizer, block: nn.Module, name: str, settings: dict[str, Any]) -> None:

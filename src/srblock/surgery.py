@@ -90,7 +90,7 @@ def insert(
         hollow: try it on the meta device, which costs neither time nor memory and sees the calls and the shapes, but no
             values: for networks that are known to be fit and large images.
         optimizer: one that was built before and trains the model: the block joins it as a new group, with the present
-            settings of the group that trains the module's weights.
+            settings of the group that trains the module's weights, or else the nearest weights before it.
         block: options of `SqueezeRemember2d`, such as blocks=10, hidden=8.
 
     Raises: ValueError or TypeError if there is no such module or stage, or the block cannot stand there, with the
