@@ -107,7 +107,8 @@ ORDER = (
     "block", "surgery", "folding", "models", "data", "training", "variants", "paper", "inspection", "runs", "executors",
     "statistics", "report", "experiments", "cli", "__main__",
 )  # fmt: skip
-SURGERY = ("surgery", "trial", "tracing", "maps", "numbering", "checkpoints")  # the modules of the room of surgery
+# The modules of the room of surgery.
+SURGERY = ("surgery", "trial", "tracing", "inputs", "maps", "numbering", "joining", "checkpoints")
 WITHOUT_THE_BLOCK = ("data", "training")
 THE_BLOCK = ("block", "surgery", "folding", "models")
 

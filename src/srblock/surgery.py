@@ -18,8 +18,10 @@ import torch
 from torch import nn
 
 from srblock.block import SqueezeRemember2d
+from srblock.inputs import ExampleInputs, ImageSize, memory_format
+from srblock.joining import join, settings_beside
 from srblock.numbering import renumber
-from srblock.tracing import Stage, Trace, memory_format, refuse_wrapped, runs_its_children, shadow, trace
+from srblock.tracing import Stage, Trace, refuse_wrapped, runs_its_children, shadow, trace
 from srblock.trial import CHILD, Unfit, attach, detach, needs_hook, was_inserted_into
 
 __all__ = ["Insertion", "Stage", "blocks", "bypassed", "insert", "param_groups", "plain_name", "remove", "stages"]
@@ -50,20 +52,30 @@ class Insertion:
         )
 
 
-def stages(model: nn.Module, input_size: int | tuple[int, ...]) -> list[Stage]:
+def stages(
+    model: nn.Module, input_size: ImageSize | None = None, *, example_inputs: ExampleInputs | None = None
+) -> list[Stage]:
     """List the points where `insert` can put a block, in the order of the forward pass, with their (C, H, W).
 
     Containers with a forward of their own are tried first: DenseNet's dense blocks take every child for a layer, so a
     block too, and are left out.
 
-    Args: input_size: of the images: the side of a square, (H, W), or (C, H, W).
-    Raises: ValueError for a wrapped, compiled or scripted model, and for images that the model does not take.
+    Args: input_size or example_inputs: as `insert` takes them.
+    Raises: ValueError for a wrapped, compiled or scripted model, for one that resizes its images, and for inputs that
+        the model does not take.
     """
-    return _look(model, input_size).stages
+    return _look(model, input_size, example_inputs).stages
 
 
 def insert(
-    model: nn.Module, *, after: str | int, input_size: int | tuple[int, ...], hollow: bool = False, **block: Any
+    model: nn.Module,
+    *,
+    after: str | int,
+    input_size: ImageSize | None = None,
+    example_inputs: ExampleInputs | None = None,
+    hollow: bool = False,
+    optimizer: torch.optim.Optimizer | None = None,
+    **block: Any,
 ) -> Insertion:
     """Insert a block after a module, with every weight, state_dict key and output of the model as it was.
 
@@ -73,19 +85,26 @@ def insert(
     Args:
         after: a module's name, or the 1-based number of a stage (the rule stands in `srblock.numbering`).
         input_size: of the images: the side of a square, (H, W), or (C, H, W).
+        example_inputs: instead of it, for a model that takes more than one input: a tuple of positional arguments or a
+            mapping of keyword arguments, with images (N, C, H, W) among them, N at least 2. They are not changed.
         hollow: try it on the meta device, which costs neither time nor memory and sees the calls and the shapes, but no
             values: for networks that are known to be fit and large images.
+        optimizer: one that was built before and trains the model: the block joins it as a new group, with the present
+            settings of the group that trains the module's weights, or else the nearest weights before it.
         block: options of `SqueezeRemember2d`, such as blocks=10, hidden=8.
 
     Raises: ValueError or TypeError if there is no such module or stage, or the block cannot stand there, with the
-        nearest place where it can; for a wrapped, compiled or scripted model; for options that the block refuses.
+        nearest place where it can; for a wrapped, compiled or scripted model; for one that resizes its images; for
+        inputs that the model does not take; for options that the block refuses; for an optimizer of another model, or
+        one that has a learning-rate scheduler. The model and the optimizer are then as before.
     """
-    seen = _look(model, input_size, hollow=hollow)
+    seen = _look(model, input_size, example_inputs, hollow=hollow)
     name = _resolve(model, after, seen)
     target = model.get_submodule(name)
     fault = _occupied(target) or seen.faults.get(name)
     if fault:
         raise ValueError(f"cannot insert a block after {name!r}: it {fault}; {_nearest(model, name, seen)}")
+    settings = None if optimizer is None else settings_beside(optimizer, model, target)
     built = _build(model, name, seen, block)
     try:
         hooked = needs_hook(seen, name, _tried(seen, built))
@@ -96,12 +115,17 @@ def insert(
         ) from unfit
     before = sum(value.numel() for value in model.parameters())
     added = sum(value.numel() for value in built.parameters())
+    if optimizer is not None and settings is not None:
+        join(optimizer, built, f"{name}.{CHILD}", settings)
     attach(target, built, hooked)
     return Insertion(name, built.channels, built.size, added, 100 * added / before if before else math.inf, built)
 
 
 def remove(model: nn.Module) -> list[str]:
     """Take out every block that `insert` put in; all other weights stay as they are now.
+
+    An optimizer keeps what it had of the blocks, in its groups and its state_dict: without gradients nothing happens to
+    it. Build a new one to be rid of it.
 
     Returns: the names of the modules after which the blocks stood.
     Raises: ValueError if there is none, or for a wrapped, compiled or scripted model.
@@ -183,9 +207,15 @@ def plain_name(name: str) -> str:
     return name
 
 
-def _look(model: nn.Module, input_size: int | tuple[int, ...], *, hollow: bool = False) -> Trace:
+def _look(
+    model: nn.Module,
+    input_size: ImageSize | None,
+    example_inputs: ExampleInputs | None,
+    *,
+    hollow: bool = False,
+) -> Trace:
     """Trace a model, leave out the containers that were tried and cannot take a block, and number what is left."""
-    seen = trace(model, input_size, hollow=hollow)
+    seen = trace(model, input_size, example_inputs, hollow=hollow)
     modules = dict(model.named_modules())
     stages = [
         stage
@@ -235,7 +265,7 @@ def _build(model: nn.Module, name: str, seen: Trace, options: dict[str, Any]) ->
     dtype = next((value.dtype for value in target.parameters() if value.is_floating_point()), call.dtype)
     _, channels, height, width = call.shape
     device = call.device
-    if seen.image.is_meta:  # of a hollow trace, perhaps: the model tells where its blocks belong
+    if seen.inputs.is_meta:  # of a hollow trace, perhaps: the model tells where its blocks belong
         device = next((value.device for value in (*target.parameters(), *model.parameters())), device)
     with torch.inference_mode(False):
         built = SqueezeRemember2d(channels, (height, width), device=device, dtype=dtype, **options)
@@ -244,7 +274,7 @@ def _build(model: nn.Module, name: str, seen: Trace, options: dict[str, Any]) ->
 
 def _tried(seen: Trace, block: SqueezeRemember2d) -> SqueezeRemember2d:
     """Return what to try on the copy in place of a block: itself, or its shapes where the trace is hollow."""
-    if not seen.image.is_meta:
+    if not seen.inputs.is_meta:
         return block
     hollow = shadow(block, "meta")
     assert isinstance(hollow, SqueezeRemember2d)

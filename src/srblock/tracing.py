@@ -7,7 +7,8 @@ and the random state is put back, so that batch-norm statistics, caches, trainin
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -16,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
+from srblock.inputs import ExampleInputs, ImageSize, Inputs, inputs_of
 from srblock.maps import Call, fault_of
 from srblock.numbering import number_stages
-
-BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Stage:
 class Trace:
     """What one forward pass of a copy of a model showed.
 
-    `image` went in and `outputs` came out of `copied`; `calls` has what every module returned, in the order in which
+    `inputs` went in and `outputs` came out of `copied`; `calls` has what every module returned, in the order in which
     they finished; `faults` says of each module that is no insertion point why; `numbers` maps stage numbers to names.
     """
 
     copied: nn.Module
-    image: Tensor
+    inputs: Inputs
     outputs: list[Tensor]
     calls: dict[str, Call]
     faults: dict[str, str]
@@ -56,36 +56,45 @@ class Trace:
     stages: list[Stage]
 
 
-def trace(model: nn.Module, input_size: int | tuple[int, ...], *, hollow: bool = False) -> Trace:
+def trace(
+    model: nn.Module,
+    input_size: ImageSize | None = None,
+    example_inputs: ExampleInputs | None = None,
+    *,
+    hollow: bool = False,
+) -> Trace:
     """Run a copy of the model once and read off what `stages` and `insert` need to know.
 
     Args:
         input_size: side of a square image, (H, W), or (C, H, W).
+        example_inputs: instead, a tuple of positional arguments or a mapping of keyword arguments.
         hollow: run it on the meta device: names and shapes without arithmetic.
 
-    Raises: ValueError for a wrapped, compiled or scripted model, and for images that the model does not take.
+    Raises: ValueError for a wrapped, compiled or scripted model, for one that resizes its images, and for inputs that
+        the model does not take.
     """
     refuse_wrapped(model)
-    image = example(model, input_size)
+    refuse_resizing(model)
+    inputs = inputs_of(model, input_size, example_inputs)
     copied = shadow(model, "meta" if hollow else None)
-    image = image.to("meta") if hollow else image
+    inputs = inputs.to_meta() if hollow else inputs
     calls: dict[str, Call] = {}
     try:
-        outputs = watch(copied, image, calls)
+        outputs = watch(copied, inputs, calls)
     except Exception as error:
         raise ValueError(
-            f"the model does not run on images of shape {tuple(image.shape)}: {type(error).__name__}: {error}; "
-            "check input_size, which is a side, (H, W), or (C, H, W)"
+            f"the model does not run on {inputs.described}: {type(error).__name__}: {error}; {inputs.remedy}"
         ) from error
-    stretched = _stretched_shapes(model, image)
+    stretched = _stretched_shapes(model, inputs)
     modules = dict(model.named_modules())
+    image = inputs.image
     found = {name: fault_of(modules[name], calls.get(name), stretched.get(name), image) for name in modules if name}
     faults = {name: fault for name, fault in found.items() if fault is not None}
     maps = {name: call.shape[1:] for name, call in calls.items() if name in found and name not in faults}
     numbers = number_stages(model, maps)
     names = {name: number for number, name in numbers.items()}
     points = [Stage(name, names.get(name), shape[0], (shape[1], shape[2])) for name, shape in maps.items()]
-    return Trace(copied, image, outputs, calls, faults, numbers, points)
+    return Trace(copied, inputs, outputs, calls, faults, numbers, points)
 
 
 def refuse_wrapped(model: nn.Module) -> None:
@@ -117,31 +126,27 @@ def refuse_wrapped(model: nn.Module) -> None:
         raise ValueError("the model has lazy parameters that are not initialized yet; run it once on an image first")
 
 
-def example(model: nn.Module, input_size: int | tuple[int, ...]) -> Tensor:
-    """Draw a batch of two images of noise, on the model's device, in its dtype and memory format.
+def refuse_resizing(model: nn.Module) -> None:
+    """Refuse torchvision's detectors: they resize every image by its own proportions and pad a batch to the largest.
 
-    The channels default to what the model's first convolution takes if that is at most 4, else to 3.
+    Raises: ValueError naming the part to insert into.
     """
-    size = tuple(input_size) if isinstance(input_size, Iterable) else (input_size,) * 2
-    if len(size) not in (2, 3) or not all(type(side) is int for side in size):
-        raise TypeError(f"input_size must be an integer, (H, W) or (C, H, W), got {input_size!r}")
-    if min(size) < 1:
-        raise ValueError(f"input_size must be at least 1 in every direction, got {input_size!r}")
-    if len(size) == 2:
-        first = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
-        size = (first if first <= 4 else 3, *size)
-    noise = torch.randn(BATCH, *size, generator=torch.Generator().manual_seed(0), device="cpu")
-    like = next((value for value in model.parameters() if value.is_floating_point()), noise)
-    return noise.to(like.device, like.dtype).contiguous(memory_format=memory_format(model))
-
-
-def memory_format(model: nn.Module) -> torch.memory_format:
-    """Tell whether the model was moved to channels_last: whether its convolutions' weights are."""
-    for module in model.modules():
-        weight = getattr(module, "weight", None) if isinstance(module, nn.Conv2d) else None
-        if isinstance(weight, Tensor) and not weight.is_contiguous():
-            return torch.channels_last
-    return torch.contiguous_format
+    transform = sys.modules.get("torchvision.models.detection.transform")  # else nothing in the model is of it
+    for name, module in model.named_modules():
+        if transform is None or not isinstance(module, transform.GeneralizedRCNNTransform):
+            continue
+        owner = name.rpartition(".")[0]
+        detector = model.get_submodule(owner)
+        part = f"{owner}.backbone".lstrip(".")
+        known = isinstance(getattr(detector, "backbone", None), nn.Module)
+        plain = all(word.isidentifier() for word in part.split("."))
+        called = f"model.{part}" if plain else f"model.get_submodule({part!r})"
+        raise ValueError(
+            f"{type(detector).__name__} resizes its images to sizes of its own, so that its maps have no size for a "
+            f"block to belong to; insert into {called if known else 'the part that gets the resized images'}, with the "
+            "size of what it is given and resize='bilinear'"
+            + (f": srblock.insert({called}, after=..., input_size=(H, W), resize='bilinear')" if known else "")
+        )
 
 
 def shadow(model: nn.Module, device: str | None = None) -> nn.Module:
@@ -158,30 +163,31 @@ def shadow(model: nn.Module, device: str | None = None) -> nn.Module:
     return copy.deepcopy(model, memo).eval()
 
 
-def run(model: nn.Module, image: Tensor) -> list[Tensor]:
+def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """Run a copy of the model and return the tensors of its output.
 
     The random state is the caller's and is put back; autocast is off. The graph is built, and from the image on: code
     that is chosen by whether gradients are wanted (attention's fast path) is then the same in every run. On the meta
     device, where there are only shapes to see, it is not.
     """
-    devices = {value.device for value in (*model.parameters(), image)}
+    devices = {value.device for value in (*model.parameters(), *inputs.tensors)}
     accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
     kind = accelerators[0].type if accelerators else "cuda"
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([device.index or 0 for device in accelerators], device_type=kind))
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.set_grad_enabled(image.device.type != "meta"))
-        if image.device.type != "meta":
-            stack.enter_context(torch.autocast(image.device.type, enabled=False))
-        return list(tensors(model(image.detach().clone().requires_grad_().clone())))
+        stack.enter_context(torch.set_grad_enabled(not inputs.is_meta))
+        if not inputs.is_meta:
+            stack.enter_context(torch.autocast(inputs.image.device.type, enabled=False))
+        fresh = inputs.fresh()
+        return list(tensors(model(*fresh.args, **fresh.kwargs)))
 
 
-def watch(model: nn.Module, image: Tensor, calls: dict[str, Call]) -> list[Tensor]:
+def watch(model: nn.Module, inputs: Inputs, calls: dict[str, Call]) -> list[Tensor]:
     """Run a copy of the model, return the tensors of its output, and note every module's call in `calls`."""
     hooks = [module.register_forward_hook(_note(calls, name)) for name, module in model.named_modules()]
     try:
-        return [value.detach() for value in run(model, image)]
+        return [value.detach() for value in run(model, inputs)]
     finally:
         for hook in hooks:
             hook.remove()
@@ -223,8 +229,8 @@ def _note(calls: dict[str, Call], name: str) -> Callable[[nn.Module, tuple[Any, 
     return hook
 
 
-def _stretched_shapes(model: nn.Module, image: Tensor) -> dict[str, tuple[int, ...]]:
-    """Note every module's shape for an image 2x as high and 3x as wide, as far as the model goes with it.
+def _stretched_shapes(model: nn.Module, inputs: Inputs) -> dict[str, tuple[int, ...]]:
+    """Note every module's shape for images 2x as high and 3x as wide, as far as the model goes with it.
 
     On the meta device: costs no arithmetic, and an index out of range cannot poison an accelerator.
     """
@@ -235,5 +241,5 @@ def _stretched_shapes(model: nn.Module, image: Tensor) -> dict[str, tuple[int, .
             module.bypassed = True
     # Whatever a model says to a size that it was not built for, its modules have been called until then.
     with suppress(Exception):
-        watch(copied, image.to("meta").repeat(1, 1, 2, 3), calls)
+        watch(copied, inputs.to_meta().stretched(), calls)
     return {name: call.shape for name, call in calls.items()}

@@ -82,7 +82,7 @@ def _try(seen: Trace, name: str, block: SqueezeRemember2d, *, hooked: bool) -> N
         target.register_forward_hook(lambda module, args, output: results.append(output)),
     )
     try:
-        outputs = run(seen.copied, seen.image)
+        outputs = run(seen.copied, seen.inputs)
     except Exception as error:
         raise Unfit(f"with the block in it a forward pass fails with {type(error).__name__}: {error}") from error
     finally:
@@ -94,7 +94,7 @@ def _try(seen: Trace, name: str, block: SqueezeRemember2d, *, hooked: bool) -> N
     given, returned = maps[0]
     if len(results) != 1 or results[0] is not returned:
         raise Unfit("the module goes on computing after it has run the block")
-    exact = seen.image.device.type == "cpu" and given.stride() == returned.stride()
+    exact = seen.inputs.image.device.type == "cpu" and given.stride() == returned.stride()
     if not _unchanged(outputs, seen.outputs, exact):
         raise Unfit("the model's output changes although a fresh block adds nothing")
     if any(value.grad_fn for value in outputs) and not _reaches(outputs, set(block.memory.parameters())):
