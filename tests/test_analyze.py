@@ -2,11 +2,15 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from streamed_fixture import write_jpegs
 from test_cli import error, invoke
 
 from srblock.runs import analyze as analyzing
@@ -48,9 +52,9 @@ def test_the_command_writes_a_page_figures_and_numbers(block: Path) -> None:
 
 def test_the_run_records_what_looking_finds_again(block: Path) -> None:
     """What a run recorded at its end is what looking finds in its folder; but for the mean, of other images."""
-    run, found, named = analyze_run(block, device=CPU)
+    _, found, named = analyze_run(block, device=CPU)
     assert named == ("0", "4", "9")
-    assert found.figures == run.test
+    assert found.figures == read_run(block).test
     result = json.loads((block / "result.json").read_text())
     for one in found.blocks:
         recorded = result["recall"][one.name]
@@ -97,10 +101,55 @@ def test_images_of_a_class_can_be_limited_and_controls_left_out(block: Path) -> 
     assert (all_.blocks[0].mean == some.blocks[0].mean).all(), "the mean stays that of all images"
 
 
+def test_weights_alone_show_what_their_run_shows(block: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "taken.safetensors"
+    shutil.copy(block / "checkpoint.safetensors", weights)
+    _, there, _ = analyze_run(block, device=CPU)
+    subject, here, _ = analyze_run(weights, source="digits", device=CPU)
+    assert (subject.name, subject.best_epoch) == ("taken.safetensors", 0)
+    assert here.figures == there.figures
+    for one, other in zip(here.blocks, there.blocks, strict=True):
+        np.testing.assert_allclose(one.class_mean, other.class_mean, atol=1e-6)
+    for one, other in zip(here.controls, there.controls, strict=True):
+        assert one == other or one.name == "mean", "which is over the validation part too"
+    assert (there.mean_over, here.mean_over) == (1293, 1438)
+    done = invoke("analyze", weights, "--data", "digits", "--no-controls")
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "analysis" / "analysis.html").read_text()
+    assert "Weights of srblock" in page
+    assert not (tmp_path / CACHE).exists()
+
+
+def test_images_of_other_classes_are_looked_at_without_accuracy(block: Path, tmp_path: Path) -> None:
+    write_gray(tmp_path / "shades")
+    for path in (block, block / "checkpoint.safetensors"):
+        subject, found, named = analyze_run(path, source=str(tmp_path / "shades"), device=CPU)
+        assert subject.classes == named == ("dark", "light")
+        assert (found.figures, found.controls, found.mean_over) == ({}, (), None)
+        assert found.images == 8
+        for one in found.blocks:
+            assert one.class_mean.shape == (2, len(one.mean))
+            assert one.information is not None
+            assert one.attribution is None
+    done = invoke("analyze", block, "--data", tmp_path / "shades", "--out", tmp_path / "page")
+    assert done.exit_code == 0, done.output
+    assert "cannot be right or wrong on them" in " ".join(done.output.split())
+    assert "These images have other classes" in (tmp_path / "page" / "analysis.html").read_text()
+
+
+def write_gray(root: Path) -> None:
+    """Write 20 gray images of each of two classes."""
+    random = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 120)):
+        (root / name).mkdir(parents=True)
+        for number in range(20):
+            Image.fromarray(random.integers(low, low + 120, (8, 8), np.uint8)).save(root / name / f"{number}.png")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--classes", "3,eleven"], "there is no class 'eleven' in the run's data; there are 0, 1, 2"),
+        (["--classes", "3,eleven"], "there is no class 'eleven' in the data; there are 0, 1, 2"),
         (["--data", "no/such/folder"], "no/such/folder"),
         (["--per-class", "-1"], "Must be >= 0"),
     ],
@@ -119,3 +168,13 @@ def test_a_run_without_a_block_is_refused(
     text = error(capsys, monkeypatch, "analyze", runs["R8"])
     assert "R8 has no block to look into" in text
     assert "holds no finished run" in error(capsys, monkeypatch, "analyze", runs["R8"].parent)
+
+
+def test_weights_alone_need_data_of_their_kind(
+    block: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = block / "checkpoint.safetensors"
+    assert "does not say where data is; name some with --data" in error(capsys, monkeypatch, "analyze", weights)
+    write_jpegs(tmp_path / "pets", parts=("",))
+    said = error(capsys, monkeypatch, "analyze", weights, "--data", tmp_path / "pets")
+    assert "is for classification of images with 1 channels, and pets is for classification with 3" in said

@@ -31,6 +31,7 @@ from srblock.report.analysis_exhibits import block_exhibits
 from srblock.report.analysis_numbers import around_mean, epoch_series, own_logits
 from srblock.report.block_figures import memory_plate
 from srblock.report.svg import LIGHT, SERIES, VARIABLES, Plate
+from srblock.runs.analyze import subject_of
 from srblock.statistics.paired_images import mcnemar_p, wilson_interval
 from srblock.training.classification import Classification
 from srblock.training.segmentation import Segmentation
@@ -52,7 +53,7 @@ NASTY = (
 def write(
     tmp_path: Path, found: Analysis, classes: Sequence[str] = DIGITS, *, scenes: bool = False, named: int = 3
 ) -> tuple[Path, Page, list[tuple[str, Path]]]:
-    run = run_of(tmp_path, found, classes, scenes=scenes)
+    run = subject_of(run_of(tmp_path, found, classes, scenes=scenes))
     folder = tmp_path / "analysis"
     written = write_analysis(folder, run, found, command=COMMAND, classes=classes[:named])
     return folder, Page((folder / "analysis.html").read_text(encoding="utf-8")), written
@@ -269,7 +270,7 @@ def test_logits_are_seen_against_their_mean() -> None:
 
 def test_series_need_a_value_where_it_counts(tmp_path: Path) -> None:
     found = made_up()
-    run = run_of(tmp_path, found)
+    run = subject_of(run_of(tmp_path, found))
     assert [key for key, _ in epoch_series(run, "layer3")] == ["memory_rms", "memory_spread"]
     assert epoch_series(run, "layer") == []
     del run.metrics[run.best_epoch - 1]["probe"]["layer3/memory_spread"]
@@ -373,16 +374,13 @@ def test_classes_without_images_are_left_out(tmp_path: Path) -> None:
     assert "(50 of 0, 50 of 2)" in page.text
     assert table(folder, "change")[1]["change_percent"] == ""
     nothing = replace(one, class_mean=np.full((10, 2), np.nan), class_change=np.full(10, np.nan))
-    keys = [
-        exhibit.key
-        for exhibit in block_exhibits(run_of(tmp_path / "b", found), nothing, DIGITS[:3], DIGITS, scenes=False)
-    ]
+    keys = [exhibit.key for exhibit in block_exhibits(subject_of(run_of(tmp_path / "b", found)), nothing, DIGITS[:3])]
     assert not {"recall", "recall-classes", "change"} & set(keys)
 
 
 def test_an_unknown_class_is_refused(tmp_path: Path) -> None:
-    run = run_of(tmp_path, made_up(memories=2))
-    with pytest.raises(ValueError, match=r"no class 'dog' in the run's data; there are 0, 1, 2"):
+    run = subject_of(run_of(tmp_path, made_up(memories=2)))
+    with pytest.raises(ValueError, match=r"no class 'dog' in the data; there are 0, 1, 2"):
         write_analysis(tmp_path / "analysis", run, made_up(memories=2), command=COMMAND, classes=["0", "dog"])
 
 
@@ -467,8 +465,8 @@ def test_memory_blocks_argue_at_both_ends() -> None:
 def test_figures_fit_their_page(case: str, width: int, tmp_path: Path) -> None:
     changes = CASES[case]
     found, classes = made_up(**changes), changes.get("classes", DIGITS)
-    run = run_of(tmp_path, found, classes)
-    for exhibit in block_exhibits(run, found.blocks[0], classes[:3], classes, scenes=False):
+    run = subject_of(run_of(tmp_path, found, classes))
+    for exhibit in block_exhibits(run, found.blocks[0], classes[:3]):
         plate = exhibit.plan(width)
         assert plate.width <= width + 1, exhibit.key
         assert 0 < plate.height < 6000

@@ -19,7 +19,9 @@ app.command(results)
     sort_key=8, help_epilogue="Example: srblock analyze out/runs/r18-sr-m4-p2-s0-1f33aea2 --classes apple,pear"
 )
 def analyze(
-    run: Annotated[Path, Parameter(help="the folder of a finished run with a block")],
+    run: Annotated[
+        Path, Parameter(help="the folder of a finished run with a block, or weights alone: its checkpoint.safetensors")
+    ],
     /,
     *,
     classes: Annotated[str | None, Parameter(help="to look at closely: a,b,c (default: three of all)")] = None,
@@ -30,7 +32,7 @@ def analyze(
     data: Annotated[str | None, Parameter(help="where the data is now (default: where it was)")] = None,
     build: BuildOption = None,
     device: Device = "auto",
-    out: Annotated[Path | None, Parameter(help="where the page goes (default: analysis/ in the run's folder)")] = None,
+    out: Annotated[Path | None, Parameter(help="where the page goes (default: analysis/ beside the weights)")] = None,
 ) -> None:
     """Look into the blocks of a run: what was remembered, and whether it matters."""
     from srblock.cli.running import note, say_where
@@ -47,7 +49,9 @@ def analyze(
         per_class=per_class or None,
         with_controls=controls,
     )
-    written = write_analysis(out or run / "analysis", seen, found, command=command_line(), classes=named)
+    written = write_analysis(
+        out or (run.parent if run.is_file() else run) / "analysis", seen, found, command=command_line(), classes=named
+    )
     for headline, evidence in answers(seen, found):
         note(f"{headline}. {evidence}".replace(".. ", ". ").rstrip())
     say_where(written[:1])

@@ -7,7 +7,35 @@ from typing import Any
 
 import numpy as np
 
+from srblock.training.task import Figure
+
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was looked into, and on which images.
+
+    Attributes:
+        variant: in the notation.
+        name: of the run's folder, or of the file with the weights.
+        described: which training it is from, in a few words.
+        data: name of the set.
+        classes: of the set, by label.
+        figures: of the task; the first is compared under controls.
+        scenes: whether there is a class for every pixel.
+        metrics, best_epoch: what every epoch recorded, and which one counts; [] and 0 where that is not known.
+    """
+
+    variant: str
+    name: str
+    described: str
+    data: str
+    classes: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    scenes: bool
+    metrics: list[dict[str, Any]]
+    best_epoch: int
 
 
 @dataclass(frozen=True)
@@ -158,7 +186,7 @@ class Analysis:
 
     Attributes:
         images: how many were looked at, all of the test part.
-        figures: of the intact network, by key, percent.
+        figures: of the intact network, by key, percent; {} where the images have other classes than it.
         blocks: in the order of the forward pass.
         controls: in the order of `controls.CONTROLS`; () if they were left out.
         mean_over: how many training images the mean recall weights of the control "mean" are of; None without it.

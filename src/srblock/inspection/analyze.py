@@ -35,6 +35,7 @@ def analyze(
     mean: dict[str, Tensor] | None = None,
     mean_over: int | None = None,
     with_controls: bool = True,
+    judged: bool = True,
 ) -> Analysis:
     """Look into the blocks of a network.
 
@@ -44,16 +45,17 @@ def analyze(
         per_class: how many images of each class the recall weights by class are of, the first ones; None for all.
         mean, mean_over: recall weights (P,) of each block for the control "mean", and of how many images they are.
         with_controls: whether to test under controls and measure what the blocks add to the logits.
+        judged: whether the classes are the network's own; without, there is no figure to compare under controls.
 
     Raises: ValueError if the model has no block.
     """
     start = time.perf_counter()
-    seen = look(model, test, task, len(classes), titles)
+    seen = look(model, test, task, len(classes), titles, judged=judged)
     of_scenes = seen.shown.dim() == 2
     found = [_block(model, name, seen, classes, per_class) for name in blocks(model)]
     seconds = {"look": time.perf_counter() - start}
     under: tuple[Controlled, ...] = ()
-    if with_controls:
+    if with_controls and judged:
         start = time.perf_counter()
         collected = {name: block.weights for name, block in seen.blocks.items()}
         tested = controls(model, collected, lambda: test.epoch(0), task, mean=mean)

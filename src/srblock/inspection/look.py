@@ -41,7 +41,7 @@ class Look:
     """What a pass showed.
 
     Attributes:
-        figures: of the task, by key.
+        figures: of the task, by key; {} unless judged.
         blocks: by name.
         shown: labels (images,), or of scenes the pixels of each class, (images, classes).
         top: of each block the numbers of the images that recall each memory block most, (P, k), the first the most.
@@ -55,10 +55,14 @@ class Look:
     images: dict[int, Array]
 
 
-def look(model: nn.Module, test: Batches, task: Task, classes: int, titles: Mapping[int, str]) -> Look:
+def look(
+    model: nn.Module, test: Batches, task: Task, classes: int, titles: Mapping[int, str], *, judged: bool = True
+) -> Look:
     """Pass once over a data set in evaluation mode, without test-time augmentation.
 
     Args:
+        classes: of the data.
+        judged: whether these are the network's own, so that what it says is right or wrong.
         titles: which images, by their number, to take a close-up of, and what to call them.
 
     Raises: ValueError if the model has no block.
@@ -77,8 +81,9 @@ def look(model: nn.Module, test: Batches, task: Task, classes: int, titles: Mapp
             for watcher in watchers.values():
                 watcher.begin(len(batch), wanted, images)
             output = task.predict(model, batch)
-            meter = meter or task.meter(batch.device)
-            meter.add(task.loss(output, target), output, target)
+            if judged:
+                meter = meter or task.meter(batch.device)
+                meter.add(task.loss(output, target), output, target)
             for name, watcher in watchers.items():
                 watcher.end()
                 top.add(name, watcher.by_image[-1], images, batch)
@@ -86,10 +91,9 @@ def look(model: nn.Module, test: Batches, task: Task, classes: int, titles: Mapp
                 watcher.show(batch, test)
             shown.append(target.cpu() if target.dim() == 1 else pixels(target.cpu(), classes))
             images += len(batch)
-    assert meter is not None  # a data set has images
-    read = meter.read()
+    read = {} if meter is None else meter.read()
     return Look(
-        {figure.key: read[figure.key] for figure in task.figures},
+        {figure.key: read[figure.key] for figure in task.figures if read},
         {name: watcher.seen() for name, watcher in watchers.items()},
         torch.cat(shown),
         {name: numbers for name, (_, numbers) in top.best.items()},

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srblock.inspection.analysis import Analysis, BlockAnalysis
+from srblock.inspection.analysis import Analysis, BlockAnalysis, Subject
 from srblock.report import analysis_words as words
 from srblock.report import control_words
 from srblock.report.analysis_exhibits import Exhibit, block_exhibits, control_exhibit
@@ -16,7 +16,6 @@ from srblock.report.analysis_numbers import number_tables
 from srblock.report.blocks import WIDE, Drawing, draw_both
 from srblock.report.page import render
 from srblock.report.units import probability, reach, signed
-from srblock.runs.records import Run
 from srblock.training.files import write_bytes
 
 
@@ -30,7 +29,7 @@ class Shown:
 
 
 def write_analysis(
-    folder: Path, run: Run, found: Analysis, *, command: str, classes: Sequence[str]
+    folder: Path, subject: Subject, found: Analysis, *, command: str, classes: Sequence[str]
 ) -> list[tuple[str, Path]]:
     """Write analysis.html, the CSVs, and figures/ with each figure as SVG and PNG.
 
@@ -40,21 +39,18 @@ def write_analysis(
 
     Returns what each file is, and the file, the page first.
 
-    Raises: ValueError for a class that the run's data has not; OSError if a file cannot be written.
+    Raises: ValueError for a class that the data has not; OSError if a file cannot be written.
     """
-    names = [str(name) for name in run.config.data["classes"]]
+    names = subject.classes
     if unknown := [name for name in classes if name not in names]:
-        raise ValueError(f"there is no class {unknown[0]!r} in the run's data; there are {', '.join(names[:20])}")
-    judged = control_words.judge_controls(found, run.figure)
-    of_run = [_shown(control_exhibit(judged, found, run.figure.label), "")] if judged else []
+        raise ValueError(f"there is no class {unknown[0]!r} in the data; there are {', '.join(names[:20])}")
+    judged = control_words.judge_controls(found, subject.figures[0])
+    of_run = [_shown(control_exhibit(judged, found, subject.figures[0].label), "")] if judged else []
     of_blocks = [
-        [
-            _shown(exhibit, f"{stem}-")
-            for exhibit in block_exhibits(run, block, classes, names, scenes=run.confusion is not None)
-        ]
+        [_shown(exhibit, f"{stem}-") for exhibit in block_exhibits(subject, block, classes)]
         for block, stem in zip(found.blocks, _stems(found.blocks), strict=True)
     ]
-    tables = number_tables(run, found, judged, names)
+    tables = number_tables(subject, found, judged)
     page = folder / "analysis.html"
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -67,20 +63,20 @@ def write_analysis(
         for ending, data in (("svg", plate.svg().encode()), ("png", plate.png())):
             written.append((f"figure: {shown.exhibit.heading}", figures / f"{shown.stem}.{ending}"))
             write_bytes(written[-1][1], data)
-    context = _context(run, found, judged, of_run, of_blocks, tables, command)
+    context = _context(subject, found, judged, of_run, of_blocks, tables, command)
     write_bytes(page, render("analysis.html", context).encode())
     return written
 
 
-def answers(run: Run, found: Analysis) -> list[tuple[str, str]]:
+def answers(subject: Subject, found: Analysis) -> list[tuple[str, str]]:
     """Say in a line each, with the evidence, what the controls that matter most show, and what the blocks hold."""
-    judged, count = control_words.judge_controls(found, run.figure), len(found.blocks)
+    judged, count = control_words.judge_controls(found, subject.figures[0]), len(found.blocks)
     first = [one for name in control_words.FIRST for one in judged if one.controlled.name == name]
     said = [
-        (control_words.control_headline(one, count), control_words.control_evidence(one, found, run.figure))
+        (control_words.control_headline(one, count), control_words.control_evidence(one, found, subject.figures[0]))
         for one in first
     ]
-    return said or [(control_words.without_controls(count), "")]
+    return said or [(control_words.without_controls(count, judged=bool(found.figures)), "")]
 
 
 def _shown(exhibit: Exhibit, prefix: str) -> Shown:
@@ -97,7 +93,7 @@ def _stems(blocks: Sequence[BlockAnalysis]) -> list[str]:
 
 
 def _context(
-    run: Run,
+    subject: Subject,
     found: Analysis,
     judged: Sequence[control_words.Judged],
     of_run: Sequence[Shown],
@@ -106,15 +102,14 @@ def _context(
     command: str,
 ) -> dict[str, Any]:
     """Collect everything that the template shows."""
-    data, count = run.config.data, len(found.blocks)
-    names = [str(name) for name in data["classes"]]
+    count, names = len(found.blocks), subject.classes
+    without = control_words.without_controls(count, judged=bool(found.figures))
     return {
-        "run": run,
-        "data": data,
+        "subject": subject,
         "found": found,
-        "figures": [(figure.label, found.figures[figure.key]) for figure in run.config.figures],
-        "answers": answers(run, found) if judged else [],
-        "remark": control_words.untested(judged, run.figure) if judged else control_words.without_controls(count),
+        "figures": [(figure.label, found.figures[figure.key]) for figure in subject.figures if found.figures],
+        "answers": answers(subject, found) if judged else [],
+        "remark": control_words.untested(judged, subject.figures[0]) if judged else without,
         "blocks": [
             {
                 "name": block.name,
@@ -127,7 +122,7 @@ def _context(
             }
             for block, shown in zip(found.blocks, of_blocks, strict=True)
         ],
-        "controls": [_control_row(run, found, one, count) for one in judged],
+        "controls": [_control_row(subject, found, one, count) for one in judged],
         "tested": any(one.change is not None for one in judged),
         "of_run": of_run,
         "numbers": [(name, text.count("\n") - 1) for name, text in tables.items()],
@@ -135,9 +130,9 @@ def _context(
     }
 
 
-def _control_row(run: Run, found: Analysis, judged: control_words.Judged, blocks: int) -> dict[str, Any]:
+def _control_row(subject: Subject, found: Analysis, judged: control_words.Judged, blocks: int) -> dict[str, Any]:
     one, change = judged.controlled, judged.change
-    cells = [f"{one.figures[figure.key]:.2f}" for figure in run.config.figures] + [signed(judged.points)]
+    cells = [f"{one.figures[figure.key]:.2f}" for figure in subject.figures] + [signed(judged.points)]
     if change is not None:
         cells += [reach(change.interval), str(one.lost), str(one.gained)]
         cells += [probability(change.p), probability(judged.holm_p)]

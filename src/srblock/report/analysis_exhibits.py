@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srblock.inspection.analysis import Analysis, Attribution, BlockAnalysis
+from srblock.inspection.analysis import Analysis, Attribution, BlockAnalysis, Subject
 from srblock.report import analysis_figures as bars
 from srblock.report import analysis_pictures as pictures
 from srblock.report.analysis_numbers import around_mean, epoch_series, own_logits
@@ -15,7 +15,6 @@ from srblock.report.analysis_words import enriched_lines
 from srblock.report.block_figures import CLASSES_SHOWN, MEMORIES_SHOWN, memory_plate, recall_plate, shown_classes
 from srblock.report.control_words import Judged
 from srblock.report.svg import Plate
-from srblock.runs.records import Run
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,9 @@ def control_exhibit(judged: Sequence[Judged], found: Analysis, label: str) -> Ex
     )
 
 
-def block_exhibits(
-    run: Run, block: BlockAnalysis, named: Sequence[str], classes: Sequence[str], *, scenes: bool
-) -> Iterator[Exhibit]:
+def block_exhibits(subject: Subject, block: BlockAnalysis, named: Sequence[str]) -> Iterator[Exhibit]:
     """Yield what is shown of a block; what has no meaning for it is left out."""
+    classes, scenes = subject.classes, subject.scenes
     size = len(block.mean)
     yield from _recalled(block, named, classes, scenes=scenes)
     cut = f" The first {MEMORIES_SHOWN} of {size} are shown." if size > MEMORIES_SHOWN else ""
@@ -111,14 +109,14 @@ def block_exhibits(
         yield from _logits(block.attribution, classes)
     if block.exemplars and all(one.images for one in block.exemplars):
         yield _exemplars(block, classes)
-    if series := epoch_series(run, block.name):
+    if series := epoch_series(subject, block.name):
         yield Exhibit(
             "epochs",
             "Over the epochs",
             "Recorded after every epoch; the dashed line is the epoch that counts. The distance is that of the memory "
             "blocks from their mean map, relative to it: near 0 all memory blocks are one map.",
             "epochs",
-            lambda width: bars.epoch_lines(series, run.best_epoch, width),
+            lambda width: bars.epoch_lines(series, subject.best_epoch, width),
         )
 
 

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from srblock.inspection.analysis import Analysis, Array
+from srblock.inspection.analysis import Analysis, Array, Subject
 from srblock.report.control_words import Judged
-from srblock.runs.records import Run
 from srblock.statistics.paired_images import wilson_interval
 from srblock.training.task import Figure
 
 Table = tuple[str, list[tuple[Any, ...]]]  # the columns' names, by spaces, and the rows
 
 
-def number_tables(run: Run, found: Analysis, judged: Sequence[Judged], classes: Sequence[str]) -> dict[str, str]:
+def number_tables(subject: Subject, found: Analysis, judged: Sequence[Judged]) -> dict[str, str]:
     """Return the text of every CSV that has rows, by its name."""
+    classes = subject.classes
     tables: dict[str, Table] = {
         "recall": (
             "block class class_images memory_block class_mean class_sd all_images_mean all_images_sd",
@@ -40,7 +40,7 @@ def number_tables(run: Run, found: Analysis, judged: Sequence[Judged], classes: 
         "controls": (
             "control figure images percent low_percent high_percent intact_percent change_points low_points "
             "high_points lost_images gained_images mcnemar_p holm_p detectable_points",
-            list(_controls(found, judged, run.config.figures)),
+            list(_controls(found, judged, subject.figures)),
         ),
         "information": (
             "block memory_blocks bits most_bits null_bits bits_p explained null_explained explained_p "
@@ -58,23 +58,23 @@ def number_tables(run: Run, found: Analysis, judged: Sequence[Judged], classes: 
             [
                 (record["epoch"], block.name, key, value)
                 for block in found.blocks
-                for key, values in epoch_series(run, block.name)
-                for record, value in zip(run.metrics, values, strict=True)
+                for key, values in epoch_series(subject, block.name)
+                for record, value in zip(subject.metrics, values, strict=True)
             ],
         ),
     }
     return {name: _text(columns.split(), rows) for name, (columns, rows) in tables.items() if rows}
 
 
-def epoch_series(run: Run, block: str) -> list[tuple[str, Array]]:
+def epoch_series(subject: Subject, block: str) -> list[tuple[str, Array]]:
     """Return what the probe recorded of a block after every epoch, (epochs,) each, NaN where it did not.
 
     What was recorded never, or not at the epoch that counts, is left out.
     """
-    probes = [record.get("probe", {}) for record in run.metrics]
+    probes = [record.get("probe", {}) for record in subject.metrics]
     keys = dict.fromkeys(key for probe in probes for key in probe if key.rpartition("/")[0] == block)
     series = [(key.rpartition("/")[2], np.array([probe.get(key, math.nan) for probe in probes], float)) for key in keys]
-    return [(key, values) for key, values in series if math.isfinite(values[run.best_epoch - 1])]
+    return [(key, values) for key, values in series if math.isfinite(values[subject.best_epoch - 1])]
 
 
 def around_mean(logits: Array) -> Array:

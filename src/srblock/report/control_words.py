@@ -97,6 +97,8 @@ class Judged:
 
 def judge_controls(found: Analysis, figure: Figure) -> list[Judged]:
     """Judge all controls of an analysis together."""
+    if not found.controls:
+        return []
     intact = found.figures[figure.key]
     changes = [
         None if one.lost is None or one.gained is None else paired_change(one.lost, one.gained, found.images)
@@ -148,9 +150,14 @@ def control_evidence(judged: Judged, found: Analysis, figure: Figure) -> str:
     return text
 
 
-def without_controls(blocks: int) -> str:
-    """Say that the controls were left out."""
+def without_controls(blocks: int, *, judged: bool = True) -> str:
+    """Say that the controls were left out; `judged`: whether the images have the network's classes."""
     of = _fill("{block}", blocks)
+    if not judged:
+        return (
+            "These images have other classes than the network, so it cannot be right or wrong on them: there is no "
+            f"accuracy, and nothing is known of whether it depends on {of}."
+        )
     return f"The controls were left out, so nothing is known of whether the accuracy depends on {of}."
 
 

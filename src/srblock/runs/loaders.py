@@ -18,10 +18,12 @@ from srblock.data import (
     normalization,
     split,
 )
+from srblock.runs.input import Input
 from srblock.training import runtime
 from srblock.training.loop import Loaders
 from srblock.training.recipe import Recipe
 
+TESTED = 500  # images in a batch that is tested, or more if training has more
 WHITENED = 5000  # images that a whitening layer is made from, as airbench94 does
 
 
@@ -52,7 +54,7 @@ def image_loaders(
             images,
             labels,
             index,
-            batch_size=recipe.batch_size if training or data.streamed else max(recipe.batch_size, 500),
+            batch_size=recipe.batch_size if training or data.streamed else max(recipe.batch_size, TESTED),
             mean=mean,
             std=std,
             device=device,
@@ -141,13 +143,50 @@ def training_part(data: ImageData | SceneData, recipe: Recipe, seed: int, device
         data.train_images,
         data.train_labels,
         some,
-        batch_size=recipe.batch_size if data.streamed else max(recipe.batch_size, 500),
+        batch_size=recipe.batch_size if data.streamed else max(recipe.batch_size, TESTED),
         mean=mean,
         std=std,
         device=device,
         memory_format=runtime.FORMATS[recipe.memory_format],
         resize=recipe.test_resize,
         square=recipe.test_square,
+        shuffle=False,
+    )
+
+
+def as_tested(
+    data: ImageData | SceneData, part: str, said: Input, device: torch.device, most: int | None = None
+) -> Batches:
+    """Serve a part of a set, "train" or "test", as a test does by what a trained network says of its input.
+
+    Args:
+        most: serve at most so many images, spread over the part; None for all.
+    """
+    count = data.train_size if part == "train" else data.test_size
+    index = torch.arange(count)[:: 1 if most is None else max(1, -(-count // most))]
+    memory_format = runtime.FORMATS["channels_last"]
+    if isinstance(data, SceneData):
+        return SceneLoader(
+            data.train if part == "train" else data.test,
+            index,
+            augmentation=None,
+            scale=said.scene_scale,
+            shuffle=False,
+            device=device,
+            memory_format=memory_format,
+        )
+    images, labels = (data.train_images, data.train_labels) if part == "train" else (data.test_images, data.test_labels)
+    return Loader(
+        images,
+        labels,
+        index,
+        batch_size=TESTED,
+        mean=said.mean,
+        std=said.std,
+        device=device,
+        memory_format=memory_format,
+        resize=said.test_resize,
+        square=said.test_square,
         shuffle=False,
     )
 
