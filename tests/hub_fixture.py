@@ -119,10 +119,10 @@ class Routes(BaseHTTPRequestHandler):
         """Find the files of a revision, or answer that there are none."""
         commits = self.server.commits.get(repository)
         hidden = self.server.private.get(repository) and self.headers.get("Authorization") != f"Bearer {TOKEN}"
-        if not commits or hidden:
+        if commits is None or hidden:
             self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
             return None, ""
-        known = {self.server.sha(repository, number): files for number, files in enumerate(commits)}
+        known = {self.server.sha(repository, number): files for number, files in enumerate(commits or [{}])}
         sha = list(known)[-1] if revision == "main" else revision
         if sha not in known:
             self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})

@@ -31,7 +31,7 @@ pytest.importorskip("onnxscript")
 PLAIN, BLOCK, RESIZED = "R8", "R8 + SR(M=3, P=4)", "R8 + SR(M=3, P=4, resize=bilinear)"
 TIMM = "timm/test_resnet + SR(M=3, P=4)"
 DEEPLAB = "DLv3-R18 + SR(M=3, P=2)"
-HERE = str(Path(srblock.__file__).parents[2]).encode()
+HERE = str(Path(srblock.__file__).parent).encode()
 
 
 @pytest.fixture(scope="module")

@@ -181,8 +181,6 @@ def _write_onnx(program: ExportedProgram, said: Input, file: Path) -> None:
     except Exception as error:  # the exporter can refuse in any way
         raise ValueError(f"{said.variant} cannot be written as ONNX: {_reason(error)}; export a .pt2") from error
     assert written is not None
-    for node in written.model.graph.all_nodes():  # the exporter's notes, with paths of this machine
-        node.metadata_props.clear()
     written.model.metadata_props.update(_metadata(said))
     written.save(file, external_data=False)
 
