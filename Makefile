@@ -13,7 +13,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "srblock needs Python >= 3.11, $(PYTHON) is $$($(PYTHON) -V); try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
 	test -x $(UV) || $(BIN)/python -m pip install -q --disable-pip-version-check uv
-	$(UV) pip install -q -p $(BIN)/python -c constraints.txt -e ".[experiments,cluster,export,dev]"
+	$(UV) pip install -q -p $(BIN)/python -c constraints.txt -e ".[experiments,cluster,export,hub,dev]"
 	touch $@
 
 quickstart: $(READY)

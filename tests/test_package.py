@@ -20,8 +20,8 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # --- importing with the core alone -----------------------------------------------------------------------------------
 
 EXTRAS = [
-    "PIL", "cyclopts", "filelock", "jinja2", "matplotlib", "onnx", "onnxruntime", "onnxscript", "ray", "rich",
-    "safetensors", "scipy", "sklearn", "timm", "torchvision", "yaml",
+    "PIL", "cyclopts", "filelock", "huggingface_hub", "jinja2", "matplotlib", "onnx", "onnxruntime", "onnxscript",
+    "ray", "rich", "safetensors", "scipy", "sklearn", "timm", "torchvision", "yaml",
 ]  # fmt: skip
 
 PROBE = f"""
@@ -47,10 +47,13 @@ import srblock
 assert all(hasattr(srblock, name) for name in srblock.__all__)  # public names are imported when first used
 print(time.perf_counter() - start)
 print(*sorted(name for name in set(sys.modules) - before if name.startswith("srblock.")))
-try:
-    srblock.load_run
-except ImportError as error:
-    assert str(error).endswith('pip install "srblock[experiments]"'), error
+for name, extra in (("load_run", "experiments"), ("from_pretrained", "hub")):
+    try:
+        getattr(srblock, name)
+    except ImportError as error:
+        assert str(error).endswith(f'pip install "srblock[{{extra}}]"'), error
+    else:
+        raise AssertionError(name)
 x = torch.ones(2, 4, 3, 5)
 assert torch.equal(srblock.SqueezeRemember2d(4, (3, 5))(x), x)
 """

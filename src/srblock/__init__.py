@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from srblock.checkpoints import LoadReport, load_state
     from srblock.experiments.compare import Comparison as Comparison
     from srblock.experiments.compare import compare as compare
+    from srblock.runs.hub import from_pretrained as from_pretrained
+    from srblock.runs.hub import push_to_hub as push_to_hub
+    from srblock.runs.hub import save_pretrained as save_pretrained
     from srblock.runs.trained import Prediction as Prediction
     from srblock.runs.trained import TrainedRun as TrainedRun
     from srblock.runs.trained import load_run as load_run
@@ -42,7 +45,10 @@ _EXPERIMENTS = {
     "compare": "experiments.compare",
     "Prediction": "runs.trained",
     "TrainedRun": "runs.trained",
+    "from_pretrained": "runs.hub",
     "load_run": "runs.trained",
+    "push_to_hub": "runs.hub",
+    "save_pretrained": "runs.hub",
 }
 
 
@@ -52,7 +58,8 @@ def __getattr__(name: str) -> Any:
         try:
             home = import_module(f"srblock.{_EXPERIMENTS[name]}")
         except ModuleNotFoundError as error:
-            raise ImportError(f'srblock.{name} needs {error.name}; pip install "srblock[experiments]"') from error
+            extra = "hub" if _EXPERIMENTS[name] == "runs.hub" else "experiments"
+            raise ImportError(f'srblock.{name} needs {error.name}; pip install "srblock[{extra}]"') from error
     elif name in __all__:
         home = import_module(f"srblock.{_HOMES.get(name, 'surgery')}")
     else:

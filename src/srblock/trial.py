@@ -45,6 +45,11 @@ def was_inserted_into(module: nn.Module) -> bool:
     return MARK in vars(module) and CHILD in module._modules
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """Tell whether a module's block is run by a hook, and not by the module itself."""
+    return any(hook is _run_block for hook in module._forward_hooks.values())
+
+
 class Unfit(Exception):
     """A block cannot stand where it was tried; the message says why."""
 

@@ -3,7 +3,7 @@
 from srblock.cli.app import app, main
 from srblock.cli.training import compare, evaluate, reproduce, sweep, train  # isort: split
 
-from srblock.cli.using import predict  # isort: split
+from srblock.cli.using import export, predict  # isort: split
 
 from srblock.cli.looking import (
     analyze,
@@ -14,6 +14,6 @@ from srblock.cli.looking import (
 )  # commands are listed in the order of these imports
 
 __all__ = [
-    "analyze", "app", "audit", "compare", "evaluate", "main", "overhead", "predict", "reproduce", "results", "stages",
-    "sweep", "train",
+    "analyze", "app", "audit", "compare", "evaluate", "export", "main", "overhead", "predict", "reproduce", "results",
+    "stages", "sweep", "train",
 ]  # fmt: skip

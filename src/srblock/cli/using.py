@@ -76,3 +76,37 @@ def predict(
                 )
                 table.writerow([name, error, *(value for pair in said for value in pair)])
     return FAILED if failed else 0
+
+
+@app.command(sort_key=7, help_epilogue="Example: srblock export out/runs/r18-s0-1f33aea2 r18.onnx --images photos/")
+def export(
+    run: RunPath,
+    file: Annotated[Path, Parameter(help="to write: NAME.onnx, or NAME.pt2 for torch.export.load")],
+    /,
+    *,
+    images: Annotated[
+        list[Path] | None,
+        Parameter(
+            help="files, folders, zips to check it on (default: some of the run's test images)",
+            consume_multiple=True,
+            negative="",
+        ),
+    ] = None,
+    variant: WhichVariant = None,
+    seed: WhichSeed = None,
+    build: BuildOption = None,
+) -> None:
+    """Export a trained network, checked against PyTorch before the file is there.
+
+    It takes images prepared as the file's metadata say (srblock.input) and gives
+    logits: of one view of an image, of scenes through one window.
+    """
+    from srblock.report.terminal import escaped
+    from srblock.runs.export import export_run
+    from srblock.runs.predict import read_images
+    from srblock.runs.trained import load_run
+
+    trained = load_run(run, variant=variant, seed=seed, build=build, device="cpu")
+    given = None if images is None else read_images(images, gray=trained.input.channels == 1)
+    for line in str(export_run(trained, file, given)).splitlines():
+        print(escaped(line))

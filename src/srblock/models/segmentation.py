@@ -157,8 +157,9 @@ class ASPPHead(nn.Module):
         self.classifier = nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # SyncBatchNorm, which is no BatchNorm2d, has the other processes' images as well.
-        if len(x) == 1 and isinstance(self.mean[1], nn.BatchNorm2d) and self.mean[1].training:
+        # SyncBatchNorm, which is no BatchNorm2d, has the other processes' images as well. The length is asked for last:
+        # what is exported would hold for this length alone.
+        if isinstance(self.mean[1], nn.BatchNorm2d) and self.mean[1].training and len(x) == 1:
             raise ValueError(
                 "DeepLabv3 cannot be trained on a batch of one image: the batch norm behind its global pooling would "
                 "see a single value; use batches of two or more and drop a last batch of one, or call eval()"

@@ -28,6 +28,18 @@ def predict_files(run: TrainedRun, paths: Sequence[Path], *, top: int = 5) -> It
             yield name, next(said) if isinstance(image, Image.Image) else image
 
 
+def read_images(paths: Sequence[Path], *, gray: bool) -> Iterator[Image.Image]:
+    """Yield all images of files, folders and zips.
+
+    Raises: ValueError for the first that cannot be read, and if there are none.
+    """
+    for name, content in _contents(paths):
+        image = _decoded(content, gray)
+        if isinstance(image, str):
+            raise ValueError(f"{name}: {image}")
+        yield image
+
+
 def write_mask(run: TrainedRun, found: Prediction, file: Path) -> None:
     """Write the class of each pixel of a scene as a PNG: its values are the classes' numbers, shown in their colors.
 

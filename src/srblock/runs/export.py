@@ -1,0 +1,258 @@
+"""Export a finished run's network: to ONNX, or to a program of PyTorch (.pt2), checked before the file is there.
+
+The file holds the plain network, logits for a batch of any size, and in its metadata what it takes:
+
+    srblock.input     JSON of `runs.input.Input`: classes, mean and std, how images are resized
+    srblock.logits    what one answer is, in words
+
+ONNX has both in `metadata_props`, a .pt2 in its `extra_files`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from srblock.data.offenders import counted
+from srblock.runs.export_check import Agreement, Network, agreement, inputs_of, own_images, resized
+from srblock.runs.input import Input
+from srblock.runs.trained import TrainedRun
+from srblock.surgery import blocks
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+ONNX_LIMIT_BYTES = 2**31 - 2**24  # of one file, less what is no weights
+OTHER = (37, 51)  # how much larger, and odd, the images are on which other sizes are checked
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported, and how it agrees with the network.
+
+    Attributes:
+        logits: what one answer of it is, in words.
+        any_size: whether it takes images of other sizes than (H, W) `size`.
+        found: the agreement at that size.
+        other: with `any_size` the same of images resized to `other_size`.
+    """
+
+    file: Path
+    logits: str
+    size: tuple[int, int]
+    any_size: bool
+    found: Agreement
+    other_size: tuple[int, int]
+    other: Agreement | None
+
+    def __str__(self) -> str:
+        height, width = self.size
+        runs_it = "ONNX Runtime" if self.file.suffix == ".onnx" else "the program, read again,"
+        sizes = "height and width: free" if self.any_size else f"height and width: {height}x{width}"
+        lines = [
+            f"{self.file}: {self.logits}; batch: any, {sizes}",
+            f"{runs_it} against PyTorch on the CPU, {_agreed(self.found, self.size)}",
+        ]
+        if self.other is not None:
+            lines.append(f"and resized, {_agreed(self.other, self.other_size)}")
+        return "\n".join(lines)
+
+
+def _agreed(found: Agreement, size: tuple[int, int]) -> str:
+    what, whose = ("image", "") if found.answers == found.images else ("window", " pixels")
+    classes = f"all {found.answers:,}" if found.equal == found.answers else f"{found.equal:,} of {found.answers:,}"
+    return (
+        f"{counted(found.images, what)} of {size[0]}x{size[1]}: largest difference {found.difference:.1e} of logits up "
+        f"to {found.scale:.3g}, the same class for {classes}{whose}"
+    )
+
+
+def export_run(
+    run: TrainedRun, file: str | os.PathLike[str], images: Iterable[Image.Image | Tensor] | None = None
+) -> Export:
+    """Export a run's network and check it; the file is there only if it computes what the network computes.
+
+    Height and width may be any where the network takes other sizes: its blocks resize, or it has none, and it ran and
+    agreed at a second one. Else they are those of `input.size`; of scenes these are the windows.
+
+    Args:
+        file: NAME.onnx or NAME.pt2.
+        images: of Pillow or uint8 (C, H, W), to check it on; None for some of the run's own test images.
+
+    Raises: ValueError for another suffix, a missing library, a network that cannot be exported, or logits that differ
+    by more than a thousandth of the largest; OSError if the file cannot be written.
+    """
+    file = Path(file).expanduser()
+    kind = _kind(file)
+    model = copy.deepcopy(run.model).cpu().to(memory_format=torch.contiguous_format).eval()
+    if kind.limit_bytes is not None and _size_bytes(model) > kind.limit_bytes:
+        raise ValueError(f"the weights of {run.variant} are too many for one ONNX file; export a .pt2 instead")
+    inputs = inputs_of(run, own_images(run) if images is None else images)
+    first = list(islice(inputs, 2))
+    height, width = run.input.size
+    other = (height + OTHER[0], width + OTHER[1])
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as scrap:
+        trial = Path(scrap, file.name)
+        there = None
+        if _takes(model, run.input.channels, other):
+            there = _at_any_size(model, run.input, kind, trial, first, other)
+        if there is None:
+            kind.write(_exported(model, run.input, any_size=False), run.input, trial)
+        found = agreement(kind.read(trial), model, chain(first, inputs))
+        if not found.close:
+            raise ValueError(
+                f"the exported network of {run.variant} is not the network: {_agreed(found, run.input.size)}; no file "
+                "was written. Please report it, with the versions of torch, onnx and onnxruntime"
+            )
+        os.replace(trial, file)
+    return Export(file, said_of(run.input), run.input.size, there is not None, found, other, there)
+
+
+def said_of(said: Input) -> str:
+    """Say what one answer of the plain network is, and how it differs from what the run's test asked."""
+    if said.crop_size is not None:
+        height, width = said.crop_size
+        what = f"logits of each pixel of a window of {height}x{width}"
+    else:
+        what = "logits of one view of an image"
+    return what if said.tta == "none" else f"{what} (the run's test averaged over views: {said.tta})"
+
+
+# --- the two kinds of files ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of file is written, and read again to be run."""
+
+    write: Callable[[ExportedProgram, Input, Path], None]
+    read: Callable[[Path], Network]
+    limit_bytes: int | None
+
+
+def _kind(file: Path) -> Kind:
+    if file.suffix == ".pt2":
+        return Kind(_write_program, _read_program, None)
+    if file.suffix != ".onnx":
+        raise ValueError(f"networks are exported to NAME.onnx or NAME.pt2, got {file.name}")
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f'an export to ONNX needs {", ".join(missing)}: pip install "srblock[export]" (a .pt2 needs nothing more)'
+        )
+    return Kind(_write_onnx, _read_onnx, ONNX_LIMIT_BYTES)
+
+
+def _metadata(said: Input) -> dict[str, str]:
+    return {"srblock.input": json.dumps(said.as_dict()), "srblock.logits": said_of(said)}
+
+
+def _write_program(program: ExportedProgram, said: Input, file: Path) -> None:
+    torch.export.save(program, file, extra_files=_metadata(said))
+
+
+def _read_program(file: Path) -> Network:
+    return torch.export.load(file).module()
+
+
+def _write_onnx(program: ExportedProgram, said: Input, file: Path) -> None:
+    axes = {0: "batch", 2: "height", 3: "width"}
+    try:
+        written = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({axis: axes[axis] for axis in _free(program)},),
+        )
+    except Exception as error:  # the exporter can refuse in any way
+        raise ValueError(f"{said.variant} cannot be written as ONNX: {_reason(error)}; export a .pt2") from error
+    assert written is not None
+    written.model.metadata_props.update(_metadata(said))
+    written.save(file, external_data=False)
+
+
+def _read_onnx(file: Path) -> Network:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+    def logits(batch: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": batch.contiguous().numpy()})[0])
+
+    return logits
+
+
+# --- sizes -----------------------------------------------------------------------------------------------------------
+
+
+def _takes(model: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    """Tell whether a network takes images of another size than its own."""
+    if any(block.options.resize is None for block in blocks(model).values()):
+        return False
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(2, channels, *size))
+    except Exception:  # a library's network can refuse in any way
+        return False
+    return True
+
+
+def _at_any_size(
+    model: nn.Module, said: Input, kind: Kind, file: Path, first: list[Tensor], other: tuple[int, int]
+) -> Agreement | None:
+    """Export for any size and return how that agrees at another one; None if it cannot be, or does not agree."""
+    try:
+        program = _exported(model, said, any_size=True)
+        if _free(program) != [0, 2, 3]:
+            return None
+        kind.write(program, said, file)
+        found = agreement(kind.read(file), model, resized(first, other))
+    except Exception:  # exporters and runtimes can refuse in any way; the export for one size says why
+        return None
+    return found if found.close else None
+
+
+def _exported(model: nn.Module, said: Input, *, any_size: bool) -> ExportedProgram:
+    """Trace a network for batches of any size, without notes of where its source lies on this machine.
+
+    Raises: ValueError if it cannot be traced.
+    """
+    shape: dict[int, Any] = {0: Dim("batch")} | ({2: Dim.AUTO, 3: Dim.AUTO} if any_size else {})
+    example = torch.zeros(2, said.channels, *said.size)
+    try:
+        program = torch.export.export(model, (example,), dynamic_shapes=(shape,))
+    except Exception as error:  # the exporter can refuse in any way
+        raise ValueError(f"{said.variant} cannot be exported: {_reason(error)}") from error
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
+
+
+def _free(program: ExportedProgram) -> list[int]:
+    """List the axes of the images that may have any length."""
+    (image,) = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    symbols: Iterator[tuple[int, Any]] = enumerate(image.meta["val"].shape)
+    return [axis for axis, length in symbols if isinstance(length, torch.SymInt)]
+
+
+def _reason(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _size_bytes(model: nn.Module) -> int:
+    return sum(value.numel() * value.element_size() for value in (*model.parameters(), *model.buffers()))
