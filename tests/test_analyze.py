@@ -137,10 +137,19 @@ def test_images_of_other_classes_are_looked_at_without_accuracy(block: Path, tmp
     assert "These images have other classes" in (tmp_path / "page" / "analysis.html").read_text()
 
 
-def write_gray(root: Path) -> None:
+def test_a_class_with_a_comma_is_named_in_quotes(block: Path, tmp_path: Path) -> None:
+    write_gray(tmp_path / "shades", ("dark, or black", "light"))
+    out = tmp_path / "page"
+    done = invoke("analyze", block, "--data", tmp_path / "shades", "--classes", '"dark, or black",light', "--out", out)
+    assert done.exit_code == 0, done.output
+    with (out / "closeups.csv").open() as file:
+        assert {"dark, or black", "light"} == {line["title"] for line in csv.DictReader(file)}
+
+
+def write_gray(root: Path, names: tuple[str, str] = ("dark", "light")) -> None:
     """Write 20 gray images of each of two classes."""
     random = np.random.default_rng(0)
-    for name, low in (("dark", 0), ("light", 120)):
+    for name, low in zip(names, (0, 120), strict=True):
         (root / name).mkdir(parents=True)
         for number in range(20):
             Image.fromarray(random.integers(low, low + 120, (8, 8), np.uint8)).save(root / name / f"{number}.png")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+import runpy
 import shutil
 import sys
 from collections.abc import Iterator
@@ -263,6 +265,23 @@ def test_a_run_of_a_file_is_used_with_its_function_alone(
         srblock.load_run(place / "r8", build="mynet.py:make")
 
 
+def test_it_is_exported_and_saved_for_others_who_have_the_function(place: Path) -> None:
+    compared()
+    folder = next((place / "out" / "runs").glob("*trunk*"))
+    done = invoke("export", folder, "net.pt2", "--build", "mynet.py:make")
+    assert done.exit_code == 0, done.output
+    assert (place / "net.pt2").is_file()
+    run = srblock.load_run(folder, build="mynet.py:make")
+    srblock.save_pretrained(run, "saved")
+    assert (
+        "`mynet.py:make` is a function of its author's, which is not here." in (place / "saved/README.md").read_text()
+    )
+    with pytest.raises(ValueError, match="is built by a function of yours"):
+        srblock.from_pretrained("saved")
+    image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3)
+    assert srblock.from_pretrained("saved", build="mynet.py:make").predict(image) == run.predict(image)
+
+
 def test_its_runs_become_records(place: Path) -> None:
     compared()
     shutil.copytree(Path(__file__).parents[1] / "results", place / "results", ignore=shutil.ignore_patterns("records"))
@@ -293,6 +312,20 @@ def test_python_and_the_shell_give_the_same_figures(place: Path) -> None:
     assert [run.score for run in found.runs] == [
         shell[key] for key in (("", 0), (f" + {BLOCK}", 0), ("", 1), (f" + {BLOCK}", 1))
     ]
+
+
+def test_the_page_about_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parents[1] / "docs" / "your-network.md"
+    snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(snippets) == 2
+    (tmp_path / "page.py").write_text("\n".join(snippets))
+    monkeypatch.chdir(tmp_path)
+    names_ = runpy.run_path("page.py", run_name="__main__")
+    assert "undecided" in capsys.readouterr().out
+    assert [line["variant"] for line in names_["lines"]] == ["custom/plain", "custom/block"] * 2
+    assert len(names(tmp_path / "out-sets")) == 2
 
 
 def shell_runs(out: Path) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ def analyze(
     ],
     /,
     *,
-    classes: Annotated[str | None, Parameter(help="to look at closely: a,b,c (default: three of all)")] = None,
+    classes: Annotated[str | None, Parameter(help='to look at closely: a,b,"c, with a comma" (default: three)')] = None,
     per_class: Annotated[
         int, Parameter(help="images of a class that its recall weights are of; 0: all", validator=Number(gte=0))
     ] = 50,
@@ -45,7 +46,7 @@ def analyze(
         source=data,
         build=build,
         device=runtime.pick_device(device),
-        classes=[name for name in (classes or "").split(",") if name],
+        classes=[name for line in csv.reader([classes or ""]) for name in line],
         per_class=per_class or None,
         with_controls=controls,
     )

@@ -151,7 +151,7 @@ def source_of(build: Build, name: str) -> str:
         if file is not None and Path(file).is_file():
             return _without_guard(Path(file).read_text(encoding="utf-8"))
         return inspect.getsource(function)
-    except (OSError, TypeError, UnicodeDecodeError) as error:
+    except (OSError, TypeError, SyntaxError, UnicodeDecodeError) as error:
         raise ValueError(
             f"the source of {name} cannot be read ({error}), and a run is known by it; write the function into a file"
         ) from error
