@@ -87,6 +87,10 @@ def lopsided(seed: int) -> nn.Module:
     return Small(4 + seed)
 
 
+def lazy(seed: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+
 class Dense(nn.Module):
     """Says of every pixel what it shows."""
 
@@ -161,6 +165,28 @@ def test_a_seed_decides_what_is_drawn_whether_or_not_it_is_asked_for() -> None:
 def test_functions_that_build_no_network_are_refused(function: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(parse("custom/x"), classes=10, channels=1, image_size=8, seed=0, custom=function)
+
+
+def test_a_located_function_may_want_its_seed_by_name(place: Path) -> None:
+    (place / "mynet.py").write_text(SOURCE.replace("def make(seed):", "def make(*, seed):"))
+    located = custom.locate("mynet.py:make")
+    assert isinstance(custom.call(located, 3, "x"), nn.Module)
+
+
+def test_finding_the_identity_draws_nothing_and_takes_lazy_layers() -> None:
+    before = torch.random.get_rng_state()
+    found = custom.identity_of(lazy, 0, "x")
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert found == custom.identity_of(lazy, 1, "x")
+    model = build(parse("custom/x"), classes=10, channels=1, image_size=8, seed=0, custom=lazy)
+    assert model.state_dict()["1.weight"].shape == (10, 64)
+
+
+def test_functions_that_no_other_process_finds_need_no_workers(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="functions that build networks, probe and inspect must stand at the top"):
+        srblock.compare(
+            {"a": plain, "b": lambda: Small()}, "digits", seeds=1, epochs=1, out=tmp_path, workers=2, quiet=True
+        )
 
 
 def test_there_are_no_trained_weights_to_download() -> None:

@@ -318,7 +318,7 @@ def test_copied_images_train_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_cannot_be_handed_over_is_said(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"cannot be handed to another process \(.*probe and inspect must be functions"):
+    with pytest.raises(TypeError, match=r"cannot be handed to another process \(.*probe and inspect must stand"):
         run(tmp_path, probe=lambda model: {})
     assert multiprocessing.active_children() == []
 

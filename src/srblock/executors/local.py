@@ -45,7 +45,7 @@ class LocalWorkers:
     They share the images' memory, the CPU threads evenly, and, for device "cuda", the visible GPUs in turn; a named
     device takes all. Each ends by itself when this process is gone, however it went.
 
-    Raises: TypeError on the first run if probe or inspect cannot be pickled.
+    Raises: TypeError on the first run if probe, inspect or a function that builds a network cannot be pickled.
     """
 
     resumes = 1
@@ -128,8 +128,8 @@ class LocalWorkers:
         except (AttributeError, TypeError, pickle.PicklingError) as error:
             ours.close()
             raise TypeError(
-                f"a run cannot be handed to another process ({error}); probe and inspect must be functions or objects "
-                "of an importable module"
+                f"a run cannot be handed to another process ({error}); functions that build networks, probe and "
+                "inspect must stand at the top of an importable module"
             ) from error
         finally:
             theirs.close()

@@ -60,8 +60,8 @@ class Located:
         hint = f"did you mean {' or '.join(near)}?" if near else "check its name there"
         raise ValueError(f"{self.module} has no function {self.function!r}; {hint}")
 
-    def __call__(self, *args: Any) -> nn.Module:
-        return self.found(*args)
+    def __call__(self, *args: Any, **kwargs: Any) -> nn.Module:
+        return self.found(*args, **kwargs)
 
 
 def locate(network: str) -> Located:
@@ -124,14 +124,16 @@ def identity_of(build: Build, seed: int, name: str) -> dict[str, Any]:
 
     Raises: as `call`; ValueError if the source cannot be read.
     """
-    return {"source": _digest(source_of(build, name)), "structure": structure_of(call(build, seed, name))}
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is for nobody
+        model = call(build, seed, name)
+    return {"source": _digest(source_of(build, name)), "structure": structure_of(model)}
 
 
 def structure_of(model: nn.Module) -> str:
     """Return the SHA-256 of a network's structure."""
     modules = [(name, type(m).__qualname__, ADDRESS.sub("", m.extra_repr())) for name, m in model.named_modules()]
-    state = model.state_dict().items()
-    values = [(name, tuple(v.shape), str(v.dtype)) for name, v in state if isinstance(v, torch.Tensor)]
+    state = [(name, v) for name, v in model.state_dict().items() if isinstance(v, torch.Tensor)]
+    values = [(name, None if nn.parameter.is_lazy(v) else tuple(v.shape), str(v.dtype)) for name, v in state]
     return _digest(repr([modules, values]))
 
 
@@ -160,7 +162,7 @@ def source_of(build: Build, name: str) -> str:
 def _without_guard(source: str) -> str:
     lines = source.splitlines()
     for node in reversed(ast.parse(source).body):
-        if isinstance(node, ast.If) and lines[node.lineno - 1].replace('"', "").startswith(GUARD):
+        if isinstance(node, ast.If) and lines[node.lineno - 1].startswith(GUARD):
             del lines[node.lineno - 1 : node.end_lineno]
     return "\n".join(lines).rstrip()
 
