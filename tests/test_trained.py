@@ -361,5 +361,7 @@ def test_masks_of_images_with_one_class_are_refused(
 ) -> None:
     said = error(capsys, monkeypatch, "predict", run_folder(studied, "r8-s0"), pets, "--masks", "masks")
     assert said == "error: --masks is for scenes, and R8 says one class of an image; leave it out\n"
+    said = error(capsys, monkeypatch, "predict", run_folder(studied, "r8-s0"), pets, "--csv", pets / "no" / "said.csv")
+    assert "--csv: there is no folder" in said
     said = error(capsys, monkeypatch, "predict", studied, pets)
     assert said.startswith("error: 4 runs in ")

@@ -47,6 +47,8 @@ def predict(
     trained = load_run(run, variant=variant, seed=seed, build=build, device=device)
     if masks is not None and trained.input.task != "segmentation":
         raise ValueError(f"--masks is for scenes, and {trained.variant} says one class of an image; leave it out")
+    if csv_file is not None and not csv_file.parent.is_dir():
+        raise ValueError(f"--csv: there is no folder {csv_file.parent}; make it, or name another place")
     most = min(top, len(trained.classes))
     failed, taken = False, set()
     with ExitStack() as stack:

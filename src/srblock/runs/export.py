@@ -95,6 +95,8 @@ def export_run(
     """
     file = Path(file).expanduser()
     kind = _kind(file)
+    if not file.parent.is_dir():
+        raise ValueError(f"there is no folder {file.parent}; make it, or name another place")
     model = copy.deepcopy(run.model).cpu().to(memory_format=torch.contiguous_format).eval()
     if kind.limit_bytes is not None and _size_bytes(model) > kind.limit_bytes:
         raise ValueError(f"the weights of {run.variant} are too many for one ONNX file; export a .pt2 instead")
