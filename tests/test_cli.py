@@ -244,6 +244,47 @@ def test_seeds_can_be_named_and_have_a_report_of_their_own(tmp_path: Path) -> No
     assert report.parent.name.endswith("-seeds-1-2")
 
 
+def test_a_reports_study_file_repeats_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = ["--out", tmp_path / "out"]
+    options = [
+        "--image-size",
+        12,
+        "--lr",
+        0.05,
+        "--no-flip",
+        "--seeds",
+        "1-2",
+        "--margin",
+        0.5,
+        "--precision",
+        "float32",
+    ]
+    first = invoke("compare", PLAIN, BLOCK, *DIGITS, *options, *out)
+    assert first.exit_code == 0, first.output
+    (study,) = (tmp_path / "out").glob("compare-*/study.toml")
+    assert f"again:      {study}" in first.output
+    again = invoke("compare", "--config", study, *out)
+    assert again.exit_code == 0, again.output
+    assert len(re.findall(r"^\[./4\].* found ", again.output, re.MULTILINE)) == 4, "the same runs"
+    assert len(list((tmp_path / "out").glob("compare-*"))) == 1
+    more = invoke("compare", f"--config={study}", "--seeds", "1-3", "--epochs", 2, "--dry-run", *out)
+    assert "12x12" in more.output
+    assert "2 epochs of batches of 64, seeds 1, 2, 3" in " ".join(more.output.split()), "the command line counts"
+    assert "3 of 3" in invoke("compare", "R8", "R20", "--config", study, "--seeds", 3, "--dry-run", *out).output
+    assert "R20" not in invoke("compare", *DIGITS, PLAIN, BLOCK, "--dry-run", *out).output, "forgotten afterwards"
+    for text, message in (
+        ("variants = 3", 'variants are texts, such as ["R18", "R18 + SR(M=4)"], got 3'),
+        ("image-sise = 3", 'Unknown option: "[image-sise]"'),
+        ("image-size = 'a'", "unable to convert"),
+        ("variants", "cannot be read"),
+    ):
+        study.write_text(text)
+        assert message in error(capsys, monkeypatch, "compare", "--config", study)
+    assert "there is no file" in error(capsys, monkeypatch, "compare", "--config", tmp_path / "none.toml")
+
+
 def test_an_output_folder_in_the_way(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

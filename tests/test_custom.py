@@ -8,6 +8,7 @@ import re
 import runpy
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -379,8 +380,13 @@ def test_a_comparison_comes_back_as_objects(tmp_path: Path, capsys: pytest.Captu
         {"plain": plain, "block": with_block}, "digits", seeds=[0, 1], epochs=1, out=tmp_path, quiet=True
     )
     assert again.run_table() == table
+    assert not (found.report.parent / "study.toml").exists(), "there are functions in it"
     three = srblock.compare(["R8", "R8 + SR(M=2)"], "digits", seeds=1, epochs=1, out=tmp_path, quiet=True)
     assert three.verdict.finding == "one seed"
+    assert three.report is not None
+    assert tomllib.loads((three.report.parent / "study.toml").read_text()) == {
+        "variants": ["R8", "R8 + SR(M=2)"], "seeds": "0-0", "data": "digits", "recipe": "auto", "epochs": 1,
+    }  # fmt: skip
 
 
 def test_a_function_of_another_structure_for_another_seed_fails_that_run(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CycloptsError
 
 from srblock import __version__
+from srblock.cli.config import take_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,6 +75,7 @@ def main() -> None:
     warnings.showwarning = _warn
     signal.signal(signal.SIGTERM, terminate)  # what Slurm and containers send
     try:
+        take_options(app["compare"], sys.argv[1:])
         sys.exit(app(sys.argv[1:]))
     except KeyboardInterrupt:
         _say(f"\nstopped. Finished epochs are kept; go on with the same command:\n  {command_line()}")

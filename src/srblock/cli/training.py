@@ -10,6 +10,7 @@ from cyclopts.validators import Number
 
 from srblock.cli import running
 from srblock.cli.app import FAILED, app, console
+from srblock.cli.config import VARIANTS, read_config_file
 from srblock.cli.options import (
     AT_LEAST_1,
     BuildOption,
@@ -33,6 +34,7 @@ STUDY, WORK, AS_IT_IS = StudyOptions(), WorkOptions(), UnsaidOptions()
 def compare(
     *variants: Annotated[str, Parameter(help='e.g. R18 "R18 + SR(M=4, P=2)"; the first is the baseline')],
     seeds: Annotated[str, seeds_option("of each variant")] = "3",
+    config: Annotated[Path | None, own_option("options and variants from the study.toml of a report")] = None,
     margin: Margin = 0.2,
     options: StudyOptions = STUDY,
     work: WorkOptions = WORK,
@@ -46,7 +48,8 @@ def compare(
     from srblock.training import distributed
 
     distributed.refuse("compare")
-    numbers, parsed = seeds_of(seeds), _parsed(variants)
+    named = variants or (() if config is None else read_config_file(config).get(VARIANTS, ()))
+    numbers, parsed = seeds_of(seeds), _parsed(tuple(named))
     return running.conclude(carry_out_comparison(running.asked(options, work), parsed, numbers, margin=margin).done)
 
 

@@ -16,6 +16,7 @@ from srblock.data import ImageData, SceneData
 from srblock.data.sources.datasets import Labeled, from_datasets
 from srblock.executors.execute import Executor
 from srblock.experiments.session import Asked, Done, carry_out, deadline, folder_name, make_study, prepare, say_where
+from srblock.experiments.study_file import write_study
 from srblock.report import html, tables
 from srblock.runs.records import Run
 from srblock.runs.study import Study
@@ -160,8 +161,10 @@ def carry_out_comparison(
         return Comparison(study, done, (), None)
     rows = comparison(done.runs, [str(variant) for variant in study.variants], margin=margin)
     tables.print_table(rows, asked.console)
-    files = write_reports(asked.out / folder_name("compare", study), done.runs, rows, asked.command)
-    say_where(files, asked.console)
+    folder = asked.out / folder_name("compare", study)
+    files = write_reports(folder, done.runs, rows, asked.command)
+    again = write_study(folder, asked, variants, numbers, margin)
+    say_where([*files, *([] if again is None else [("again", again)])], asked.console)
     return Comparison(study, done, tuple(rows), dict(files)["report"])
 
 

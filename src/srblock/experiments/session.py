@@ -147,7 +147,7 @@ def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[in
     elif session.at_hand:
         with LoadProgress(asked.console) as progress:
             data = load_data(source, image_size=asked.image_size, progress=progress)
-        source = _lasting(source)
+        source = lasting(source)
     else:
         data = stand_in(source, asked.image_size)
     named = {variant.network for variant in variants}
@@ -258,7 +258,7 @@ def _made_otherwise(study: Study, out: Path) -> list[str]:
     return said
 
 
-def _lasting(source: str) -> str:
+def lasting(source: str) -> str:
     """Make the path in a data specification hold from any folder, for `srblock evaluate` later."""
     name, colon, path = source.partition(":")
     if name in SOURCES or name in SCENE_SOURCES:
