@@ -146,7 +146,7 @@ def test_a_changed_record_is_refused(tmp_path: Path, change: dict[str, Any], mes
 def test_a_record_of_older_numerics_stays_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path / "out", BASELINE, 0)
     (name,) = add_records(tmp_path / "out", tmp_path / "results").added
-    monkeypatch.setattr(RunConfig.__init__, "__defaults__", (None, NUMERICS + 1))  # code that was changed since
+    monkeypatch.setattr(RunConfig.__init__, "__defaults__", (None, NUMERICS + 1, None))  # code that was changed since
     write_run(tmp_path / "new", BASELINE, 0)
     (newer,) = add_records(tmp_path / "new", tmp_path / "results").added
     assert newer != name
