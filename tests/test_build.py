@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -339,6 +342,7 @@ def test_pretrained_of_timm_is_timms_own(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(timm, "create_model", create)
     said: list[str] = []
+    monkeypatch.setattr("srblock.variants.download._unreachable", lambda address: None)
     made("timm/test_resnet", side=32, pretrained=True, report=said.append)
     assert asked == [True]
     assert said == ["left out of timm's test_resnet, which has another number of classes than 10: the classifier"]
@@ -390,3 +394,26 @@ def test_networks_that_transform_their_input_do_so_always(name: str, monkeypatch
         with torch.device("meta"):
             model = build(variant, classes=3, image_size=96, seed=0, pretrained=pretrained)
         assert model.transform_input is True
+
+
+def test_without_a_network_trained_weights_are_refused_in_seconds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    start = time.monotonic()
+    with pytest.raises(
+        ValueError, match=r"timm/test_resnet cannot be downloaded \(http://127.0.0.1:9 does not answer: .*--weights"
+    ):
+        made("timm/test_resnet", 64, pretrained=True)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    for network in ("torchvision/resnet18", "R18", "FCN-R18"):
+        with pytest.raises(ValueError, match=r"torchvision/resnet18 cannot be downloaded .*no network.*--weights FILE"):
+            made(network, 96, pretrained=True)
+    assert time.monotonic() - start < 10
+    assert not constants.HF_HUB_OFFLINE

@@ -28,6 +28,7 @@ from srblock.models.resnet import SHAPES, ResNet
 from srblock.models.segmentation import DESIGNS, Segmentation
 from srblock.models.vgg import VGG
 from srblock.variants.custom import Build, call
+from srblock.variants.download import downloading
 from srblock.variants.notation import SR, Regularizer, Variant
 from srblock.variants.weights import (
     Report,
@@ -256,7 +257,8 @@ def _timm(name: str, classes: int, channels: int, pretrained: bool, report: Repo
 
     if not timm.is_model(name):
         _refuse_unknown("timm", name, timm.list_models())
-    model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels)
+    with downloading(f"timm/{name}", hub=pretrained):
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels)
     if pretrained and model.pretrained_cfg["num_classes"] != classes:  # type: ignore[index]
         say_left_out(["the classifier"], f"timm's {name}", classes, report)
     return model
@@ -281,7 +283,8 @@ def _torchvision(name: str, classes: int, channels: int, pretrained: bool, repor
 def _load_torchvision(model: nn.Module, name: str, classes: int, report: Report) -> None:
     from torchvision import models
 
-    state = models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
+    with downloading(f"torchvision/{name}"):
+        state = models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
     state = {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2.", "AuxLogits."))}
     _load(model, state, f"torchvision's {name}", classes, report)
 
