@@ -274,6 +274,8 @@ def test_a_reports_study_file_repeats_it(
     assert "2 epochs of batches of 64, seeds 1, 2, 3" in " ".join(more.output.split()), "the command line counts"
     assert "3 of 3" in invoke("compare", "R8", "R20", "--config", study, "--seeds", 3, "--dry-run", *out).output
     assert "R20" not in invoke("compare", *DIGITS, PLAIN, BLOCK, "--dry-run", *out).output, "forgotten afterwards"
+    assert invoke("compare", "--config", study, "--margin", 1, *out).exit_code == 0
+    assert len(list((tmp_path / "out").glob("compare-*"))) == 2, "another margin overwrites nothing"
     for text, message in (
         ("variants = 3", 'variants are texts, such as ["R18", "R18 + SR(M=4)"], got 3'),
         ("image-sise = 3", 'Unknown option: "[image-sise]"'),

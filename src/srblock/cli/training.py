@@ -143,7 +143,7 @@ def reproduce(
 
         lines = beside({row: paper.variant_of(row, choices) for row in chosen}, done.runs, margin=margin)
         reproduction.print_reproduction(lines, study.runs[0], console())
-        folder = options.out / experiment.folder_name(f"reproduce-{table.lower()}", study)
+        folder = options.out / experiment.folder_name(f"reproduce-{table.lower()}", study, margin)
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_csv(folder / "results.csv", done.runs)
         reproduction.write_markdown(folder / "table.md", lines, study.runs[0], done.runs)
@@ -200,7 +200,7 @@ def sweep(
         tables.print_table(rows, console())
         by_variant = {variant: [run for run in second.runs if run.variant == variant] for variant in final.variants}
         running.note(*report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]))
-        folder = options.out / experiment.folder_name("sweep", study)
+        folder = options.out / experiment.folder_name("sweep", study, margin)
         files = write_reports(folder, second.runs, rows, session.asked.command)
         tables.write_csv(folder / "settings.csv", first.runs)
         running.say_where([*files, ("settings", folder / "settings.csv")])

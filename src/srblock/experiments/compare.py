@@ -161,7 +161,7 @@ def carry_out_comparison(
         return Comparison(study, done, (), None)
     rows = comparison(done.runs, [str(variant) for variant in study.variants], margin=margin)
     tables.print_table(rows, asked.console)
-    folder = asked.out / folder_name("compare", study)
+    folder = asked.out / folder_name("compare", study, margin)
     files = write_reports(folder, done.runs, rows, asked.command)
     again = write_study(folder, asked, variants, numbers, margin)
     say_where([*files, *([] if again is None else [("again", again)])], asked.console)

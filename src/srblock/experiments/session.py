@@ -25,6 +25,7 @@ from srblock.runs.plan import plan, seconds_left
 from srblock.runs.records import Run, finished, read_config
 from srblock.runs.run_one import Work, make_folder
 from srblock.runs.study import Study, recipe_for
+from srblock.statistics.equivalence import MARGIN
 from srblock.training import runtime
 from srblock.training.recipe import Recipe
 from srblock.variants.custom import Build, locate
@@ -213,17 +214,21 @@ def run(session: Session, study: Study, epoch_seconds: Mapping[str, float] | Non
     return Done(runs, len(study.runs) - len(runs) - left, left, seconds)
 
 
-def folder_name(kind: str, study: Study) -> str:
-    """Name a report's folder after what is compared, whatever the number of seeds; without seed 0 after them too."""
-    first = study.runs[0]
-    identity = (
+def folder_name(kind: str, study: Study, margin: float = MARGIN) -> str:
+    """Name a report's folder after what is compared, whatever the number of seeds; without seed 0 after them too.
+
+    Another margin than the default one has a folder of its own, and so have other functions of the same name.
+    """
+    weights = study.runs[0].weights
+    identity = [
         [str(variant) for variant in study.variants],
         study.recipe.identity,
         study.data.fingerprint,
-        first.weights,
-    )
-    codes = [run.code for run in study.runs[: len(study.variants)] if run.code is not None]
-    digest = hashlib.sha256(json.dumps([*identity, *codes] if codes else identity).encode()).hexdigest()
+        weights,
+        *(run.code for run in study.runs[: len(study.variants)] if run.code is not None),
+        *([] if margin == MARGIN else [margin]),
+    ]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     which = f"-seeds-{study.seeds[0]}-{study.seeds[-1]}" if study.seeds[0] else ""
     return f"{kind}-{study.data.name}-{digest[:6]}{which}"
 
