@@ -25,6 +25,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def decoded_here() -> Iterator[None]:
+    """Decode in this process: starting workers takes longer than all that small tests do with them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRBLOCK_WORKERS", "0")
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real images with its unpack.py, named by the environment."""

@@ -28,18 +28,12 @@ from srblock.runs.study import Study, recipe_for
 from srblock.training.recipe import Recipe
 from srblock.variants.notation import parse
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 CPU = torch.device("cpu")
 PLAIN, BLOCK = "FCN-R18", "FCN-R18 + SR(M=3, P=2)"
 # Of nine scenes seven are trained on, in batches of 3, 3 and one that is left out: an epoch ends in mid-pass.
 RECIPE = {"batch_size": 3, "crop_size": (32, 64), "epoch_steps": 3, "validation_fraction": 0.2, "precision": "float32"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_this_process() -> Any:
-    """Decode in this process: starting workers takes longer than all they do here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRBLOCK_WORKERS", "0")
-        yield
 
 
 @pytest.fixture(scope="module")

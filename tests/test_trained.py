@@ -28,16 +28,10 @@ from srblock.runs.study import Study, recipe_for
 from srblock.runs.trained import preprocess_for
 from srblock.variants.notation import parse
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 CPU = torch.device("cpu")
 PLAIN, BLOCK = "R8", "R8 + SR(M=2, P=3)"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_this_process() -> object:
-    """Decode in this process: starting workers takes longer than all they do here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRBLOCK_WORKERS", "0")
-        yield
 
 
 @pytest.fixture(scope="module")
