@@ -128,11 +128,11 @@ def prepare(asked: Asked, variants: Sequence[Variant]) -> Session:
     if asked.weights is not None and not asked.weights.is_file():
         raise ValueError(f"--weights: there is no file {asked.weights}")
     device = runtime.pick_device(asked.device)
-    there = not isinstance(asked.data, str)
-    data = asked.data if not isinstance(asked.data, str) else stand_in(asked.data, asked.image_size)
-    recipe = recipe_for(data, device, asked.recipe, **asked.changes)
-    asked.executor.check(recipe, device)
-    looked_at = there or not asked.dry_run or at_hand(str(asked.data))
+    data, looked_at = asked.data, True
+    if isinstance(data, str):
+        looked_at = not asked.dry_run or at_hand(data)
+        data = stand_in(data, asked.image_size)
+    asked.executor.check(recipe_for(data, device, asked.recipe, **asked.changes), device)
     return Session(asked, asked.executor.slots(device), device, looked_at)
 
 
