@@ -17,7 +17,7 @@ from srblock.data.sources.datasets import Labeled, from_datasets
 from srblock.executors.execute import Executor
 from srblock.experiments.session import Asked, Done, carry_out, deadline, folder_name, make_study, prepare, say_where
 from srblock.experiments.study_file import write_study
-from srblock.report import html, tables
+from srblock.report import tables
 from srblock.runs.records import Run
 from srblock.runs.study import Study
 from srblock.statistics.comparison import Row, comparison
@@ -179,6 +179,8 @@ def check_margin(margin: float) -> None:
 
 def write_reports(folder: Path, runs: Sequence[Run], rows: Sequence[Row], command: str) -> list[tuple[str, Path]]:
     """Write every seed, every test and the page; return what each file is, and where."""
+    from srblock.report import html  # which waits for matplotlib; a plan and the first run need not
+
     folder.mkdir(parents=True, exist_ok=True)
     seeds, page = folder / "results.csv", folder / "report.html"
     tables.write_csv(seeds, runs)
