@@ -6,7 +6,7 @@ import difflib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from srblock.data.sources.datasets import Labeled, from_datasets
 from srblock.executors.execute import Executor
 from srblock.experiments.session import Asked, Done, carry_out, deadline, folder_name, make_study, prepare, say_where
 from srblock.experiments.study_file import write_study
+from srblock.experiments.timing import TIMES, times_of
 from srblock.report import tables
 from srblock.runs.records import Run
 from srblock.runs.study import Study
 from srblock.statistics.comparison import Row, comparison
 from srblock.statistics.equivalence import MARGIN
+from srblock.statistics.times import VariantTimes
 from srblock.statistics.verdicts import Verdict
 from srblock.training.recipe import Recipe
 from srblock.variants.custom import Build
@@ -40,12 +42,14 @@ class Comparison:
         done: what became of it: the finished runs, and how many are left or failed.
         rows: a line for each variant, the baseline first; see `statistics.comparison.Row`.
         report: the page; None where there was nothing to report.
+        times: what variants cost in time, measured in turns; {} where it was not.
     """
 
     study: Study
     done: Done
     rows: tuple[Row, ...]
     report: Path | None
+    times: Mapping[str, VariantTimes] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[Run]:
@@ -160,12 +164,13 @@ def carry_out_comparison(
     if not done.worth_a_report:
         return Comparison(study, done, (), None)
     rows = comparison(done.runs, [str(variant) for variant in study.variants], margin=margin)
-    tables.print_table(rows, asked.console)
     folder = asked.out / folder_name("compare", study, margin)
-    files = write_reports(folder, done.runs, rows, asked.command)
+    times = times_of(session, study, done.runs, folder)
+    tables.print_table(rows, asked.console, times)
+    files = write_reports(folder, done.runs, rows, asked.command, times)
     again = write_study(folder, asked, variants, numbers, margin)
     say_where([*files, *([] if again is None else [("again", again)])], asked.console)
-    return Comparison(study, done, tuple(rows), dict(files)["report"])
+    return Comparison(study, done, tuple(rows), dict(files)["report"], times)
 
 
 def check_margin(margin: float) -> None:
@@ -177,16 +182,19 @@ def check_margin(margin: float) -> None:
         raise ValueError(f"--margin must be above 0 percentage points, got {margin}; {MARGIN} is the default")
 
 
-def write_reports(folder: Path, runs: Sequence[Run], rows: Sequence[Row], command: str) -> list[tuple[str, Path]]:
-    """Write every seed, every test and the page; return what each file is, and where."""
+def write_reports(
+    folder: Path, runs: Sequence[Run], rows: Sequence[Row], command: str, times: Mapping[str, VariantTimes]
+) -> list[tuple[str, Path]]:
+    """Write every seed, every test and the page; return what each file is, and where, that of the times among them."""
     from srblock.report import html  # which waits for matplotlib; a plan and the first run need not
 
     folder.mkdir(parents=True, exist_ok=True)
     seeds, page = folder / "results.csv", folder / "report.html"
     tables.write_csv(seeds, runs)
     tables.write_comparison(folder / "comparison.csv", rows)
-    html.write_report(page, runs, rows, command=command)
-    return [("every seed", seeds), ("every test", folder / "comparison.csv"), ("report", page)]
+    html.write_report(page, runs, rows, command=command, times=times)
+    timed = [("times", folder / TIMES)] if times else []
+    return [("every seed", seeds), ("every test", folder / "comparison.csv"), *timed, ("report", page)]
 
 
 def _variants(networks: Mapping[str, Build] | Sequence[str]) -> tuple[list[Variant], dict[str, Build]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from srblock.data.offenders import counted
-from srblock.report import block_figures, figures, units
+from srblock.report import block_figures, figures
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.comparison import interval, legend, pairings, remarks
 from srblock.report.control_lines import control_lines
@@ -20,6 +20,7 @@ from srblock.report.scenes import class_bars, scene_views
 from srblock.report.svg import SERIES
 from srblock.report.tables import COST, accuracy
 from srblock.report.terminal import Column
+from srblock.report.times import Times, in_turns, time_columns, time_sentences
 from srblock.report.units import p_equals, points, signed
 from srblock.report.verdicts import advice, headline
 from srblock.runs.records import Run
@@ -27,6 +28,7 @@ from srblock.statistics.comparison import Row
 from srblock.statistics.differences import Difference, mean_interval
 from srblock.training.files import write_bytes
 
+BOXES = 3  # at most so many variants have a box of their own
 LINES = {"-": "solid", "--": "dashed", ":": "dotted"}
 
 
@@ -47,21 +49,24 @@ class Answer:
     cost: str
 
 
-def write_report(path: Path, runs: Sequence[Run], rows: Sequence[Row], command: str) -> None:
+def write_report(
+    path: Path, runs: Sequence[Run], rows: Sequence[Row], command: str, times: Times | None = None
+) -> None:
     """Write the page of a comparison.
 
     Args:
         rows: of `comparison(runs)`.
         command: that repeats the study.
+        times: measured in turns; without, the page has none.
 
     Raises: ValueError if there is no run; OSError if the file cannot be written, an older one stays whole.
     """
     if not rows:
         raise ValueError("no run finished, so there is nothing to report; each failed run has its reason above")
-    write_bytes(path, render("template.html", _context(runs, rows, command)).encode())
+    write_bytes(path, render("template.html", _context(runs, rows, command, times or {})).encode())
 
 
-def answer(row: Row, baseline: Row) -> Answer:
+def answer(row: Row, baseline: Row, times: Times | None = None) -> Answer:
     """Say what a variant's figures against the baseline come to."""
     found, verdict, sides = row.analysis, row.verdict, row.difference
     assert found is not None
@@ -82,19 +87,16 @@ def answer(row: Row, baseline: Row) -> Answer:
     if row.detectable is not None:
         evidence += f" These seeds find a true difference of {points(row.detectable)} four times in five."
     short = f"{signed(found.mean)}, {interval(row)}" if found.estimate is not None else signed(found.mean)
-    return Answer(headline(verdict, row.variant, baseline.variant), short, evidence, _cost(row, baseline))
+    return Answer(headline(verdict, row.variant, baseline.variant), short, evidence, _cost(row, baseline, times or {}))
 
 
-def _cost(row: Row, baseline: Row) -> str:
+def _cost(row: Row, baseline: Row, times: Times) -> str:
     parameters = 100 * (row.parameters / baseline.parameters - 1)
     text = f"It has {abs(parameters):.2f}% {'fewer' if parameters < 0 else 'more'} parameters"
     if parameters == 0:
         text = "It has as many parameters"
-    if row.train_ms_per_image and baseline.train_ms_per_image:
-        text += (
-            f"; training took {units.milliseconds(row.train_ms_per_image)} ms an image, {baseline.variant} "
-            f"{units.milliseconds(baseline.train_ms_per_image)} (not timed side by side, so no benchmark)"
-        )
+    if row.variant in times:
+        text += f"; {in_turns(times[row.variant], baseline.variant)}"
     return f"{text}."
 
 
@@ -104,7 +106,7 @@ def _seeds(found: Difference) -> str:
     return f"{counted(found.n, 'seed')} against {found.n_baseline}"
 
 
-def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str, Any]:
+def _context(runs: Sequence[Run], rows: Sequence[Row], command: str, times: Times) -> dict[str, Any]:
     """Collect everything that the template shows."""
     config = runs[0].config
     by_variant: dict[str, list[Run]] = {row.variant: [] for row in rows}
@@ -119,10 +121,12 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "start": start(config.weights),
         "held_out": rows[0].held_out,
         "seeds_each": sorted({row.n for row in rows}),
-        "answers": [answer(row, rows[0]) for row in rows if row.difference is not None],
+        "boxes": BOXES,
+        "answers": [answer(row, rows[0], times) for row in rows if row.difference is not None],
         "rows": rows,
-        "tables": [_cells(rows, columns) for columns in (accuracy(rows), COST)],
+        "tables": [_cells(rows, columns) for columns in (accuracy(rows), (*COST, *time_columns(times)))],
         "legend": legend(rows),
+        "time_notes": time_sentences(rows, times)[-1 if len(rows) <= 1 + BOXES else 0 :],  # boxes have the others
         "remarks": remarks(rows),
         "pairings": pairings(rows),
         "series": [(LINES[figures.dashes(i)], i % len(SERIES), row.variant) for i, row in enumerate(rows)],

@@ -16,6 +16,7 @@ from srblock.block import parameter_count
 from srblock.report import units
 from srblock.report.comparison import corrected, findings, interval, legend, p_greater, pairings, remarks
 from srblock.report.terminal import Column, empty_table, print_fitting, print_lines, table_of
+from srblock.report.times import Times, time_columns, time_sentences
 from srblock.report.units import points, probability, signed
 from srblock.report.verdicts import words
 from srblock.runs.records import Run
@@ -38,15 +39,21 @@ CSV_FIGURES = (
 CSV_ENVIRONMENT = ("device", "threads", "torch", "commit")
 
 
-def print_table(rows: Sequence[Row], console: Console) -> None:
-    """Print a comparison: as one table where it fits, as two (accuracy, cost) with fewer columns on narrow screens."""
+def print_table(rows: Sequence[Row], console: Console, times: Times | None = None) -> None:
+    """Print a comparison: as one table where it fits, as two (accuracy, cost) with fewer columns on narrow screens.
+
+    Args:
+        times: measured in turns; without, none are printed.
+    """
+    costs = (*COST, *time_columns(times or {}))
     if rows:
         whole, *parts = (
             table_of(rows, ("variant", lambda row: row.variant), columns)
-            for columns in ((*accuracy(rows), *COST), accuracy(rows, narrow=True), COST)
+            for columns in ((*accuracy(rows), *costs), accuracy(rows, narrow=True), costs)
         )
         print_fitting(whole, parts, console)
-    print_lines((*legend(rows), *findings(rows), *pairings(rows), *remarks(rows)), console)
+    said = *findings(rows), *pairings(rows), *time_sentences(rows, times or {}), *remarks(rows)
+    print_lines((*legend(rows), *said), console)
 
 
 def write_csv(path: Path, runs: Sequence[Run]) -> None:
@@ -139,8 +146,6 @@ COST: tuple[Column[Row], ...] = (
     ("parameters", lambda row: f"{row.parameters:,}"),
     ("overhead", lambda row: f"{row.overhead_percent:.2f}%"),
     ("FLOPs\nper image", lambda row: units.operations(row.flops_per_image)),
-    ("train ms\nper image", lambda row: units.milliseconds(row.train_ms_per_image)),
-    ("test ms\nper image", lambda row: units.milliseconds(row.eval_ms_per_image)),
 )
 
 
