@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -206,6 +207,8 @@ def test_an_error_in_one_process_ends_all_with_one_message(folder: Path) -> None
 def test_the_command_line_trains_in_two_processes(tmp_path: Path) -> None:
     """As a user would call it; then a single process finds the run."""
     words = ("train", "R8 + SR(M=3, P=4)", "--data", "digits", "--epochs", "1", "--out", tmp_path)
+    tensorboard = importlib.util.find_spec("tensorboard") is not None
+    words += ("--tensorboard",) if tensorboard else ()
     done = torchrun("-m", "srblock", *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("started") == 1
@@ -216,6 +219,7 @@ def test_the_command_line_trains_in_two_processes(tmp_path: Path) -> None:
     assert 0 < found.score <= 100
     assert set(found.recall), "the block was looked at, over the whole test set"
     assert len(found.metrics) == 1
+    assert len(list(folder.glob("tensorboard/*"))) == tensorboard, "process 0 alone writes it"
 
 
 # --- in one process --------------------------------------------------------------------------------------------------

@@ -95,6 +95,7 @@ def compare(
     image_size: int | None = None,
     pretrained: bool = False,
     weights: str | os.PathLike[str] | None = None,
+    tensorboard: bool = False,
     quiet: bool = False,
     **changes: Any,
 ) -> Comparison:
@@ -116,7 +117,7 @@ def compare(
         workers: runs at once, each in a process of its own; None for one, in this process.
         minutes: for all of it; what is not finished then is left for the next call.
         margin: percentage points that count as no difference.
-        image_size, pretrained, weights: as the options of `srblock compare`.
+        image_size, pretrained, weights, tensorboard: as the options of `srblock compare`.
         quiet: print nothing.
         changes: of the recipe: epochs=5, batch_size=64, learning_rate=0.05, ...
 
@@ -138,6 +139,7 @@ def compare(
         out=Path(out).expanduser(),
         executor=Executor(workers=workers),
         deadline=deadline(start, minutes),
+        tensorboard=tensorboard,
         console=Console(quiet=quiet),
         command=f"srblock.compare({', '.join(map(repr, map(str, variants)))}, ...)",
     )
