@@ -31,7 +31,8 @@ def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
     """Start two processes as a user would."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, words)]
     source = str(Path(distributed.__file__).parents[2])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source}
+    path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
