@@ -112,7 +112,7 @@ def test_it_leaves_random_state_alone_and_times_every_variant(study: Study, tmp_
     assert torch.equal(torch.random.get_rng_state(), before)
     assert list(found.times) == [str(variant) for variant in study.variants]
     for times in found.times.values():
-        assert side_by_side.LEAST <= len(times.train) == len(times.test) <= side_by_side.MOST
+        assert all(side_by_side.LEAST <= len(part) <= side_by_side.MOST for part in (times.train, times.test))
         assert min(*times.train, *times.test) > 0
     assert found.conditions["batch_size"] == "8"
 
@@ -180,6 +180,13 @@ def test_times_come_back_as_they_were_written(tmp_path: Path) -> None:
     found = replace(FOUND, times={name: replace(t, train=(0.1 + 0.2, *t.train[1:])) for name, t in FOUND.times.items()})
     write_times(tmp_path / "times.csv", found)
     assert read_times(tmp_path / "times.csv") == found
+    shorter = {name: replace(times, test=times.test[:4]) for name, times in FOUND.times.items()}
+    write_times(tmp_path / "shorter.csv", replace(FOUND, times=shorter))
+    assert read_times(tmp_path / "shorter.csv").times == shorter
+    shorter[WITH_SR] = FOUND.times[WITH_SR]
+    write_times(tmp_path / "uneven.csv", replace(FOUND, times=shorter))
+    with pytest.raises(ValueError, match=r"uneven\.csv holds no times"):
+        read_times(tmp_path / "uneven.csv")
     for text in ("", "a,b\n1,2\n", (tmp_path / "times.csv").read_text().rpartition(",")[0]):
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(ValueError, match=r"bad\.csv holds no times"):
@@ -258,8 +265,10 @@ def test_words_say_ratio_interval_and_rounds(runs: list[Run]) -> None:
 
 
 def test_few_rounds_have_no_interval() -> None:
-    few = Ratio(1.2, None, 3)
-    assert "training step x 1.200 (too few rounds for an interval)" in words(VariantTimes(1.0, 1.0, few, few), "R8")
+    few, more = Ratio(1.2, None, 3), Ratio(1.1, (1.0, 1.2), 7)
+    said = words(VariantTimes(1.0, 1.0, few, more), "R8")
+    assert said.startswith("training step x 1.200 (too few rounds for an interval), inference x 1.100 (1.000 to 1.200;")
+    assert said.endswith("of R8's (n = 3 and 7 rounds in turns)")
 
 
 def test_tables_have_times_only_where_they_were_measured_in_turns(

@@ -37,7 +37,7 @@ def in_turns(found: VariantTimes, baseline: str) -> str:
     assert found.test is not None
     return (
         f"training step {_ratio(found.train)}, inference {_ratio(found.test)} of {baseline}'s "
-        f"(n = {found.train.n} rounds in turns)"
+        f"(n = {' and '.join(dict.fromkeys((str(found.train.n), str(found.test.n))))} rounds in turns)"
     )
 
 

@@ -30,8 +30,8 @@ from srblock.variants.notation import Variant
 LEAST, MOST = 3, 25  # rounds
 SECONDS, SHARE, LONGEST = 5.0, 0.02, 60.0  # time for it: so long, or a share of what training took, but not longer
 PATIENCE = 3.0  # times as long may it take for the fewest rounds
-TURN_S = 0.01  # a turn takes about so long at least, in as many steps as that needs
-STEPS = 10  # at most in a turn
+TURN_S = 0.04  # a turn takes about so long at least, in as many steps as that needs: some slices of a busy processor
+STEPS = 50  # at most in a turn
 FOREVER = 10**9  # steps of a run that never ends, for Lookahead
 
 
@@ -86,51 +86,49 @@ def time_side_by_side(
     seconds = min(took_s, max(SECONDS, min(LONGEST, SHARE * took_s)))
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        contenders = _contenders(study, variants, device, until)
-        go_on = _limit(seconds, until)
-        rounds = in_turns(contenders, device, go_on)
-    if len(next(iter(rounds.values()))) < LEAST:
+        rounds = [  # one after the other, as a turn after another kind of turn is not like one after its own kind
+            in_turns(contenders, device, _limit(seconds / 2, until))
+            for contenders in _contenders(study, variants, device, until)
+        ]
+    if min(len(times) for part in rounds for times in part.values()) < LEAST:
         raise ValueError(f"{LEAST} rounds of a step of each take longer than that is worth here")
-    return SideBySide(
-        {
-            str(variant): Times(tuple(rounds[f"train {variant}"]), tuple(rounds[f"test {variant}"]))
-            for variant in variants
-        },
-        conditions(study, device),
-    )
+    train, test = rounds
+    times = {str(variant): Times(tuple(train[variant]), tuple(test[variant])) for variant in variants}
+    return SideBySide(times, conditions(study, device))
 
 
 def _contenders(
     study: Study, variants: Sequence[Variant], device: torch.device, until: float | None
-) -> dict[str, Callable[[], int]]:
-    """Build and warm up all variants; their training turns, then their inference turns."""
+) -> tuple[dict[Variant, Callable[[], int]], dict[Variant, Callable[[], int]]]:
+    """Build and warm up all variants; return their turns of training and of inference."""
     runtime.keep_freed_memory(device)
     loaders = study.loaders(study.seeds[0], device)
     images, target = next(iter(loaders.train.epoch(0, slice(0, 1))))
     tested, truth = next(iter(loaders.test.epoch(0, slice(0, 1))))
     tested, truth = tested[: len(images)], truth[: len(images)]
-    training: dict[str, Callable[[int], int]] = {}
-    testing: dict[str, Callable[[int], int]] = {}
-    shortest = {"train": math.inf, "test": math.inf}  # seconds of the fastest variant
+    training: dict[Variant, Callable[[int], int]] = {}
+    testing: dict[Variant, Callable[[int], int]] = {}
+    warm_up = WARM_UP + 2 if "graph" in study.recipe.engine else 1
     for variant in variants:
         if until is not None and time.monotonic() > until:
             raise ValueError("the time is up")
         step = _step(study, variant, device)
-        turns = {
-            "train": partial(_train, step, count(1), images, target),
-            "test": partial(_test, study, step, tested, truth),
-        }
-        for part, turn in turns.items():
-            turn(WARM_UP + 2 if part == "train" and "graph" in study.recipe.engine else 1)
-            start = runtime.now(device)
-            turn(1)
-            shortest[part] = min(shortest[part], runtime.now(device) - start)
-        training[f"train {variant}"], testing[f"test {variant}"] = turns["train"], turns["test"]
-    steps = {part: max(1, min(STEPS, math.ceil(TURN_S / max(seconds, 1e-9)))) for part, seconds in shortest.items()}
-    return {
-        **{name: partial(turn, steps["train"]) for name, turn in training.items()},
-        **{name: partial(turn, steps["test"]) for name, turn in testing.items()},
-    }
+        training[variant] = partial(_train, step, count(1), images, target)
+        testing[variant] = partial(_test, study, step, tested, truth)
+        training[variant](warm_up)
+        testing[variant](1)
+    return _long_enough(training, device), _long_enough(testing, device)
+
+
+def _long_enough(turns: dict[Variant, Callable[[int], int]], device: torch.device) -> dict[Variant, Callable[[], int]]:
+    """Let each turn have as many steps as the fastest variant needs to fill the time of one."""
+    fastest = math.inf
+    for turn in turns.values():
+        start = runtime.now(device)
+        turn(1)
+        fastest = min(fastest, runtime.now(device) - start)
+    steps = max(1, min(STEPS, math.ceil(TURN_S / max(fastest, 1e-9))))
+    return {variant: partial(turn, steps) for variant, turn in turns.items()}
 
 
 def _step(study: Study, variant: Variant, device: torch.device) -> Step:

@@ -1,4 +1,4 @@
-"""Times measured in turns as a CSV file: a line for every variant and round, with what they were measured on."""
+"""Times measured in turns as a CSV file: a line for every variant, part and round, with what they were measured on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from srblock.runs.side_by_side import SideBySide, Times
 from srblock.training.files import write_bytes
 
-MEASURED = ("variant", "round", "train_ms_per_image", "test_ms_per_image")
+MEASURED = ("variant", "part", "round", "ms_per_image")
+PARTS = ("train", "test")
 
 
 def write_times(path: Path, found: SideBySide) -> None:
@@ -21,8 +22,9 @@ def write_times(path: Path, found: SideBySide) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*MEASURED, *found.conditions])
     for variant, times in found.times.items():
-        for number, pair in enumerate(zip(times.train, times.test, strict=True), 1):
-            writer.writerow([variant, number, *pair, *found.conditions.values()])
+        for part in PARTS:
+            for number, ms in enumerate(getattr(times, part), 1):
+                writer.writerow([variant, part, number, ms, *found.conditions.values()])
     write_bytes(path, text.getvalue().encode())
 
 
@@ -39,13 +41,11 @@ def read_times(path: Path) -> SideBySide:
     values = {tuple(line[len(MEASURED) :]) for line in lines}
     if len(values) > 1:
         raise wrong
-    rounds: dict[str, list[tuple[float, float]]] = {}
-    for variant, _, train, test, *_ in lines:
-        rounds.setdefault(variant, []).append((float(train), float(test)))
-    if len({len(pairs) for pairs in rounds.values()}) > 1:
+    rounds: dict[str, dict[str, list[float]]] = {}
+    for variant, part, _, ms, *_ in lines:
+        rounds.setdefault(variant, {name: [] for name in PARTS}).setdefault(part, []).append(float(ms))
+    counts = [{len(parts[part]) for parts in rounds.values()} for part in PARTS]
+    if any(len(lengths) > 1 or 0 in lengths for lengths in counts):  # every variant takes part in every round
         raise wrong
-    times = {
-        variant: Times(tuple(train for train, _ in pairs), tuple(test for _, test in pairs))
-        for variant, pairs in rounds.items()
-    }
+    times = {variant: Times(*(tuple(parts[part]) for part in PARTS)) for variant, parts in rounds.items()}
     return SideBySide(times, dict(zip(header[len(MEASURED) :], values.pop(), strict=True)))
