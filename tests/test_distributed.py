@@ -133,6 +133,18 @@ def test_two_processes_resume_bit_for_bit(folder: Path, seen: list[dict[str, Any
     assert seen[0]["result"] == seen[1]["result"]
 
 
+def test_what_was_said_of_each_image_is_that_of_one_process(
+    folder: Path, seen: list[dict[str, Any]], whole: tuple[Path, Record]
+) -> None:
+    """35 test images in batches of 16, 16 and 3, each shared; in their order, and as many right as the figure says."""
+    stored = load_file(folder / "parts" / "predictions.safetensors")
+    assert stored["labels"].tolist() == [number % 2 for number in range(35)]
+    hits = int((stored["predictions"] == stored["labels"]).sum())
+    assert 100 * (hits / 35) == seen[0]["result"]["test_top1"]
+    ours, expected = (load_file(where / "predictions.safetensors") for where in (folder / "one to two", whole[0]))
+    assert largest_difference(ours, expected) == 0
+
+
 # --- who does what ---------------------------------------------------------------------------------------------------
 
 

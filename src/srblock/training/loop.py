@@ -20,6 +20,7 @@ from srblock.training import checkpoint, distributed, epochs, runtime
 from srblock.training.files import write_bytes
 from srblock.training.lookahead import Lookahead
 from srblock.training.optimizer import Groups, sgd
+from srblock.training.predictions import Predictions
 from srblock.training.recipe import Recipe
 from srblock.training.schedule import learning_rate
 from srblock.training.step import Step
@@ -60,10 +61,10 @@ def train(
     """Train to the last epoch, going on from `directory` if it holds a started run, and test the selected epoch once.
 
     The epoch best on validation by the task's first figure (the first of equals) is selected, without validation the
-    last. Leaves its weights in
-    the model and in `directory/checkpoint.safetensors`; every epoch is a line of `directory/metrics.jsonl`. The state
-    to go on from is saved after the first epoch and the last, when `on_epoch` raises, and in between as often as it
-    costs little time: at most about 5%. A run that goes on from an earlier epoch than the last one recorded repeats
+    last. Leaves its weights in the model and in `directory/checkpoint.safetensors`, and what it said of each test image
+    in `directory/predictions.safetensors` (not of scenes); every epoch is a line of `directory/metrics.jsonl`. The
+    state to go on from is saved after the first epoch and the last, when `on_epoch` raises, and in between as often as
+    it costs little time: at most about 5%. A run that goes on from an earlier epoch than the last one recorded repeats
     those after it.
 
     Of several processes (see `distributed`) each calls this with the loaders of its own share; all get the result, and
@@ -221,11 +222,15 @@ def _finish(
     last_test = evaluate(model, loaders.test.epoch(0), task, recipe, device)
     model.load_state_dict(state.best)
     start = runtime.now(device)
-    meter = measure(model, loaders.test.epoch(0), task, recipe, device)
+    predictions = Predictions(loaders.test, device) if task.figures[0].per_image else None
+    meter = measure(model, loaders.test.epoch(0), task, recipe, device, predictions)
     test, details = meter.read(), meter.details()
     test_s = runtime.now(device) - start
     _check_finite({"test loss": test["loss"]}, recipe.epochs - 1, recipe)
     distributed.on_rank0(lambda: checkpoint.save_weights(directory / "checkpoint.safetensors", state.best, header))
+    if predictions is not None:
+        said = predictions.read()
+        distributed.on_rank0(lambda: checkpoint.save_weights(directory / "predictions.safetensors", said))
     best, last = _best(state.metrics, task), state.metrics[-1]
     keys = [] if loaders.validation is None else [figure.key for figure in task.figures]
     train_s = median(
