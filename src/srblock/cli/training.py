@@ -201,7 +201,7 @@ def sweep(
         by_variant = {variant: [run for run in second.runs if run.variant == variant] for variant in final.variants}
         running.note(*report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]))
         folder = options.out / experiment.folder_name("sweep", study, margin)
-        files = write_reports(folder, second.runs, rows, session.asked.command)
+        files = write_reports(folder, second.runs, rows, session.asked.command, final.data)
         tables.write_csv(folder / "settings.csv", first.runs)
         running.say_where([*files, ("settings", folder / "settings.csv")])
     return running.conclude(second) or (FAILED if found.dropped else 0)

@@ -162,7 +162,7 @@ def carry_out_comparison(
     rows = comparison(done.runs, [str(variant) for variant in study.variants], margin=margin)
     tables.print_table(rows, asked.console)
     folder = asked.out / folder_name("compare", study, margin)
-    files = write_reports(folder, done.runs, rows, asked.command)
+    files = write_reports(folder, done.runs, rows, asked.command, study.data)
     again = write_study(folder, asked, variants, numbers, margin)
     say_where([*files, *([] if again is None else [("again", again)])], asked.console)
     return Comparison(study, done, tuple(rows), dict(files)["report"])
@@ -177,16 +177,31 @@ def check_margin(margin: float) -> None:
         raise ValueError(f"--margin must be above 0 percentage points, got {margin}; {MARGIN} is the default")
 
 
-def write_reports(folder: Path, runs: Sequence[Run], rows: Sequence[Row], command: str) -> list[tuple[str, Path]]:
-    """Write every seed, every test and the page; return what each file is, and where."""
+def write_reports(
+    folder: Path,
+    runs: Sequence[Run],
+    rows: Sequence[Row],
+    command: str,
+    data: ImageData | SceneData | None = None,
+) -> list[tuple[str, Path]]:
+    """Write every seed, every test, every class and the page; return what each file is, and where.
+
+    Args:
+        data: whose test images the page shows, if it is at hand.
+    """
     from srblock.report import html  # which waits for matplotlib; a plan and the first run need not
+    from srblock.report.classes import class_lines
 
     folder.mkdir(parents=True, exist_ok=True)
     seeds, page = folder / "results.csv", folder / "report.html"
     tables.write_csv(seeds, runs)
     tables.write_comparison(folder / "comparison.csv", rows)
-    html.write_report(page, runs, rows, command=command)
-    return [("every seed", seeds), ("every test", folder / "comparison.csv"), ("report", page)]
+    html.write_report(page, runs, rows, command, data)
+    files = [("every seed", seeds), ("every test", folder / "comparison.csv")]
+    if lines := class_lines(rows, runs):
+        files.append(("every class", folder / "classes.csv"))
+        tables.write_lines(folder / "classes.csv", lines)
+    return [*files, ("report", page)]
 
 
 def _variants(networks: Mapping[str, Build] | Sequence[str]) -> tuple[list[Variant], dict[str, Build]]:

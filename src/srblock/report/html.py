@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from srblock.data import ImageData, SceneData
 from srblock.data.offenders import counted
 from srblock.report import block_figures, figures, units
 from srblock.report.blocks import block_views, draw_both
+from srblock.report.classes import balance_lines, class_views
 from srblock.report.comparison import interval, legend, pairings, remarks
 from srblock.report.control_lines import control_lines
 from srblock.report.page import plain, render
@@ -47,18 +49,25 @@ class Answer:
     cost: str
 
 
-def write_report(path: Path, runs: Sequence[Run], rows: Sequence[Row], command: str) -> None:
+def write_report(
+    path: Path,
+    runs: Sequence[Run],
+    rows: Sequence[Row],
+    command: str,
+    data: ImageData | SceneData | None = None,
+) -> None:
     """Write the page of a comparison.
 
     Args:
         rows: of `comparison(runs)`.
         command: that repeats the study.
+        data: whose test images are shown, if it is at hand.
 
     Raises: ValueError if there is no run; OSError if the file cannot be written, an older one stays whole.
     """
     if not rows:
         raise ValueError("no run finished, so there is nothing to report; each failed run has its reason above")
-    write_bytes(path, render("template.html", _context(runs, rows, command)).encode())
+    write_bytes(path, render("template.html", _context(runs, rows, command, data)).encode())
 
 
 def answer(row: Row, baseline: Row) -> Answer:
@@ -104,7 +113,9 @@ def _seeds(found: Difference) -> str:
     return f"{counted(found.n, 'seed')} against {found.n_baseline}"
 
 
-def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str, Any]:
+def _context(
+    runs: Sequence[Run], rows: Sequence[Row], command: str, data: ImageData | SceneData | None
+) -> dict[str, Any]:
     """Collect everything that the template shows."""
     config = runs[0].config
     by_variant: dict[str, list[Run]] = {row.variant: [] for row in rows}
@@ -131,6 +142,9 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "bars_cut": _bars_cut(rows),
         "banded": any(row.n > figures.SEEDS_AS_LINES for row in rows),
         "zoomed": any(len(run.metrics) >= figures.ZOOMED_FROM for run in runs),
+        "by_class": class_views(rows, runs, data),
+        "balances": balance_lines(rows),
+        "class_sizes": next((row.balance.images for row in rows if row.balance is not None), None),
         "scenes": scene_views(groups, config.data["colors"]) if segmented else [],
         "chips": list(zip(config.data["classes"], config.data.get("colors", ()), strict=False)),
         "class_bars": draw_both(lambda name, width: class_bars(groups, config.data["classes"], name, width), "classes")

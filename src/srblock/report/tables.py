@@ -14,11 +14,12 @@ from rich.text import Text
 
 from srblock.block import parameter_count
 from srblock.report import units
-from srblock.report.comparison import corrected, findings, interval, legend, p_greater, pairings, remarks
+from srblock.report.comparison import balances, corrected, findings, interval, legend, p_greater, pairings, remarks
 from srblock.report.terminal import Column, empty_table, print_fitting, print_lines, table_of
 from srblock.report.units import points, probability, signed
 from srblock.report.verdicts import words
 from srblock.runs.records import Run
+from srblock.statistics.classes import Balance, balanced_figures
 from srblock.statistics.comparison import Row
 from srblock.statistics.differences import Estimate
 from srblock.training.files import write_bytes
@@ -46,7 +47,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
             for columns in ((*accuracy(rows), *COST), accuracy(rows, narrow=True), COST)
         )
         print_fitting(whole, parts, console)
-    print_lines((*legend(rows), *findings(rows), *pairings(rows), *remarks(rows)), console)
+    print_lines((*legend(rows), *findings(rows), *pairings(rows), *balances(rows), *remarks(rows)), console)
 
 
 def write_csv(path: Path, runs: Sequence[Run]) -> None:
@@ -54,7 +55,7 @@ def write_csv(path: Path, runs: Sequence[Run]) -> None:
 
     Raises: OSError if the file cannot be written; an older one stays whole.
     """
-    _write(path, run_lines(runs, path.parent))
+    write_lines(path, run_lines(runs, path.parent))
 
 
 def run_lines(runs: Sequence[Run], folder: Path) -> list[dict[str, object]]:
@@ -68,6 +69,7 @@ def _line(run: Run, folder: Path) -> dict[str, object]:
         "variant": str(run.variant),
         "seed": run.seed,
         **{f"test_{key}": value for key, value in run.test.items()},
+        **{f"test_{key}": value for key, value in balanced_figures(run).items()},
         "test_loss": run.test_loss,
         "best_epoch": run.best_epoch,
         **{f"{part}_{key}": value for part, figures in parts for key, value in figures.items()},
@@ -78,7 +80,11 @@ def _line(run: Run, folder: Path) -> dict[str, object]:
     }
 
 
-def _write(path: Path, lines: Sequence[dict[str, object]]) -> None:
+def write_lines(path: Path, lines: Sequence[dict[str, object]]) -> None:
+    """Write dicts as CSV; what one of them lacks stays empty.
+
+    Raises: OSError if the file cannot be written; an older one stays whole.
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
     writer.writeheader()
@@ -91,7 +97,7 @@ def write_comparison(path: Path, rows: Sequence[Row]) -> None:
 
     Raises: OSError if the file cannot be written; an older one stays whole.
     """
-    _write(path, variant_lines(rows))
+    write_lines(path, variant_lines(rows))
 
 
 def variant_lines(rows: Sequence[Row]) -> list[dict[str, object]]:
@@ -119,6 +125,16 @@ def _tests(row: Row) -> dict[str, object]:
         "correlation": None if paired is None else paired.correlation,
         **_interval("paired_", None if paired is None else paired.estimate),
         "verdict": None if row.verdict is None else words(row.verdict),
+        **({} if row.balance is None else _balance(row.balance)),
+    }
+
+
+def _balance(found: Balance) -> dict[str, object]:
+    return {
+        "balanced_accuracy": found.accuracy.mean,
+        "balanced_accuracy_std": found.accuracy.std,
+        "macro_f1": found.macro_f1.mean,
+        "macro_f1_std": found.macro_f1.std,
     }
 
 

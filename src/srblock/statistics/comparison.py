@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from srblock.runs.records import Run
+from srblock.statistics.classes import Balance, balance
 from srblock.statistics.differences import Difference, Estimate, Summary, difference, summarize
 from srblock.statistics.equivalence import MARGIN
 from srblock.statistics.pairing import Comparison, Pairing, pairing
@@ -33,6 +34,7 @@ class Row:
         train_ms_per_image, eval_ms_per_image, wall_s: medians over the seeds, None where no run recorded them.
         others: the task's other figures on the test set, which decide nothing.
         commonest: of a segmentation, see `segmentation.commonest`.
+        balance: of test classes of very different sizes, see `classes.balance`.
     """
 
     variant: str
@@ -53,6 +55,7 @@ class Row:
     wall_s: float | None
     others: tuple[tuple[Figure, Summary], ...] = ()
     commonest: tuple[str, float] | None = None
+    balance: Balance | None = None
 
     @property
     def n(self) -> int:
@@ -213,6 +216,7 @@ def _row(variant: str, baseline: str, figure: Figure, against: Sequence[Run], ru
             (figure, summarize([run.test[figure.key] for run in runs])) for figure in first.config.figures[1:]
         ),
         commonest=commonest(first),
+        balance=balance(runs),
     )
 
 
