@@ -91,6 +91,8 @@ def test_the_strip_shows_the_images_that_one_alone_has_right(tmp_path: Path, cha
         for side in (0, 1)
     )
     view = class_views(comparison(runs), runs, images(true, NASTY, channels))[0]
+    assert [(strip.right, strip.wrong) for strip in view.strips] == [(WITH_SR, BASELINE), (BASELINE, WITH_SR)]
+    assert f"{WITH_SR} alone has {view.strips[0].count}, {BASELINE} alone {view.strips[1].count}." in view.alone
     for strip, one, other in ((view.strips[0], now, before), (view.strips[1], before, now)):
         expected = np.flatnonzero((one > 0.5) & (other < 0.5))
         assert strip.count == len(expected) > 8
