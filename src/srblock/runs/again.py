@@ -13,7 +13,7 @@ from srblock.training.recipe import RECIPES, Recipe
 
 # Fields that no option sets: a recipe has them, or the device decides.
 WITHOUT_OPTION = ("milestones", "gamma", "warmup_epochs", "memory_format")
-OPTIONS = {"learning_rate": "lr"}  # others are called as the field
+OPTIONS = {"learning_rate": "lr", "lr_scales": "lr-scale"}  # others are called as the field
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def _fitted(named: Recipe, recipe: Recipe) -> set[str]:
         "flip": named.crop != "scene" and (named.flip or recipe.flip),
         "alternating_flip": named.alternating_flip,
         "tta": named.tta != "none",
+        "auto_augment": named.auto_augment != "none",
         "crop_size": named.crop == "scene",
         "sync_batch_norm": named.sync_batch_norm,
     }
@@ -86,6 +87,8 @@ def _option(field: str, value: object) -> list[str]:
             return [f"--{name}" if value else f"--no-{name}"]
         case tuple() if field == "crop_size":
             return [f"--{name}", "x".join(map(str, value))]
+        case tuple() if field == "lr_scales":
+            return [word for text in value for word in (f"--{name}", text)]
         case tuple():
             return [f"--{name}", *map(str, value)]
     return [f"--{name}", str(value)]

@@ -17,10 +17,11 @@ from srblock.data import ImageData, SceneData, normalization
 from srblock.data.image_files import MEAN, STD
 from srblock.data.loading.scene_crops import scaled
 from srblock.models.airbench import Airbench94
+from srblock.runs.groups import parameter_groups
 from srblock.runs.loaders import loaders, parts, some_training_images
 from srblock.runs.records import RunConfig
-from srblock.surgery import blocks, param_groups
 from srblock.training import runtime
+from srblock.training.classification import balanced
 from srblock.training.loop import Loaders
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.training.task import Task
@@ -29,6 +30,8 @@ from srblock.variants.build import build
 from srblock.variants.custom import Build, identity_of
 from srblock.variants.notation import Variant
 from srblock.variants.variant import SEGMENTATION
+
+COLORS = (1, 3)  # channels of images that `data.loading.policies` can distort
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ class Study:
     @property
     def task(self) -> Task:
         """What is predicted of this data."""
-        return find_task(self.data.task, len(self.data.classes), self.recipe)
+        classes = len(self.data.classes)
+        weights = None
+        if self.recipe.class_weights == "balanced" and isinstance(self.data, ImageData):
+            weights = balanced(self.data.train_labels, classes)
+        return find_task(self.data.task, classes, self.recipe, weights)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -129,14 +136,8 @@ class Study:
         return model
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Sort a network's parameters for the optimizer: the memories apart if the recipe treats them differently."""
-        recipe = self.recipe
-        if not blocks(model) or (recipe.memory_lr_scale is None and recipe.memory_weight_decay is None):
-            return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
-        rest, memories = param_groups(model, memory_weight_decay=recipe.memory_weight_decay)
-        if recipe.memory_lr_scale is not None:
-            memories["lr_scale"] = recipe.memory_lr_scale
-        return [rest, memories]
+        """Sort a network's parameters for the optimizer, see `groups.parameter_groups`."""
+        return parameter_groups(model, self.recipe, len(self.data.classes))
 
     def loaders(self, seed: int, device: torch.device, rank: int = 0, world_size: int = 1) -> Loaders:
         """Split, and put the images on the device, see `loaders.loaders`."""
@@ -211,8 +212,11 @@ def recipe_for(
         )
     elif precision == "auto":
         precision = name.precision
-    recipe = replace(named, **(fits | given))
-    recipe = recipe if epochs is None else recipe.with_epochs(epochs)
+    recipe = replace(named if epochs is None else named.with_epochs(epochs), **(fits | given))
+    if recipe.auto_augment != "none" and data.channels not in COLORS:
+        raise ValueError(
+            f"{recipe.auto_augment} distorts gray or color images; those of {data.name} have {data.channels} channels"
+        )
     recipe = runtime.resolve(recipe, device, precision)
     find_task(data.task, len(data.classes), recipe)  # which knows what it can do
     return recipe
@@ -225,6 +229,7 @@ def _fit_images(data: ImageData, named: Recipe, given: dict[str, Any]) -> dict[s
         "flip": named.flip and data.flip,
         "alternating_flip": named.alternating_flip and given.get("flip", data.flip),
         "tta": named.tta if data.flip else "none",
+        "auto_augment": named.auto_augment if data.channels in COLORS else "none",
     }
 
 
