@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import Any
 
 from srblock.data.loading.loader import CROPS, PADDING_MODES
 from srblock.data.loading.policies import BINS, POLICIES
-
-if TYPE_CHECKING:
-    from srblock.training.recipe import Recipe
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("multistep", "cosine", "poly", "triangular")
@@ -37,8 +34,8 @@ def scale_of(text: str) -> tuple[str, float]:
     return pattern, float(factor)
 
 
-def check(recipe: Recipe) -> None:
-    """Check a recipe.
+def check(recipe: Any) -> None:
+    """Check a `recipe.Recipe`, which calls this when it is made.
 
     Raises: ValueError naming the field, what it must be and what came.
     """
@@ -134,7 +131,7 @@ def check(recipe: Recipe) -> None:
         scale_of(text)
 
 
-def _check_pairs(recipe: Recipe) -> None:
+def _check_pairs(recipe: Any) -> None:
     """Refuse fields that do not go together."""
     if recipe.nesterov and recipe.momentum == 0:
         raise ValueError("nesterov needs a momentum above 0, got 0")
