@@ -81,7 +81,7 @@ class Policy:
             parts = torch.split(images.index_select(0, order), list(sizes))
             magnitudes = self._magnitudes(images.shape[2:], images.device)
             done = torch.cat(_operate(parts, torch.split(torch.stack([bins, signs], 1), list(sizes)), magnitudes))
-            images = torch.empty_like(images).index_copy_(0, order, done)
+            images = done.index_select(0, order.argsort())
         return images
 
     def _magnitudes(self, size: Sequence[int], device: torch.device) -> Tensor:
@@ -137,14 +137,11 @@ def _operate(parts: Sequence[Tensor], drawn: Sequence[Tensor], table: Tensor) ->
         done[GEOMETRIC] = torch.split(_move(moved, maps), [len(part) for part in parts[GEOMETRIC]])
     for operation in (BRIGHTNESS, COLOR, CONTRAST, SHARPNESS):
         if len(parts[operation]):
-            other = _other(operation, parts[operation].float())
             factor = (1 + signed[operation]).view(-1, 1, 1, 1)
-            # In this form a pixel equal to what it is blended with stays, whatever the rounding.
-            done[operation] = torch.add(parts[operation], (1 - factor) * (other - parts[operation]))
-            done[operation] = done[operation].clamp_(0, 255).to(torch.uint8)
-    taken = amounts[POSTERIZE].round().to(torch.int32).view(-1, 1, 1, 1)
-    done[POSTERIZE] = ((parts[POSTERIZE].int() >> taken) << taken).to(torch.uint8)
-    bright = parts[SOLARIZE] >= amounts[SOLARIZE].view(-1, 1, 1, 1)
+            done[operation] = _blend(operation, parts[operation].float(), factor).clamp_(0, 255).to(torch.uint8)
+    taken = amounts[POSTERIZE].round().to(torch.uint8).view(-1, 1, 1, 1)
+    done[POSTERIZE] = (parts[POSTERIZE] >> taken) << taken
+    bright = parts[SOLARIZE] >= amounts[SOLARIZE].ceil().to(torch.uint8).view(-1, 1, 1, 1)
     done[SOLARIZE] = torch.where(bright, 255 - parts[SOLARIZE], parts[SOLARIZE])
     if len(parts[AUTOCONTRAST]):
         done[AUTOCONTRAST] = library.autocontrast(parts[AUTOCONTRAST])
@@ -153,27 +150,39 @@ def _operate(parts: Sequence[Tensor], drawn: Sequence[Tensor], table: Tensor) ->
     return done
 
 
-def _other(operation: int, images: Tensor) -> Tensor:
-    """Return what an image is blended with: black, itself in gray, its mean gray, or itself smoothed."""
+def _blend(operation: int, images: Tensor, factor: Tensor) -> Tensor:
+    """Blend images with black, themselves in gray, their mean gray, or themselves smoothed: factor 1 leaves them.
+
+    A pixel that equals what it is blended with stays, whatever the rounding.
+    """
     if operation == BRIGHTNESS:
-        return torch.zeros_like(images[:1, :1, :1, :1])
+        return images.mul_(factor)
     if operation == SHARPNESS:
-        return _smoothed(images)
-    gray = images
-    if images.shape[1] == 3:
-        gray = sum(weight * images[:, channel : channel + 1] for channel, weight in enumerate(GRAY)).floor()  # type: ignore[union-attr]
-    return gray if operation == COLOR else gray.mean((1, 2, 3), keepdim=True)
+        other = _smoothed(images)
+    else:
+        other = _gray(images)
+        if operation == CONTRAST:
+            other = other.mean((1, 2, 3), keepdim=True)
+    return images.add_((other - images).mul_(1 - factor))
+
+
+def _gray(images: Tensor) -> Tensor:
+    """Return the brightness of colors, in whole numbers. Shapes: (n, C, H, W) -> (n, 1, H, W)."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.split(1, dim=1)  # type: ignore[no-untyped-call]
+    gray: Tensor = (red * GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2])
+    return gray.floor_()
 
 
 def _smoothed(images: Tensor) -> Tensor:
-    """Smooth by the 3x3 kernel of Pillow's SMOOTH; the outermost pixels stay."""
-    channels, height, width = images.shape[1:]
-    if min(height, width) <= 2:
+    """Smooth by the 3x3 kernel of Pillow's SMOOTH, ones around a five, in whole numbers; the outermost pixels stay."""
+    if min(images.shape[2:]) <= 2:
         return images
-    kernel = torch.full((3, 3), 1 / 13, device=images.device)
-    kernel[1, 1] = 5 / 13
     smoothed = images.clone()
-    smoothed[:, :, 1:-1, 1:-1] = F.conv2d(images, kernel.expand(channels, 1, 3, 3), groups=channels).round()
+    around = (images[:, :, :-2] + images[:, :, 1:-1]).add_(images[:, :, 2:])
+    around = (around[..., :-2] + around[..., 1:-1]).add_(around[..., 2:])  # of the pixel too, which has five in all
+    smoothed[:, :, 1:-1, 1:-1] = around.add_(images[:, :, 1:-1, 1:-1], alpha=4).mul_(1 / 13).round_()
     return smoothed
 
 
@@ -202,8 +211,10 @@ def _move(images: Tensor, maps: Tensor) -> Tensor:
     height, width = images.shape[2:]
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = torch.arange(height, device=images.device) - (height - 1) / 2
-    columns = maps[:, 0, 0, None, None] * x + maps[:, 0, 1, None, None] * y[:, None] + maps[:, 0, 2, None, None]
-    rows = maps[:, 1, 0, None, None] * x + maps[:, 1, 1, None, None] * y[:, None] + maps[:, 1, 2, None, None]
-    grid = torch.stack([columns / (0.5 * width), rows / (0.5 * height)], dim=3)
+    places = torch.stack(
+        [x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(y[:, None] * x)], 2
+    )
+    scaled = (maps / torch.tensor([[width / 2], [height / 2]], device=images.device)).transpose(1, 2)
+    grid = (places.view(1, -1, 3) @ scaled).view(-1, height, width, 2)
     moved = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return moved.to(torch.uint8)
