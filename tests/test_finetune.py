@@ -322,11 +322,16 @@ def test_hits_of_mixed_images_are_of_the_larger_share() -> None:
 
 def test_finetune_fits_any_images_and_what_is_given_counts() -> None:
     from srblock.data import load_data
+    from srblock.data.sources.published import stand_in
 
     digits = load_data("digits")
     recipe = recipe_for(digits, CPU, "finetune")
-    assert (recipe.optimizer, recipe.crop, recipe.auto_augment) == ("adamw", "resized", "trivialaugment")
-    assert recipe.test_resize == round(8 * 256 / 224)
+    assert (recipe.optimizer, recipe.crop, recipe.auto_augment) == ("adamw", "padded", "trivialaugment")
+    assert (recipe.padding, recipe.test_resize) == (1, None)
+    large = recipe_for(stand_in("imagenet:x", None), CPU, "finetune")
+    assert (large.crop, large.padding, large.test_resize) == ("resized", 0, 256)
+    cut = recipe_for(digits, CPU, "finetune", crop="resized")
+    assert (cut.crop, cut.padding, cut.test_resize) == ("resized", 0, 9)
     given = recipe_for(digits, CPU, "finetune", epochs=3, freeze_epochs=1, auto_augment="none", mixup=0.2)
     assert (given.epochs, given.freeze_epochs, given.auto_augment, given.mixup) == (3, 1, "none", 0.2)
     assert RECIPES["finetune"].with_epochs(3).freeze_epochs == 0, "given epochs win over the share of the run"

@@ -56,6 +56,8 @@ def _from(name: str, config: RunConfig) -> tuple[list[str], list[str]]:
     words, unsaid = ["--recipe", name, "--epochs", str(recipe.epochs), "--precision", recipe.precision], []
     for field in (field.name for field in fields(Recipe)):
         value = getattr(recipe, field)
+        if name == "finetune" and field == "test_resize" and recipe.crop == "padded":
+            continue  # as `study.recipe_for` fits it
         if field in ("epochs", "precision") or (value == getattr(named, field) and field not in fitted):
             continue
         if field in WITHOUT_OPTION or value is None:

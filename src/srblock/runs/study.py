@@ -26,7 +26,7 @@ from srblock.training.loop import Loaders
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
-from srblock.variants.build import build
+from srblock.variants.build import IMAGENET_SIDE, build
 from srblock.variants.custom import Build, identity_of
 from srblock.variants.notation import Variant
 from srblock.variants.variant import SEGMENTATION
@@ -185,7 +185,8 @@ def recipe_for(
     "auto" is the paper's recipe for CIFAR-10, CIFAR-100, ImageNet and Cityscapes, else "short", of scenes "scenes". The
     random crop pads an eighth of the side (4 at 32x32, as the paper; "airbench" half of that), test images are resized
     to 8/7 of it if the recipe resizes them (256 at 224), and only sets whose images may be mirrored are, in testing
-    too. The crop of "scenes" is no larger than they are.
+    too. "finetune" pads and cuts images under 96 pixels instead of cutting boxes of them. The crop of "scenes" is no
+    larger than they are.
 
     A recipe itself is taken as it is, but for the changes.
 
@@ -208,7 +209,9 @@ def recipe_for(
     fits: dict[str, Any] = {}
     if isinstance(name, str):
         fits = (
-            _fit_scenes(data, named, given, device) if isinstance(data, SceneData) else _fit_images(data, named, given)
+            _fit_scenes(data, named, given, device)
+            if isinstance(data, SceneData)
+            else _fit_images(data, named, given, name)
         )
     elif precision == "auto":
         precision = name.precision
@@ -222,10 +225,15 @@ def recipe_for(
     return recipe
 
 
-def _fit_images(data: ImageData, named: Recipe, given: dict[str, Any]) -> dict[str, Any]:
+def _fit_images(data: ImageData, named: Recipe, given: dict[str, Any], name: str) -> dict[str, Any]:
+    crop = given.get("crop", named.crop)
+    if name == "finetune" and "crop" not in given and min(data.size) < IMAGENET_SIDE:
+        crop = "padded"  # a box of a small image shows too little
+    resize = named.test_resize and round(named.test_resize / 224 * min(data.size))
     return {
-        "padding": (named.padding or 4) * min(data.size) // 32 if given.get("crop", named.crop) == "padded" else 0,
-        "test_resize": named.test_resize and round(named.test_resize / 224 * min(data.size)),
+        "crop": crop,
+        "padding": (named.padding or 4) * min(data.size) // 32 if crop == "padded" else 0,
+        "test_resize": None if name == "finetune" and crop == "padded" else resize,
         "flip": named.flip and data.flip,
         "alternating_flip": named.alternating_flip and given.get("flip", data.flip),
         "tta": named.tta if data.flip else "none",
