@@ -108,6 +108,14 @@ def test_a_dry_run_plans_and_trains_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "a plan leaves nothing behind"
 
 
+def test_fine_tuning_random_weights_is_remarked_upon(tmp_path: Path) -> None:
+    words = ["compare", PLAIN, BLOCK, "--data", "digits", "--recipe", "finetune", "--dry-run", "--out", tmp_path]
+    said = "is for trained weights, and these networks start from random ones"
+    assert said in " ".join(invoke(*words).output.split())
+    (tmp_path / "weights.pth").touch()
+    assert said not in " ".join(invoke(*words, "--weights", tmp_path / "weights.pth").output.split())
+
+
 def test_a_plan_with_nothing_left_measures_nothing(compared: tuple[Path, Result]) -> None:
     out, _ = compared
     result = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 2, "--out", out, "--dry-run")

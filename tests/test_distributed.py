@@ -124,6 +124,15 @@ def test_resume_with_another_number_of_processes(folder: Path, whole: tuple[Path
             assert mine == pytest.approx(theirs, rel=1e-4)
 
 
+def test_a_backbone_that_thaws_gives_the_weights_of_one_process(folder: Path, tmp_path: Path) -> None:
+    """AdamW, whose gradients are averaged anew from the third epoch on, and the moving average of what it makes."""
+    program.finetune(tmp_path / "one")
+    one, two = (load_file(path / "checkpoint.safetensors") for path in (tmp_path / "one", folder / "thawed"))
+    assert largest_difference(one, two) < 1e-4
+    for mine, theirs in zip(records(tmp_path / "one"), records(folder / "thawed"), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)
+
+
 def test_two_processes_resume_bit_for_bit(folder: Path, seen: list[dict[str, Any]]) -> None:
     """With dropout and batch statistics in each process."""
     plain = [{key: value for key, value in r.items() if key != "probe"} for r in records(folder / "whole")]

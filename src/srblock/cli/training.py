@@ -67,13 +67,16 @@ def train(
     """
     from srblock.experiments import session as experiment
     from srblock.report.recipes import selected
+    from srblock.runs.groups import check_patterns
     from srblock.training import distributed
 
     with distributed.start(options.device):
         parsed = _parsed([variant])
         session = experiment.prepare(running.asked(options, WORK), parsed)
         study = experiment.make_study(session, parsed, [seed])
-        study.build(study.variants[0], seed)  # what cannot be built is an error of the command, not of a run
+        model = study.build(study.variants[0], seed)  # what cannot be built is an error of the command, not of a run
+        check_patterns(study.recipe, [model])
+        study.groups(model)
         done = experiment.run(session, study)
         for run in done.runs:
             print(

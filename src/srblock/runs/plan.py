@@ -12,11 +12,12 @@ from statistics import median
 import torch
 
 from srblock.inspection.cost import cost
+from srblock.runs.groups import check_patterns
 from srblock.runs.records import epochs_done, finished, read_config, read_metrics
 from srblock.runs.study import Study
 from srblock.training import runtime
 from srblock.training.loop import train_epoch
-from srblock.training.optimizer import sgd
+from srblock.training.optimizer import make_optimizer
 from srblock.training.step import Step
 from srblock.variants.notation import Variant
 
@@ -69,6 +70,7 @@ def plan(
     """
     looked_at = study if download else replace(study, pretrained=False)
     here = str(runtime.environment(device)["device"])
+    check_patterns(study.recipe, (looked_at.build(variant, study.seeds[0]) for variant in study.variants))
     rows = []
     measured: dict[str, tuple[float, int]] = {}  # by network: ms per image, operations
     for variant in study.variants:
@@ -110,7 +112,7 @@ def measure_ms_per_image(study: Study, variant: Variant, device: torch.device) -
     runtime.keep_freed_memory(device)
     loader = study.loaders(study.seeds[0], device).train
     model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
-    step = Step(model, sgd(model, study.recipe, device, study.groups), study.task, study.recipe, device)
+    step = Step(model, make_optimizer(model, study.recipe, device, study.groups), study.task, study.recipe, device)
     train_epoch(step, loader, 0, batches=1)
     start = runtime.now(device)
     images = train_epoch(step, loader, 0, batches=3)

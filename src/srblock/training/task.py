@@ -67,6 +67,9 @@ class Task(Protocol):
     def loss(self, output: Any, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Return the mean loss of a batch, (), in float32, for what the model returns in training or `predict` gave."""
 
+    def training_loss(self, output: Any, target: Tensor, *, label_smoothing: float) -> Tensor:
+        """Return what training makes smaller: the same, or with weights of the classes."""
+
     def predict(self, model: nn.Module, images: Tensor, *, tta: str = "none") -> Any:
         """Ask a model in evaluation mode about images (N, C, H, W) of any size that the task allows.
 
