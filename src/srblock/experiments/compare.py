@@ -76,6 +76,12 @@ class Comparison:
         """Return a dict for every variant, as `comparison.csv` has it."""
         return tables.variant_lines(self.rows)
 
+    def class_table(self) -> list[dict[str, object]]:
+        """Return a dict for every class of every variant against the baseline, as `classes.csv` has it."""
+        from srblock.report.classes import class_lines
+
+        return class_lines(self.rows, self.runs)
+
 
 def compare(
     networks: Mapping[str, Build] | Sequence[str],
