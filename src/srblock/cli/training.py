@@ -197,7 +197,7 @@ def sweep(
     second = experiment.carry_out(session, final)
     if second.worth_a_report:
         rows = comparison(second.runs, [str(base), str(chosen)], margin=margin)
-        tables.print_table(rows, console())
+        tables.print_table(rows, console(), second.runs, session.asked.command)
         by_variant = {variant: [run for run in second.runs if run.variant == variant] for variant in final.variants}
         running.note(*report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]))
         folder = options.out / experiment.folder_name("sweep", study, margin)

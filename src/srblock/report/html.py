@@ -11,6 +11,7 @@ from typing import Any
 
 from srblock.data.offenders import counted
 from srblock.report import block_figures, figures, units
+from srblock.report.answers import answers, cautions
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.comparison import interval, legend, pairings, remarks
 from srblock.report.control_lines import control_lines
@@ -31,17 +32,15 @@ LINES = {"-": "solid", "--": "dashed", ":": "dotted"}
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a comparison came to, in words.
+class Figures:
+    """The figures behind an answer.
 
     Attributes:
-        headline: the finding.
         difference: with its interval where there is one, for lists.
-        evidence: the figures behind it.
+        evidence: what was measured, the verdict and its test.
         cost: what the variant costs against the baseline.
     """
 
-    headline: str
     difference: str
     evidence: str
     cost: str
@@ -61,8 +60,8 @@ def write_report(path: Path, runs: Sequence[Run], rows: Sequence[Row], command: 
     write_bytes(path, render("template.html", _context(runs, rows, command)).encode())
 
 
-def answer(row: Row, baseline: Row) -> Answer:
-    """Say what a variant's figures against the baseline come to."""
+def behind(row: Row, baseline: Row) -> Figures:
+    """Give the figures behind what a variant came to against the baseline."""
     found, verdict, sides = row.analysis, row.verdict, row.difference
     assert found is not None
     assert verdict is not None
@@ -78,11 +77,11 @@ def answer(row: Row, baseline: Row) -> Answer:
         holm = ", after Holm's correction" if verdict.comparisons > 1 else ""
         assert verdict.holm_p is not None
         evidence += f", 95% interval {interval(row)}, {p_equals(verdict.holm_p)}{holm} ({_seeds(sides)})."
-    evidence = f"{evidence} {advice(verdict)}".rstrip()
+    evidence = f"{headline(verdict, row.variant, baseline.variant)}. {evidence} {advice(verdict)}".rstrip()
     if row.detectable is not None:
         evidence += f" These seeds find a true difference of {points(row.detectable)} four times in five."
     short = f"{signed(found.mean)}, {interval(row)}" if found.estimate is not None else signed(found.mean)
-    return Answer(headline(verdict, row.variant, baseline.variant), short, evidence, _cost(row, baseline))
+    return Figures(short, evidence, _cost(row, baseline))
 
 
 def _cost(row: Row, baseline: Row) -> str:
@@ -119,7 +118,14 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "start": start(config.weights),
         "held_out": rows[0].held_out,
         "seeds_each": sorted({row.n for row in rows}),
-        "answers": [answer(row, rows[0]) for row in rows if row.difference is not None],
+        "answers": list(
+            zip(
+                answers(rows, runs, command),
+                (behind(row, rows[0]) for row in rows if row.difference is not None),
+                strict=True,
+            )
+        ),
+        "cautions": cautions(runs),
         "rows": rows,
         "tables": [_cells(rows, columns) for columns in (accuracy(rows), COST)],
         "legend": legend(rows),

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from srblock.block import parameter_count
 from srblock.report import units
+from srblock.report.answers import answers, cautions
 from srblock.report.comparison import corrected, findings, interval, legend, p_greater, pairings, remarks
 from srblock.report.terminal import Column, empty_table, print_fitting, print_lines, table_of
 from srblock.report.units import points, probability, signed
@@ -38,14 +39,22 @@ CSV_FIGURES = (
 CSV_ENVIRONMENT = ("device", "threads", "torch", "commit")
 
 
-def print_table(rows: Sequence[Row], console: Console) -> None:
-    """Print a comparison: as one table where it fits, as two (accuracy, cost) with fewer columns on narrow screens."""
+def print_table(rows: Sequence[Row], console: Console, runs: Sequence[Run] = (), command: str = "") -> None:
+    """Print a comparison: as one table where it fits, as two (accuracy, cost) with fewer columns on narrow screens.
+
+    Below it first the answer in plain words, then the figures behind it.
+
+    Args: runs, command: as `answers.answers` takes them.
+    """
     if rows:
         whole, *parts = (
             table_of(rows, ("variant", lambda row: row.variant), columns)
             for columns in ((*accuracy(rows), *COST), accuracy(rows, narrow=True), COST)
         )
         print_fitting(whole, parts, console)
+    said = [f"{found.variant} against {found.baseline}: {found.text}" for found in answers(rows, runs, command)]
+    if said:
+        print_lines((*said, *(f"Caution: {line}" for line in cautions(runs)), ""), console)
     print_lines((*legend(rows), *findings(rows), *pairings(rows), *remarks(rows)), console)
 
 
