@@ -153,6 +153,14 @@ def test_few_passes_are_cautioned_about(tmp_path: Path) -> None:
     assert cautions(write_runs(tmp_path / "c", seeds=[0], recall=False)) == cautions([]) == []
 
 
+def test_nothing_is_decided_for_good_by_short_runs(tmp_path: Path) -> None:
+    worse = (92.0, 92.2, 92.1), (90.0, 90.2, 90.1)
+    assert said(pair(tmp_path / "a", *worse)).endswith("Next: leave it out.")
+    assert "Next: train longer before you decide; as it stands, leave it out." in said(
+        pair(tmp_path / "b", *worse, epochs=3)
+    )
+
+
 def test_curves_that_rise_are_cautioned_about(tmp_path: Path) -> None:
     runs = write_runs(tmp_path, seeds=[0, 1], recall=False)
     for run in runs:

@@ -94,7 +94,7 @@ def test_page_is_self_contained_and_valid(tmp_path: Path) -> None:
     assert page.tags["title"] == page.tags["h1"] == page.tags["main"] == 1
     assert all(times == 1 for times in page.ids.values()), "ids must be unique"
     svgs = re.findall(r"<svg[^>]*>", text)
-    assert len(svgs) == 8  # seeds, curves, recall weights and memory, each wide and narrow
+    assert len(svgs) == 10  # differences, seeds, curves, recall weights and memory, each wide and narrow
     assert all('role="img" aria-label="' in svg for svg in svgs)
     assert "prefers-color-scheme: dark" in text
 
@@ -209,6 +209,21 @@ def test_page_has_the_corrected_p_and_the_pairing(tmp_path: Path) -> None:
     assert "Holm" not in page.text
 
 
+@pytest.mark.usefixtures("unpainted")
+def test_few_seeds_have_no_bars_to_explain(tmp_path: Path) -> None:
+    values = (90.0, 90.5, 91.0, 90.2)
+    runs = [write_run(tmp_path, v, seed, test_top1=x) for v in (BASELINE, WITH_SR) for seed, x in enumerate(values)]
+    assert "95% interval (Student, from 4 seeds on)" in render(tmp_path, runs)[1].text
+    assert "(Student" not in render(tmp_path, [run for run in runs if run.seed < 3])[1].text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_lone_variant_has_no_difference_to_draw(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path)
+    assert "The difference" in render(tmp_path, runs)[1].text
+    assert "The difference" not in render(tmp_path, [run for run in runs if str(run.variant) == WITH_SR])[1].text
+
+
 def test_unequal_seeds_are_counted(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, BASELINE, seed) for seed in range(3)] + [write_run(tmp_path, WITH_SR, 0)]
     rows = comparison(runs)
@@ -224,6 +239,7 @@ def test_page_has_every_figure(tmp_path: Path) -> None:
     for run in runs:
         assert f"{run.score:.2f}" in page.text
         assert run.directory.name in page.text
+    assert "gamma" not in page.text, "the default recipe has no milestones"
     for words in (COMMAND, "CPU Example 9000", "0123456789ab", "learning rate", "abababababababab", "0.278 percentage"):
         assert words in page.text
     assert str(tmp_path) not in page.text
@@ -250,7 +266,7 @@ def test_recall_hint_follows_the_measured_deviation(tmp_path: Path, variation: f
 def test_runs_without_recall_figures(tmp_path: Path) -> None:
     text, page = render(tmp_path, write_runs(tmp_path, recall=False, seeds=[0]))
     assert "No recall weights were recorded" in page.text
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == 6
 
 
 @pytest.mark.usefixtures("unpainted")

@@ -19,6 +19,8 @@ from srblock.statistics.verdicts import Verdict
 MOST_SEEDS = 50  # per variant; a plan for more is no advice
 FIRST_SEEDS = 5  # that one seed is told to become
 
+DECIDED = ("better", "worse", "no difference")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -47,14 +49,19 @@ def answers(rows: Sequence[Row], runs: Sequence[Run] = (), command: str = "") ->
     """Answer for every row that has a verdict.
 
     Args:
-        runs: that the rows are of, for their controls.
+        runs: that the rows are of, for their controls and how far they were trained.
         command: that repeats the study; the next step is told in its words.
     """
-    return [
-        Answer(row.variant, row.baseline, _finding(row), _step(row, rows, command), _unused(row, runs))
-        for row in rows
-        if row.verdict is not None
-    ]
+    too_short = bool(cautions(runs))
+    found = []
+    for row in rows:
+        if row.verdict is None:
+            continue
+        step = _step(row, rows, command)
+        if too_short and row.verdict.finding in DECIDED:
+            step = f"train longer before you decide; as it stands, {step}"
+        found.append(Answer(row.variant, row.baseline, _finding(row), step, _unused(row, runs)))
+    return found
 
 
 def cautions(runs: Sequence[Run]) -> list[str]:

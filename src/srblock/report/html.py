@@ -15,8 +15,9 @@ from srblock.report.answers import answers, cautions
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.comparison import interval, legend, pairings, remarks
 from srblock.report.control_lines import control_lines
+from srblock.report.difference_figure import differences, seed_differences
 from srblock.report.page import plain, render
-from srblock.report.recipes import start
+from srblock.report.recipes import applying, start
 from srblock.report.scenes import class_bars, scene_views
 from srblock.report.svg import SERIES
 from srblock.report.tables import COST, accuracy
@@ -25,7 +26,7 @@ from srblock.report.units import p_equals, points, signed
 from srblock.report.verdicts import advice, headline
 from srblock.runs.records import Run
 from srblock.statistics.comparison import Row
-from srblock.statistics.differences import Difference, mean_interval
+from srblock.statistics.differences import Difference
 from srblock.training.files import write_bytes
 
 LINES = {"-": "solid", "--": "dashed", ":": "dotted"}
@@ -114,7 +115,7 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
     return {
         "title": _title(rows),
         "data": config.data,
-        "recipe": {name.replace("_", " "): plain(value) for name, value in config.recipe.as_dict().items()},
+        "recipe": {name.replace("_", " "): plain(value) for name, value in applying(config.recipe).items()},
         "start": start(config.weights),
         "held_out": rows[0].held_out,
         "seeds_each": sorted({row.n for row in rows}),
@@ -132,8 +133,14 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str) -> dict[str
         "remarks": remarks(rows),
         "pairings": pairings(rows),
         "series": [(LINES[figures.dashes(i)], i % len(SERIES), row.variant) for i, row in enumerate(rows)],
+        "difference_figure": draw_both(lambda name, width: differences(rows, name, width), "differences")
+        if any(row.verdict is not None for row in rows)
+        else None,
+        "paired_dots": any(seed_differences(row, rows) for row in rows if row.verdict is not None),
         "seeds_figure": draw_both(lambda name, width: figures.seeds(rows, name, width), "seeds"),
         "curves_figure": draw_both(lambda name, width: figures.learning_curves(groups, name, width), "curves"),
+        "barred": any(figures.bar(row) for row in rows),
+        "bars_from": figures.BARS_FROM,
         "bars_cut": _bars_cut(rows),
         "banded": any(row.n > figures.SEEDS_AS_LINES for row in rows),
         "zoomed": any(len(run.metrics) >= figures.ZOOMED_FROM for run in runs),
@@ -160,7 +167,7 @@ def _cells(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> tuple[list[st
 def _bars_cut(rows: Sequence[Row]) -> bool:
     """Tell whether the interval of some mean is longer than the seeds' figure shows."""
     low, high = figures.frame(rows)
-    ends = [end for row in rows for end in mean_interval(row.values) or ()]
+    ends = [end for row in rows for end in figures.bar(row) or ()]
     return any(not low <= end <= high for end in ends)
 
 
