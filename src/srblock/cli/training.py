@@ -147,6 +147,7 @@ def reproduce(
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_csv(folder / "results.csv", done.runs)
         reproduction.write_markdown(folder / "table.md", lines, study.runs[0], done.runs)
+        reproduction.write_latex(folder / "table.tex", lines)
         running.say_where([("every seed", folder / "results.csv"), ("table", folder / "table.md")])
     return running.conclude(done)
 
@@ -187,6 +188,7 @@ def sweep(
         return running.conclude(first, then=then)
     from srblock.report import sweep as report
     from srblock.report import tables
+    from srblock.report.formats import write_formats
     from srblock.statistics.comparison import comparison
     from srblock.statistics.selection import collect
 
@@ -203,6 +205,7 @@ def sweep(
         folder = options.out / experiment.folder_name("sweep", study, margin)
         files = write_reports(folder, second.runs, rows, session.asked.command)
         tables.write_csv(folder / "settings.csv", first.runs)
+        write_formats(folder / "settings", [report.selection_sheet(found, chosen)])
         running.say_where([*files, ("settings", folder / "settings.csv")])
     return running.conclude(second) or (FAILED if found.dropped else 0)
 

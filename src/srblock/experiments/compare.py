@@ -184,7 +184,7 @@ def write_reports(folder: Path, runs: Sequence[Run], rows: Sequence[Row], comman
     folder.mkdir(parents=True, exist_ok=True)
     seeds, page = folder / "results.csv", folder / "report.html"
     tables.write_csv(seeds, runs)
-    tables.write_comparison(folder / "comparison.csv", rows)
+    tables.write_comparison(folder, rows)
     html.write_report(page, runs, rows, command=command)
     return [("every seed", seeds), ("every test", folder / "comparison.csv"), ("report", page)]
 
