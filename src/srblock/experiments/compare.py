@@ -160,7 +160,7 @@ def carry_out_comparison(
     if not done.worth_a_report:
         return Comparison(study, done, (), None)
     rows = comparison(done.runs, [str(variant) for variant in study.variants], margin=margin)
-    tables.print_table(rows, asked.console)
+    tables.print_table(rows, asked.console, done.runs, asked.command)
     folder = asked.out / folder_name("compare", study, margin)
     files = write_reports(folder, done.runs, rows, asked.command)
     again = write_study(folder, asked, variants, numbers, margin)
@@ -184,7 +184,7 @@ def write_reports(folder: Path, runs: Sequence[Run], rows: Sequence[Row], comman
     folder.mkdir(parents=True, exist_ok=True)
     seeds, page = folder / "results.csv", folder / "report.html"
     tables.write_csv(seeds, runs)
-    tables.write_comparison(folder / "comparison.csv", rows)
+    tables.write_comparison(folder, rows)
     html.write_report(page, runs, rows, command=command)
     return [("every seed", seeds), ("every test", folder / "comparison.csv"), ("report", page)]
 
