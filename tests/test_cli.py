@@ -213,6 +213,15 @@ def test_stages_and_overhead() -> None:
     assert len(re.findall(r"\d+\.\d{4}%\s+\d+\.\d{4}%", table.output)) == 48
 
 
+def test_tables_for_other_programs() -> None:
+    places = invoke("stages", "torchvision/resnet18", "--input-size", 64, "--format", "csv")
+    assert places.exit_code == 0, places.output
+    assert places.output.splitlines()[3] == f"layer3,3,256,4,4,{256 + 16 * 8 + 8 * 10 + 10 * 256 * 16}"  # Eq. (1)
+    assert invoke("overhead", "--format", "markdown").output.count("\n| ") == 49
+    assert len(list(csv.DictReader(io.StringIO(invoke("audit", "--format", "csv").output)))) == 44
+    assert invoke("audit", "--ddof", 0, "--format", "latex").output.startswith("% Table I, CIFAR-100\n\\begin{tabular}")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -150,6 +150,7 @@ def reproduce(
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_csv(folder / "results.csv", done.runs)
         reproduction.write_markdown(folder / "table.md", lines, study.runs[0], done.runs)
+        reproduction.write_latex(folder / "table.tex", lines)
         running.say_where([("every seed", folder / "results.csv"), ("table", folder / "table.md")])
     return running.conclude(done)
 
@@ -190,6 +191,7 @@ def sweep(
         return running.conclude(first, then=then)
     from srblock.report import sweep as report
     from srblock.report import tables
+    from srblock.report.formats import write_formats
     from srblock.statistics.comparison import comparison
     from srblock.statistics.selection import collect
 
@@ -200,12 +202,13 @@ def sweep(
     second = experiment.carry_out(session, final)
     if second.worth_a_report:
         rows = comparison(second.runs, [str(base), str(chosen)], margin=margin)
-        tables.print_table(rows, console())
+        tables.print_table(rows, console(), second.runs, session.asked.command)
         by_variant = {variant: [run for run in second.runs if run.variant == variant] for variant in final.variants}
         running.note(*report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]))
         folder = options.out / experiment.folder_name("sweep", study, margin)
         files = write_reports(folder, second.runs, rows, session.asked.command, final.data)
         tables.write_csv(folder / "settings.csv", first.runs)
+        write_formats(folder / "settings", [report.selection_sheet(found, chosen)])
         running.say_where([*files, ("settings", folder / "settings.csv")])
     return running.conclude(second) or (FAILED if found.dropped else 0)
 

@@ -166,7 +166,7 @@ def carry_out_comparison(
     if not done.worth_a_report:
         return Comparison(study, done, (), None)
     rows = comparison(done.runs, [str(variant) for variant in study.variants], margin=margin)
-    tables.print_table(rows, asked.console)
+    tables.print_table(rows, asked.console, done.runs, asked.command)
     folder = asked.out / folder_name("compare", study, margin)
     files = write_reports(folder, done.runs, rows, asked.command, study.data)
     again = write_study(folder, asked, variants, numbers, margin)
@@ -201,7 +201,7 @@ def write_reports(
     folder.mkdir(parents=True, exist_ok=True)
     seeds, page = folder / "results.csv", folder / "report.html"
     tables.write_csv(seeds, runs)
-    tables.write_comparison(folder / "comparison.csv", rows)
+    tables.write_comparison(folder, rows)
     html.write_report(page, runs, rows, command, data)
     files = [("every seed", seeds), ("every test", folder / "comparison.csv")]
     if lines := class_lines(rows, runs):

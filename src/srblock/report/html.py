@@ -12,12 +12,14 @@ from typing import Any
 from srblock.data import ImageData, SceneData
 from srblock.data.offenders import counted
 from srblock.report import block_figures, figures, units
+from srblock.report.answers import answers, cautions
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.classes import balance_lines, class_views
 from srblock.report.comparison import interval, legend, pairings, remarks
 from srblock.report.control_lines import control_lines
+from srblock.report.difference_figure import differences, seed_differences
 from srblock.report.page import plain, render
-from srblock.report.recipes import start
+from srblock.report.recipes import applying, start
 from srblock.report.scenes import class_bars, scene_views
 from srblock.report.svg import SERIES
 from srblock.report.tables import COST, accuracy
@@ -26,24 +28,22 @@ from srblock.report.units import p_equals, points, signed
 from srblock.report.verdicts import advice, headline
 from srblock.runs.records import Run
 from srblock.statistics.comparison import Row
-from srblock.statistics.differences import Difference, mean_interval
+from srblock.statistics.differences import Difference
 from srblock.training.files import write_bytes
 
 LINES = {"-": "solid", "--": "dashed", ":": "dotted"}
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a comparison came to, in words.
+class Figures:
+    """The figures behind an answer.
 
     Attributes:
-        headline: the finding.
         difference: with its interval where there is one, for lists.
-        evidence: the figures behind it.
+        evidence: what was measured, the verdict and its test.
         cost: what the variant costs against the baseline.
     """
 
-    headline: str
     difference: str
     evidence: str
     cost: str
@@ -70,8 +70,8 @@ def write_report(
     write_bytes(path, render("template.html", _context(runs, rows, command, data)).encode())
 
 
-def answer(row: Row, baseline: Row) -> Answer:
-    """Say what a variant's figures against the baseline come to."""
+def behind(row: Row, baseline: Row) -> Figures:
+    """Give the figures behind what a variant came to against the baseline."""
     found, verdict, sides = row.analysis, row.verdict, row.difference
     assert found is not None
     assert verdict is not None
@@ -87,11 +87,11 @@ def answer(row: Row, baseline: Row) -> Answer:
         holm = ", after Holm's correction" if verdict.comparisons > 1 else ""
         assert verdict.holm_p is not None
         evidence += f", 95% interval {interval(row)}, {p_equals(verdict.holm_p)}{holm} ({_seeds(sides)})."
-    evidence = f"{evidence} {advice(verdict)}".rstrip()
+    evidence = f"{headline(verdict, row.variant, baseline.variant)}. {evidence} {advice(verdict)}".rstrip()
     if row.detectable is not None:
         evidence += f" These seeds find a true difference of {points(row.detectable)} four times in five."
     short = f"{signed(found.mean)}, {interval(row)}" if found.estimate is not None else signed(found.mean)
-    return Answer(headline(verdict, row.variant, baseline.variant), short, evidence, _cost(row, baseline))
+    return Figures(short, evidence, _cost(row, baseline))
 
 
 def _cost(row: Row, baseline: Row) -> str:
@@ -126,19 +126,32 @@ def _context(
     return {
         "title": _title(rows),
         "data": config.data,
-        "recipe": {name.replace("_", " "): plain(value) for name, value in config.recipe.as_dict().items()},
+        "recipe": {name.replace("_", " "): plain(value) for name, value in applying(config.recipe).items()},
         "start": start(config.weights),
         "held_out": rows[0].held_out,
         "seeds_each": sorted({row.n for row in rows}),
-        "answers": [answer(row, rows[0]) for row in rows if row.difference is not None],
+        "answers": list(
+            zip(
+                answers(rows, runs, command),
+                (behind(row, rows[0]) for row in rows if row.difference is not None),
+                strict=True,
+            )
+        ),
+        "cautions": cautions(runs),
         "rows": rows,
         "tables": [_cells(rows, columns) for columns in (accuracy(rows), COST)],
         "legend": legend(rows),
         "remarks": remarks(rows),
         "pairings": pairings(rows),
         "series": [(LINES[figures.dashes(i)], i % len(SERIES), row.variant) for i, row in enumerate(rows)],
+        "difference_figure": draw_both(lambda name, width: differences(rows, name, width), "differences")
+        if any(row.verdict is not None for row in rows)
+        else None,
+        "paired_dots": any(seed_differences(row, rows) for row in rows if row.verdict is not None),
         "seeds_figure": draw_both(lambda name, width: figures.seeds(rows, name, width), "seeds"),
         "curves_figure": draw_both(lambda name, width: figures.learning_curves(groups, name, width), "curves"),
+        "barred": any(figures.bar(row) for row in rows),
+        "bars_from": figures.BARS_FROM,
         "bars_cut": _bars_cut(rows),
         "banded": any(row.n > figures.SEEDS_AS_LINES for row in rows),
         "zoomed": any(len(run.metrics) >= figures.ZOOMED_FROM for run in runs),
@@ -168,7 +181,7 @@ def _cells(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> tuple[list[st
 def _bars_cut(rows: Sequence[Row]) -> bool:
     """Tell whether the interval of some mean is longer than the seeds' figure shows."""
     low, high = figures.frame(rows)
-    ends = [end for row in rows for end in mean_interval(row.values) or ()]
+    ends = [end for row in rows for end in figures.bar(row) or ()]
     return any(not low <= end <= high for end in ends)
 
 

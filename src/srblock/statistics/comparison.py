@@ -113,10 +113,17 @@ class Row:
 
         At 0.05 over the number of comparisons, as Holm's correction asks of the first finding.
         """
-        if self.estimate is None or self.verdict is None:
+        return self.detectable_with(0)
+
+    def detectable_with(self, seeds: int) -> float | None:
+        """Return the same if both sides had so many seeds more, at the spreads seen; None without a test."""
+        if self.comparison is None or self.estimate is None or self.verdict is None:
+            return None
+        estimate = self.comparison.with_more(seeds) if seeds else self.estimate
+        if estimate is None:
             return None
         alpha = self.verdict.alpha / self.verdict.comparisons
-        return smallest_detectable(self.estimate.standard_error, self.estimate.freedom, alpha=alpha)
+        return smallest_detectable(estimate.standard_error, estimate.freedom, alpha=alpha)
 
 
 def comparison(runs: Sequence[Run], variants: Sequence[str] | None = None, *, margin: float = MARGIN) -> list[Row]:
