@@ -178,7 +178,7 @@ def check_margin(margin: float) -> None:
 
 
 def write_reports(folder: Path, runs: Sequence[Run], rows: Sequence[Row], command: str) -> list[tuple[str, Path]]:
-    """Write every seed, every test and the page; return what each file is, and where."""
+    """Write every seed, every test, the tables and the page; return what each file is, and where."""
     from srblock.report import html  # which waits for matplotlib; a plan and the first run need not
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,8 @@ def write_reports(folder: Path, runs: Sequence[Run], rows: Sequence[Row], comman
     tables.write_csv(seeds, runs)
     tables.write_comparison(folder, rows)
     html.write_report(page, runs, rows, command=command)
-    return [("every seed", seeds), ("every test", folder / "comparison.csv"), ("report", page)]
+    written = [("every seed", seeds), ("every test", folder / "comparison.csv"), ("tables", folder / "comparison.md")]
+    return [*written, ("report", page)]
 
 
 def _variants(networks: Mapping[str, Build] | Sequence[str]) -> tuple[list[Variant], dict[str, Build]]:
