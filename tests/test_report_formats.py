@@ -16,6 +16,7 @@ from srblock.paper.overheads import overhead_table
 from srblock.report import tables
 from srblock.report.audit import audit_sheets
 from srblock.report.formats import Sheet, csv_text, formatted, latex, latex_table, markdown_table, sheet
+from srblock.report.verdicts import words
 from srblock.statistics.audit import audit
 from srblock.statistics.comparison import comparison
 
@@ -123,15 +124,15 @@ def test_a_comparison_leaves_its_tables(tmp_path: Path) -> None:
     tables.write_comparison(tmp_path, rows)
     text = (tmp_path / "comparison.md").read_text()
     first, second = text.split("**Cost**")
-    cells = read_markdown(first.partition("**Accuracy**")[2])
-    assert [line[0] for line in cells] == ["variant", BASELINE, "R8 + SE", WITH_SR]
-    assert cells[0][-1] == "verdict"
+    accuracy, verdicts = map(read_markdown, first.removeprefix("**Accuracy**").split("**Verdicts**"))
+    assert [line[0] for line in accuracy] == ["variant", BASELINE, "R8 + SE", WITH_SR]
+    assert verdicts == [["variant", "verdict"], *([row.variant, words(row.verdict)] for row in rows if row.verdict)]
     assert f"| {rows[2].parameters:,} | {rows[2].overhead_percent:.2f}% |" in second
     assert "in percentage points" in second
     source = (tmp_path / "comparison.tex").read_text()
-    assert source.count(r"\begin{tabular}") == source.count(r"\end{tabular}") == 2
-    columns = len(cells[0])
-    assert all(line.count(" & ") == columns - 1 for line in source.split("% Cost")[0].splitlines() if " & " in line)
+    assert source.count(r"\begin{tabular}") == source.count(r"\end{tabular}") == 3
+    columns = len(accuracy[0])
+    assert all(line.count(" & ") == columns - 1 for line in source.split("% Verdicts")[0].splitlines() if " & " in line)
 
 
 def test_nothing_to_compare_leaves_no_empty_tables(tmp_path: Path) -> None:

@@ -381,3 +381,11 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
     with pytest.raises(OSError, match=r"cannot write .*report\.html"):
         html.write_report(tmp_path / "report.html", runs, comparison(runs), "another command")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_caution_for_all_answers_is_said_once(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR], epochs=2)
+    _, page = render(tmp_path, runs)
+    assert page.text.count("Caution: 2 passes over the images are very few") == 1
+    assert page.text.count("Next:") == 2

@@ -190,7 +190,7 @@ def write_reports(
     command: str,
     data: ImageData | SceneData | None = None,
 ) -> list[tuple[str, Path]]:
-    """Write every seed, every test, every class and the page; return what each file is, and where.
+    """Write every seed, every test, every class, the tables and the page; return what each file is, and where.
 
     Args:
         data: whose test images the page shows, if it is at hand.
@@ -207,7 +207,7 @@ def write_reports(
     if lines := class_lines(rows, runs):
         files.append(("every class", folder / "classes.csv"))
         tables.write_lines(folder / "classes.csv", lines)
-    return [*files, ("report", page)]
+    return [*files, ("tables", folder / "comparison.md"), ("report", page)]
 
 
 def _variants(networks: Mapping[str, Build] | Sequence[str]) -> tuple[list[Variant], dict[str, Build]]:

@@ -111,9 +111,11 @@ def write_comparison(folder: Path, rows: Sequence[Row]) -> None:
 
 
 def comparison_sheets(rows: Sequence[Row]) -> list[Sheet]:
-    """Return the tables of a comparison: what came out, and what it costs."""
+    """Return the tables of a comparison: what came out, what it amounts to, and what it costs."""
+    judged = [row for row in rows if row.verdict is not None]
     return [
-        sheet("Accuracy", rows, VARIANT, (*accuracy(rows), VERDICT), variant_lines(rows)),
+        sheet("Accuracy", rows, VARIANT, accuracy(rows), variant_lines(rows)),
+        *([sheet("Verdicts", judged, VARIANT, (VERDICT,))] if judged else []),
         sheet("Cost", rows, VARIANT, COST),
     ]
 
