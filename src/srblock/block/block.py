@@ -102,7 +102,7 @@ class SqueezeRemember2d(nn.Module):
         Shapes: x (N, C, H, W) -> (N, C, H, W).
         """
         if isinstance(x, torch.fx.Proxy):
-            return _node(self, x)
+            return node(self, x)
         if self.bypassed:
             return x
         return add(x, self.memory.coefficients(self.recall_weights(x)), self.memory.basis(), self.size)
@@ -137,7 +137,7 @@ class SqueezeRemember2d(nn.Module):
         return f"{type(self).__name__}({self.extra_repr()})"  # one line, which builds it again
 
 
-def _node(block: nn.Module, x: torch.fx.Proxy) -> Any:
+def node(block: nn.Module, x: torch.fx.Proxy) -> Any:
     """Stand in a traced graph as one node, as torch's own layers do: what happens in a block depends on sizes.
 
     Raises: ValueError for a block that is traced by itself.
