@@ -30,6 +30,7 @@ bench: $(READY)
 	  --batch-size 512 --steps 6 --rounds 5 --engines eager,compile --skip-compare
 	$(BIN)/python benchmarks/freed_memory.py --data $(or $(DATA),cifar100) --rounds 5 --images 2048
 	$(BIN)/python benchmarks/analyze_speed.py --data $(or $(DATA),cifar100) --rounds 5
+	$(BIN)/python benchmarks/fold.py --rounds 15
 
 # make bench-scenes DATA=camvid:PATH
 bench-scenes: $(READY)

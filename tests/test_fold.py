@@ -6,6 +6,7 @@ import copy
 import pickle
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,6 +159,11 @@ def tied(net: Net, x: Tensor) -> Tensor:
     return net.head(net.pool(x).flatten(1))
 
 
+def gate(x: Tensor) -> Tensor:
+    """Saturated, 1.0 exactly, for the large noise of a probe, and not for maps of unit size."""
+    return x.abs().amax((1, 2, 3))[:, None].sigmoid()
+
+
 HOLDS = {
     "plain": lambda net, x: net.head(net.pool(x).flatten(1)),
     "dropout in evaluation mode": lambda net, x: net.head(net.drop(net.pool(F.dropout(x, training=False)).flatten(1))),
@@ -190,7 +196,7 @@ MISLEADS = {
     "pooling in code": (lambda net, x: net.head(x.mean((2, 3))), "its map goes into code"),
     "another path": (lambda net, x: net.head(net.pool(x).flatten(1)) + 1e-6 * x.amax((1, 2, 3))[:, None],
                      "its map goes into 'pool' and elsewhere too"),
-    "a path that saturates": (lambda net, x: net.head(net.pool(x).flatten(1)) * x.abs().amax((1, 2, 3))[:, None].sigmoid(),
+    "a path that saturates": (lambda net, x: net.head(net.pool(x).flatten(1)) * gate(x),
                               "its map goes into 'pool' and elsewhere too"),
     "another output": (lambda net, x: (net.head(net.pool(x).flatten(1)), x), "its map goes into 'pool' and elsewhere"),
     "features too": (lambda net, x: (net.head(net.pool(x).flatten(1)), net.pool.forward(x)), "elsewhere too"),
@@ -417,6 +423,14 @@ def test_folding_leaves_the_random_state_alone() -> None:
     before = torch.get_rng_state()
     fold(model, SIZE)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_page_on_folding() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "folding.md").read_text(encoding="utf-8")
+    session: dict[str, Any] = {}
+    for snippet in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(snippet, session)
+    assert "".join(f"# {line}\n" for line in str(session["report"]).splitlines()) in page
 
 
 def test_the_report_in_words() -> None:

@@ -109,8 +109,7 @@ def fold(
     trial = copy.deepcopy(model).to("cpu", torch.float64).eval()
     inputs = inputs_of(model, input_size, example_inputs).wide()
     try:
-        shapes = called(trial, blocks(trial), inputs)
-        expected = outputs_of(trial, inputs)
+        shapes, expected = called(trial, blocks(trial), inputs)
     except Exception as error:
         raise ValueError(
             f"the model does not run in float64 on {inputs.described}: {type(error).__name__}: {error}; {inputs.remedy}"

@@ -71,8 +71,10 @@ def _rounding(value: Tensor) -> float:
     return EXACT * max(1.0, float(finite.abs().max())) if finite.numel() else 0.0
 
 
-def called(model: nn.Module, found: Mapping[str, SqueezeRemember2d], inputs: Inputs) -> dict[str, list[torch.Size]]:
-    """Run a network and list what each block was given, in the order of their first calls. -> shapes by name."""
+def called(
+    model: nn.Module, found: Mapping[str, SqueezeRemember2d], inputs: Inputs
+) -> tuple[dict[str, list[torch.Size]], list[Tensor]]:
+    """Run a network. -> the shapes that each block was given, by name in the order of first calls; the outputs."""
     shapes: dict[str, list[torch.Size]] = {}
     with ExitStack() as hooks:
         for name, block in found.items():
@@ -81,8 +83,7 @@ def called(model: nn.Module, found: Mapping[str, SqueezeRemember2d], inputs: Inp
                 shapes.setdefault(name, []).append(next(tensors([*args, *kwargs.values()])).shape)
 
             hooks.callback(block.register_forward_pre_hook(note, with_kwargs=True).remove)
-        outputs_of(model, inputs)
-    return shapes
+        return shapes, outputs_of(model, inputs)
 
 
 def find_head(model: nn.Module, block: SqueezeRemember2d, shape: torch.Size, inputs: Inputs) -> Head:
