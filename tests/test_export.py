@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import srblock
 from srblock.data import load
 from srblock.runs import export as exporting
+from srblock.runs import export_files
 from srblock.runs.export import Export, export_run
 from srblock.runs.export_check import Agreement, agreement
 from srblock.runs.trained import TrainedRun, load_run
@@ -315,10 +316,10 @@ def test_what_cannot_be_exported_is_refused(out: Path, tmp_path: Path, monkeypat
 
     with pytest.raises(ValueError, match=r"R8 cannot be exported: \S+"):
         export_run(replace(run, model=Asks()), tmp_path / "net.pt2", list(digits(1)))
-    monkeypatch.setattr(exporting, "ONNX_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(export_files, "ONNX_LIMIT_BYTES", 1000)
     with pytest.raises(ValueError, match=r"too many for one ONNX file; export a \.pt2"):
         export_run(run, tmp_path / "net.onnx")
-    monkeypatch.setattr(exporting, "NEEDED", ("onnx", "onnx_of_nobody"))
+    monkeypatch.setattr(export_files, "NEEDED", ("onnx", "onnx_of_nobody"))
     with pytest.raises(ValueError, match=r'needs onnx_of_nobody: pip install "srblock\[export\]"'):
         export_run(run, tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []

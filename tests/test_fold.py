@@ -418,6 +418,19 @@ def test_bfloat16_is_folded_in_float64() -> None:
     torch.testing.assert_close(folded(x).detach(), expected, rtol=0, atol=0.05 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize(
+    "within", [torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)], ids=["mode", "cast"]
+)
+def test_within_inference_mode_and_autocast(within: Any) -> None:
+    model = small(torch.float32)
+    with within:
+        folded, report = fold(model, SIZE)
+    assert "table 3 x 7" in str(report)
+    assert not any(value.is_inference() for value in folded.parameters())
+    x = noise(3, *SIZE, dtype=torch.float32)
+    torch.testing.assert_close(folded(x), model(x), rtol=0, atol=1e-4)
+
+
 def test_folding_leaves_the_random_state_alone() -> None:
     model = small()
     before = torch.get_rng_state()

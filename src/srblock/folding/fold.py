@@ -15,50 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
-from srblock.folding.forms import Constant, OneMatrix, Pooled, Recall, with_bias, with_table
+from srblock.folding.forms import Constant, OneMatrix, Pooled, Recall, wide, with_bias, with_table
 from srblock.folding.probe import Head, Stays, agree, called, find_head, outputs_of
+from srblock.folding.report import FoldedBlock, Folding
 from srblock.inputs import ExampleInputs, ImageSize, Inputs, inputs_of
 from srblock.surgery import blocks
 from srblock.tracing import refuse_wrapped
 from srblock.trial import CHILD, MARK, detach, was_inserted_into
-
-
-@dataclass(frozen=True)
-class FoldedBlock:
-    """What became of one block.
-
-    Attributes:
-        name: of the module that it follows.
-        folded, left: a sentence each on what was folded, and on what was left and why.
-        parameters_before, parameters_after: of the block, and of what does its work now.
-    """
-
-    name: str
-    folded: tuple[str, ...]
-    left: tuple[str, ...]
-    parameters_before: int
-    parameters_after: int
-
-    def __str__(self) -> str:
-        lines = [f"{self.name!r}: {self.parameters_before:,} parameters, now {self.parameters_after:,}"]
-        lines += [f"  folded: {what}" for what in self.folded]
-        lines += [f"  left: {what}" for what in self.left]
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class Folding:
-    """What `fold` did to every block, in the order in which they stand in the network."""
-
-    blocks: tuple[FoldedBlock, ...]
-
-    @property
-    def folded(self) -> bool:
-        """Whether anything was folded."""
-        return any(block.folded for block in self.blocks)
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.blocks))
 
 
 @dataclass(frozen=True)
@@ -106,8 +69,12 @@ def fold(
         raise ValueError("the model has no block to fold")
     if any(block.bypassed for block in found.values()):
         raise ValueError("a block of the model is bypassed; fold it outside `with srblock.bypassed(model)`")
-    trial = copy.deepcopy(model).to("cpu", torch.float64).eval()
-    inputs = inputs_of(model, input_size, example_inputs).wide()
+    with torch.inference_mode(False):  # tensors made within it would be marked for good
+        return _folded(model, found, inputs_of(model, input_size, example_inputs))
+
+
+def _folded(model: nn.Module, found: dict[str, SqueezeRemember2d], given: Inputs) -> tuple[nn.Module, Folding]:
+    trial, inputs = copy.deepcopy(model).to("cpu", torch.float64).eval(), given.wide()
     try:
         shapes, expected = called(trial, blocks(trial), inputs)
     except Exception as error:
@@ -236,7 +203,7 @@ def _carry_out(model: nn.Module, plan: Plan) -> None:
     _take_out(model, block)
     pool, linear = (model.get_submodule(name) for name in (plan.head.pool, plan.head.linear))
     assert isinstance(linear, nn.Linear)
-    means = block.memory.basis().detach().double().mean((2, 3))  # of a coarse memory too: its rectangles are equal
+    means = wide(block.memory.basis()).mean((2, 3))  # of a coarse memory too: its rectangles are equal
     if block.options.blocks == 1:
         _replace(model, linear, with_bias(linear, means))
     else:

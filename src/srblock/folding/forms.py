@@ -24,9 +24,8 @@ class OneMatrix(nn.Module):
     def __init__(self, address: Address) -> None:
         super().__init__()
         self.grid = address.grid
-        product = address.fc2.detach().double() @ address.fc1.detach().double()
         self.squeeze = _frozen(address.squeeze)
-        self.matrix = _frozen(product.to(address.fc1.dtype))
+        self.matrix = _frozen((wide(address.fc2) @ wide(address.fc1)).to(address.fc1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the memory blocks. Shapes: (N, C, H, W) -> (N, P)."""
@@ -110,23 +109,26 @@ class Pooled(nn.Module):
 def with_table(linear: nn.Linear, means: Tensor) -> nn.Linear:
     """Give a linear layer a column more for each memory block: what it adds to the layer's outputs.
 
-    Shapes: means of the maps over positions (P, C) float64 -> weight (outputs, C + P).
+    Shapes: means of the maps over positions (P, C), `wide` -> weight (outputs, C + P).
     """
-    weight = linear.weight.detach()
-    table = weight.double() @ means.T.to(weight.device)
-    return _linear(torch.cat([weight.double(), table], 1).to(weight.dtype), linear.bias)
+    table = wide(linear.weight) @ means.T
+    return _linear(torch.cat([linear.weight.detach(), table.to(linear.weight)], 1), linear.bias)
 
 
 def with_bias(linear: nn.Linear, means: Tensor) -> nn.Linear:
-    """Add to the bias of a linear layer what one constant map adds to its outputs. Shapes: means (1, C) float64."""
-    weight = linear.weight.detach()
-    added = (weight.double() @ means.T.to(weight.device))[:, 0]
+    """Add to the bias of a linear layer what one constant map adds to its outputs. Shapes: means (1, C), `wide`."""
+    added = (wide(linear.weight) @ means.T)[:, 0]
     if linear.bias is not None:
-        added = added + linear.bias.detach().double()
-    return _linear(weight, nn.Parameter(added.to(weight.dtype)))
+        added = added + wide(linear.bias)
+    return _linear(linear.weight, added.to(linear.weight))
 
 
-def _linear(weight: Tensor, bias: nn.Parameter | None) -> nn.Linear:
+def wide(value: Tensor) -> Tensor:
+    """Copy values to compute with: in float64, on the CPU, which has it always."""
+    return value.detach().to("cpu", torch.float64)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     outputs, inputs = weight.shape
     made = nn.Linear(inputs, outputs, bias is not None, device="meta")
     made.weight = _frozen(weight)

@@ -46,9 +46,9 @@ class Taken:
 
 
 def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
-    """Run a copy of a network without gradients and return the tensors of its output; the random state is put back."""
+    """Run a copy of a network without gradients and autocast, return the tensors of its output, draw nothing anew."""
     fresh = inputs.fresh()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return [value.detach() for value in tensors(model(*fresh.args, **fresh.kwargs))]
 

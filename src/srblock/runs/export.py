@@ -15,9 +15,8 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,12 @@ from torch.export import Dim, ExportedProgram
 
 from srblock.data.offenders import counted
 from srblock.folding import Folding, fold
-from srblock.runs.export_check import Agreement, Network, agreement, inputs_of, own_images, resized
+from srblock.runs.export_check import Agreement, agreement, inputs_of, own_images, resized
+from srblock.runs.export_files import Kind, Unwritable, first_line, free_axes, kind_of
 from srblock.runs.input import Input
 from srblock.runs.trained import TrainedRun
 from srblock.surgery import blocks
 
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
-ONNX_LIMIT_BYTES = 2**31 - 2**24  # of one file, less what is no weights
 OTHER = (37, 51)  # how much larger, and odd, the images are on which other sizes are checked
 
 
@@ -105,7 +103,7 @@ def export_run(
     fold, or logits that differ by more than a thousandth of the largest; OSError if the file cannot be written.
     """
     file = Path(file).expanduser()
-    kind = _kind(file)
+    kind = kind_of(file)
     if not file.parent.is_dir():
         raise ValueError(f"there is no folder {file.parent}; make it, or name another place")
     model = copy.deepcopy(run.model).cpu().to(memory_format=torch.contiguous_format).eval()
@@ -146,16 +144,7 @@ def said_of(said: Input) -> str:
     return what if said.tta == "none" else f"{what} (the run's test averaged over views: {said.tta})"
 
 
-# --- the two kinds of files ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How a kind of file is written, and read again to be run."""
-
-    write: Callable[[ExportedProgram, dict[str, str], Path], None]
-    read: Callable[[Path], Network]
-    limit_bytes: int | None
+# --- the file ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -181,66 +170,11 @@ class Job:
         return program
 
 
-class Unwritable(Exception):
-    """A program cannot be brought into a file's format; the message says why."""
-
-
-def _kind(file: Path) -> Kind:
-    if file.suffix == ".pt2":
-        return Kind(_write_program, _read_program, None)
-    if file.suffix != ".onnx":
-        raise ValueError(f"networks are exported to NAME.onnx or NAME.pt2, got {file.name}")
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            f'an export to ONNX needs {", ".join(missing)}: pip install "srblock[export]" (a .pt2 needs nothing more)'
-        )
-    return Kind(_write_onnx, _read_onnx, ONNX_LIMIT_BYTES)
-
-
 def _metadata(said: Input, folding: Folding | None) -> dict[str, str]:
     words = {"srblock.input": json.dumps(said.as_dict()), "srblock.logits": said_of(said)}
     if folding is not None and folding.folded:
         words["srblock.folded"] = str(folding)
     return words
-
-
-def _write_program(program: ExportedProgram, metadata: dict[str, str], file: Path) -> None:
-    torch.export.save(program, file, extra_files=metadata)
-
-
-def _read_program(file: Path) -> Network:
-    return torch.export.load(file).module()
-
-
-def _write_onnx(program: ExportedProgram, metadata: dict[str, str], file: Path) -> None:
-    axes = {0: "batch", 2: "height", 3: "width"}
-    try:
-        written = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            verbose=False,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({axis: axes[axis] for axis in _free(program)},),
-        )
-    except Exception as error:  # the exporter can refuse in any way
-        raise Unwritable(_reason(error)) from error
-    assert written is not None
-    written.model.metadata_props.update(metadata)
-    written.save(file, external_data=False)
-
-
-def _read_onnx(file: Path) -> Network:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-
-    def logits(batch: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"images": batch.contiguous().numpy()})[0])
-
-    return logits
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------
@@ -262,7 +196,7 @@ def _at_any_size(job: Job, file: Path, first: list[Tensor], other: tuple[int, in
     """Export for any size and return how that agrees at another one; None if it cannot be, or does not agree."""
     try:
         program = job.write(file, any_size=True)
-        if _free(program) != [0, 2, 3]:
+        if free_axes(program) != [0, 2, 3]:
             return None
         found = agreement(job.kind.read(file), job.model, resized(first, other))
     except Exception:  # exporters and runtimes can refuse in any way; the export for one size says why
@@ -280,22 +214,11 @@ def _exported(model: nn.Module, said: Input, *, any_size: bool) -> ExportedProgr
     try:
         program = torch.export.export(model, (example,), dynamic_shapes=(shape,))
     except Exception as error:  # the exporter can refuse in any way
-        raise ValueError(f"{said.variant} cannot be exported: {_reason(error)}") from error
+        raise ValueError(f"{said.variant} cannot be exported: {first_line(error)}") from error
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)
     return program
-
-
-def _free(program: ExportedProgram) -> list[int]:
-    """List the axes of the images that may have any length."""
-    (image,) = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
-    symbols: Iterator[tuple[int, Any]] = enumerate(image.meta["val"].shape)
-    return [axis for axis, length in symbols if isinstance(length, torch.SymInt)]
-
-
-def _reason(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _size_bytes(model: nn.Module) -> int:
