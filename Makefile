@@ -31,6 +31,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/freed_memory.py --data $(or $(DATA),cifar100) --rounds 5 --images 2048
 	$(BIN)/python benchmarks/equal_networks.py
 	$(BIN)/python benchmarks/analyze_speed.py --data $(or $(DATA),cifar100) --rounds 5
+	$(BIN)/python benchmarks/policies.py
+	$(BIN)/python benchmarks/fold.py --rounds 15
 
 # make bench-scenes DATA=camvid:PATH
 bench-scenes: $(READY)

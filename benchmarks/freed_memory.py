@@ -22,7 +22,7 @@ from srblock.data import load
 from srblock.runs.study import Study, recipe_for
 from srblock.training import runtime
 from srblock.training.loop import train_epoch
-from srblock.training.optimizer import sgd
+from srblock.training.optimizer import make_optimizer
 from srblock.training.step import Step
 from srblock.variants.notation import parse
 
@@ -36,7 +36,7 @@ def rate(source: str, network: str, batch: int, images: int, keep: bool) -> floa
     recipe = recipe_for(data, CPU, batch_size=batch)
     study = Study((parse(network),), (0,), data, source, recipe)
     model = runtime.place(study.build(study.variants[0], 0), recipe, CPU)
-    step, loader = Step(model, sgd(model, recipe, CPU), study.task, recipe, CPU), study.loaders(0, CPU).train
+    step, loader = Step(model, make_optimizer(model, recipe, CPU), study.task, recipe, CPU), study.loaders(0, CPU).train
     if keep:
         runtime.keep_freed_memory(CPU)
     train_epoch(step, loader, 0, batches=2)

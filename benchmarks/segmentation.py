@@ -31,7 +31,7 @@ from srblock.data.sources.published import stand_in
 from srblock.runs.study import Study, recipe_for
 from srblock.training import epochs, runtime
 from srblock.training.loop import train_epoch
-from srblock.training.optimizer import sgd
+from srblock.training.optimizer import make_optimizer
 from srblock.training.step import Step
 from srblock.variants.build import build
 from srblock.variants.notation import parse
@@ -83,7 +83,7 @@ def steps(pair: tuple[str, str], crop: tuple[int, int], batch: int, rounds: int,
     stepping = {}
     for text, variant in zip(pair, study.variants, strict=True):
         model = runtime.place(study.build(variant, 0), recipe, device)
-        stepping[text] = Step(model, sgd(model, recipe, device, study.groups), study.task, recipe, device)
+        stepping[text] = Step(model, make_optimizer(model, recipe, device, study.groups), study.task, recipe, device)
         stepping[text].start()
     images = torch.randn(batch, 3, *crop, device=device).to(memory_format=torch.channels_last)
     target = torch.randint(19, (batch, *crop), device=device)
@@ -120,7 +120,7 @@ def loading(source: str, rounds: int, device: torch.device) -> list[Row]:
     study = Study((parse("FCN-R18"),), (0,), data, source, recipe)
     loader = study.loaders(0, device).train
     model = runtime.place(study.build(study.variants[0], 0), recipe, device)
-    step = Step(model, sgd(model, recipe, device), study.task, recipe, device)
+    step = Step(model, make_optimizer(model, recipe, device), study.task, recipe, device)
     train_epoch(step, loader, 0, batches=2)
     rows: list[Row] = []
     for number in range(1, rounds + 1):

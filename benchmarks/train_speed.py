@@ -41,9 +41,9 @@ from srblock.data import ImageData, load
 from srblock.inspection.cost import flops_per_image
 from srblock.runs.study import Study, recipe_for
 from srblock.training import runtime
-from srblock.training.lookahead import Lookahead
+from srblock.training.average import Lookahead
 from srblock.training.loop import train, train_epoch
-from srblock.training.optimizer import sgd
+from srblock.training.optimizer import make_optimizer
 from srblock.training.recipe import Recipe
 from srblock.training.step import Step
 from srblock.variants.notation import Variant, parse
@@ -103,7 +103,7 @@ def stepper(study: Study, variant: Variant, engine: str, device: torch.device) -
     """Return a step of srblock's loop."""
     model, recipe = fresh(study, variant, device), replace(study.recipe, engine=engine)
     lookahead = Lookahead(model) if recipe.lookahead else None
-    return Step(model, sgd(model, recipe, device, study.groups), study.task, recipe, device, lookahead)
+    return Step(model, make_optimizer(model, recipe, device, study.groups), study.task, recipe, device, lookahead)
 
 
 def check_engines(study: Study, variants: list[Variant], engines: list[str], device: torch.device) -> None:

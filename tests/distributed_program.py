@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from srblock.data import Loader, load_scenes
+from srblock.runs.groups import parameter_groups
 from srblock.runs.loaders import scene_loaders
 from srblock.surgery import blocks, bypassed, param_groups
 from srblock.training import checkpoint, distributed, runtime
 from srblock.training.classification import Classification
 from srblock.training.loop import Loaders, TrainingDiverged, train, train_epoch
-from srblock.training.optimizer import Groups, sgd
+from srblock.training.optimizer import Groups, make_optimizer
 from srblock.training.recipe import Recipe
 from srblock.training.step import Step
 from srblock.training.task import evaluate, measure
@@ -39,6 +40,15 @@ RECIPE = Recipe(
     epochs=4, batch_size=16, learning_rate=0.05, schedule="cosine", padding=1, flip=False, label_smoothing=0.1
 )
 CLIPPED = replace(RECIPE, clip_norm=0.5)
+FINETUNED = replace(
+    RECIPE,
+    optimizer="adamw",
+    learning_rate=0.002,
+    norm_weight_decay=0.0,
+    backbone_lr_scale=0.1,
+    freeze_epochs=2,
+    ema=0.8,
+)
 
 
 def loader(recipe: Recipe, images: int, training: bool, shared: bool = True) -> Loader:
@@ -81,7 +91,7 @@ def three_steps(
     recipe: Recipe, model: nn.Module, groups: Groups | None = None
 ) -> tuple[dict[str, Tensor], list[float]]:
     """Train on the three batches of an epoch; return weights, and loss and accuracy of training and of evaluation."""
-    step = Step(distributed.wrap(model, recipe, CPU), sgd(model, recipe, CPU, groups), TASK, recipe, CPU)
+    step = Step(distributed.wrap(model, recipe, CPU), make_optimizer(model, recipe, CPU, groups), TASK, recipe, CPU)
     assert train_epoch(step, loader(recipe, 39, True), 0) == 39
     figures = step.meter.read(), evaluate(model, loader(recipe, 33, False).epoch(0), TASK, recipe, CPU)
     return checkpoint.copy_weights(model), [value for part in figures for value in part.values()]
@@ -91,6 +101,11 @@ def run(folder: Path, model: nn.Module, recipe: Recipe = RECIPE, **options: Any)
     """Train a run in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     return train(model, loaders(recipe), TASK, recipe, directory=folder, run="test", seed=0, device=CPU, **options)
+
+
+def finetune(folder: Path) -> dict[str, Any]:
+    """Train with a backbone that thaws half way, and a moving average that is tested."""
+    return run(folder, network(), FINETUNED, groups=lambda model: parameter_groups(model, FINETUNED, 2))
 
 
 def stop_at(epoch: int) -> Callable[[dict[str, Any]], None]:
@@ -161,7 +176,7 @@ def scenes(folder: Path) -> tuple[dict[str, Tensor], list[Any]]:
     served = scene_loaders(data, SCENES, 0, CPU, *where)
     task = find_task(data.task, len(data.classes), SCENES)
     model = TwoHeads(len(data.classes))
-    step = Step(distributed.wrap(model, SCENES, CPU), sgd(model, SCENES, CPU), task, SCENES, CPU)
+    step = Step(distributed.wrap(model, SCENES, CPU), make_optimizer(model, SCENES, CPU), task, SCENES, CPU)
     assert train_epoch(step, served.train, 0) == 10
     tested = measure(model, served.test.epoch(0), task, SCENES, CPU)
     return checkpoint.copy_weights(model), [step.meter.read(), tested.read(), tested.details()["confusion"]]
@@ -202,6 +217,7 @@ def check(folder: Path) -> dict[str, Any]:
     result = run(folder / "parts", network(steady=False), probe=probe)
     seen["result"] = {key: result[key] for key in ("test_top1", "test_loss", "best_epoch")}
     run(folder / "one to two", network())
+    finetune(folder / "thawed")
     seen["2 to 1"] = ends(lambda: run(folder / "two to one", network(), on_epoch=stop_at(2)))
 
     seen["diverged"] = ends(lambda: run(folder / "nan", BreaksInOne()))

@@ -75,6 +75,9 @@ def test_compare_prints_a_table_and_leaves_a_report(compared: tuple[Path, Result
         assert text in result.output
     report = next(out.glob("compare-digits-*/report.html")).read_text()
     assert report.count("<svg") >= 3
+    assert "Class by class" in report
+    with next(out.glob("compare-digits-*/classes.csv")).open() as file:
+        assert [row["class"] for row in csv.DictReader(file)] == list("0123456789")
     with next(out.glob("compare-digits-*/results.csv")).open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["variant"], row["seed"]) for row in rows].count((BLOCK, "1")) == 1
@@ -98,6 +101,12 @@ def test_one_seed_says_that_nothing_can_be_said(compared: tuple[Path, Result]) -
     assert result.exit_code == 0
     assert "one seed" in result.output.lower()
     assert "±" not in result.output.split("Test top-1")[0]
+    page = max(out.glob("compare-digits-*/report.html"), key=lambda file: file.stat().st_mtime_ns).read_text()
+    found = re.search(r"alone has (\d+), R8 alone (\d+)\.", page)
+    assert found is not None
+    alone = [int(count) for count in found.groups()]
+    assert sum(alone) > 0, "one epoch's networks differ on some of 359 images"
+    assert page.count('<img src="data:image/png;base64,') == sum(min(8, count) for count in alone)
 
 
 def test_a_dry_run_plans_and_trains_nothing(tmp_path: Path) -> None:
@@ -106,6 +115,14 @@ def test_a_dry_run_plans_and_trains_nothing(tmp_path: Path) -> None:
     assert "10 runs" in result.output
     assert "overhead" in result.output
     assert not list(tmp_path.iterdir()), "a plan leaves nothing behind"
+
+
+def test_fine_tuning_random_weights_is_remarked_upon(tmp_path: Path) -> None:
+    words = ["compare", PLAIN, BLOCK, "--data", "digits", "--recipe", "finetune", "--dry-run", "--out", tmp_path]
+    said = "is for trained weights, and these networks start from random ones"
+    assert said in " ".join(invoke(*words).output.split())
+    (tmp_path / "weights.pth").touch()
+    assert said not in " ".join(invoke(*words, "--weights", tmp_path / "weights.pth").output.split())
 
 
 def test_a_plan_with_nothing_left_measures_nothing(compared: tuple[Path, Result]) -> None:
@@ -196,6 +213,15 @@ def test_stages_and_overhead() -> None:
     assert len(re.findall(r"\d+\.\d{4}%\s+\d+\.\d{4}%", table.output)) == 48
 
 
+def test_tables_for_other_programs() -> None:
+    places = invoke("stages", "torchvision/resnet18", "--input-size", 64, "--format", "csv")
+    assert places.exit_code == 0, places.output
+    assert places.output.splitlines()[3] == f"layer3,3,256,4,4,{256 + 16 * 8 + 8 * 10 + 10 * 256 * 16}"  # Eq. (1)
+    assert invoke("overhead", "--format", "markdown").output.count("\n| ") == 49
+    assert len(list(csv.DictReader(io.StringIO(invoke("audit", "--format", "csv").output)))) == 44
+    assert invoke("audit", "--ddof", 0, "--format", "latex").output.startswith("% Table I, CIFAR-100\n\\begin{tabular}")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -264,7 +290,7 @@ def test_a_reports_study_file_repeats_it(
     first = invoke("compare", PLAIN, BLOCK, *DIGITS, *options, *out)
     assert first.exit_code == 0, first.output
     (study,) = (tmp_path / "out").glob("compare-*/study.toml")
-    assert f"again:      {study}" in first.output
+    assert f"again:       {study}" in first.output
     again = invoke("compare", "--config", study, *out)
     assert again.exit_code == 0, again.output
     assert len(re.findall(r"^\[./4\].* found ", again.output, re.MULTILINE)) == 4, "the same runs"

@@ -376,6 +376,8 @@ def test_a_comparison_comes_back_as_objects(tmp_path: Path, capsys: pytest.Captu
     assert [line["test_top1"] for line in table] == [run.score for run in found.runs]
     assert (found.report.parent / str(table[0]["run"]) / "result.json").is_file()
     assert json.loads(json.dumps(found.variant_table()))[1]["baseline"] == "custom/plain"
+    digits = json.loads(json.dumps(found.class_table()))
+    assert [(line["variant"], line["class"]) for line in digits] == [("custom/block", str(n)) for n in range(10)]
     again = srblock.compare(
         {"plain": plain, "block": with_block}, "digits", seeds=[0, 1], epochs=1, out=tmp_path, quiet=True
     )

@@ -126,6 +126,15 @@ def test_resume_with_another_number_of_processes(folder: Path, whole: tuple[Path
             assert mine == pytest.approx(theirs, rel=1e-4)
 
 
+def test_a_backbone_that_thaws_gives_the_weights_of_one_process(folder: Path, tmp_path: Path) -> None:
+    """AdamW, whose gradients are averaged anew from the third epoch on, and the moving average of what it makes."""
+    program.finetune(tmp_path / "one")
+    one, two = (load_file(path / "checkpoint.safetensors") for path in (tmp_path / "one", folder / "thawed"))
+    assert largest_difference(one, two) < 1e-4
+    for mine, theirs in zip(records(tmp_path / "one"), records(folder / "thawed"), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)
+
+
 def test_two_processes_resume_bit_for_bit(folder: Path, seen: list[dict[str, Any]]) -> None:
     """With dropout and batch statistics in each process."""
     plain = [{key: value for key, value in r.items() if key != "probe"} for r in records(folder / "whole")]
@@ -133,6 +142,18 @@ def test_two_processes_resume_bit_for_bit(folder: Path, seen: list[dict[str, Any
     one, other = ((folder / name / "checkpoint.safetensors").read_bytes() for name in ("whole", "parts"))
     assert one == other
     assert seen[0]["result"] == seen[1]["result"]
+
+
+def test_what_was_said_of_each_image_is_that_of_one_process(
+    folder: Path, seen: list[dict[str, Any]], whole: tuple[Path, Record]
+) -> None:
+    """35 test images in batches of 16, 16 and 3, each shared; in their order, and as many right as the figure says."""
+    stored = load_file(folder / "parts" / "predictions.safetensors")
+    assert stored["labels"].tolist() == [number % 2 for number in range(35)]
+    hits = int((stored["predictions"] == stored["labels"]).sum())
+    assert 100 * (hits / 35) == seen[0]["result"]["test_top1"]
+    ours, expected = (load_file(where / "predictions.safetensors") for where in (folder / "one to two", whole[0]))
+    assert largest_difference(ours, expected) == 0
 
 
 # --- who does what ---------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import srblock
 from srblock.data import load
 from srblock.runs import export as exporting
+from srblock.runs import export_files
 from srblock.runs.export import Export, export_run
 from srblock.runs.export_check import Agreement, agreement
 from srblock.runs.trained import TrainedRun, load_run
@@ -202,6 +203,63 @@ def test_what_the_test_averaged_over_is_said(out: Path, tmp_path: Path) -> None:
     assert done.logits == "logits of one view of an image (the run's test averaged over views: flip)"
 
 
+# --- folded ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["net.onnx", "net.pt2"])
+def test_a_folded_export_is_checked_against_the_network_as_it_was(out: Path, tmp_path: Path, file: str) -> None:
+    run = loaded(out, BLOCK)
+    keys = list(run.model.state_dict())
+    done = export_run(run, tmp_path / file, folded=True)
+    assert list(run.model.state_dict()) == keys
+    assert (done.found.images, done.found.equal) == (64, 64)
+    assert 0 < done.found.difference < 1e-5 * done.found.scale
+    assert done.folding is not None
+    assert "a table 4 x 10 that 'fc' adds" in str(done.folding)
+    assert str(done).splitlines()[2:] == str(done.folding).splitlines()
+    held = {"srblock.folded": ""}
+    if file == "net.pt2":
+        program = torch.export.load(tmp_path / file, extra_files=held)
+        shapes = {tuple(value.shape) for value in program.state_dict.values()}
+    else:
+        held = runtime(tmp_path / file).get_modelmeta().custom_metadata_map
+        shapes = {tuple(value.dims) for value in onnx.load(tmp_path / file).graph.initializer}
+    assert held["srblock.folded"] == str(done.folding)
+    assert not any(shape[:1] == (4,) and len(shape) == 4 for shape in shapes), "no memory is in the file"
+
+
+def test_another_folded_network_is_not_left_behind(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = loaded(out, BLOCK)
+
+    def wrong(model: nn.Module, input_size: Any) -> Any:
+        folded, report = srblock.fold(model, input_size)
+        folded.fc.weight.data[:, -1] += 1
+        return folded, report
+
+    monkeypatch.setattr(exporting, "fold", wrong)
+    with pytest.raises(ValueError, match="is not the network"):
+        export_run(run, tmp_path / "net.pt2", list(digits(2)), folded=True)
+
+
+def test_what_was_folded_into_the_classifier_belongs_to_one_size(out: Path, tmp_path: Path) -> None:
+    run = loaded(out, RESIZED)
+    assert export_run(run, tmp_path / "net.pt2", list(digits(2))).any_size
+    done = export_run(run, tmp_path / "net.pt2", list(digits(2)), folded=True)
+    assert not done.any_size
+    assert "maps of other sizes than 4x4 are refused now" in str(done)
+
+
+def test_folding_needs_a_block(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no block to fold"):
+        export_run(loaded(out, PLAIN), tmp_path / "net.pt2", list(digits(1)), folded=True)
+
+
+def test_the_command_says_what_it_folded(out: Path, tmp_path: Path) -> None:
+    done = invoke("export", out, tmp_path / "net.pt2", "--variant", BLOCK, "--fold")
+    assert done.exit_code == 0
+    assert "into a table 4 x 10 that 'fc' adds" in done.output
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -258,10 +316,10 @@ def test_what_cannot_be_exported_is_refused(out: Path, tmp_path: Path, monkeypat
 
     with pytest.raises(ValueError, match=r"R8 cannot be exported: \S+"):
         export_run(replace(run, model=Asks()), tmp_path / "net.pt2", list(digits(1)))
-    monkeypatch.setattr(exporting, "ONNX_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(export_files, "ONNX_LIMIT_BYTES", 1000)
     with pytest.raises(ValueError, match=r"too many for one ONNX file; export a \.pt2"):
         export_run(run, tmp_path / "net.onnx")
-    monkeypatch.setattr(exporting, "NEEDED", ("onnx", "onnx_of_nobody"))
+    monkeypatch.setattr(export_files, "NEEDED", ("onnx", "onnx_of_nobody"))
     with pytest.raises(ValueError, match=r'needs onnx_of_nobody: pip install "srblock\[export\]"'):
         export_run(run, tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []

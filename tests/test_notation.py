@@ -35,6 +35,9 @@ CANONICAL = {
     "R50 + SR(M=4, placement=INNER, act=ReLU, init=channels, resize=bilinear)": (
         "R50 + SR(M=4, placement=inner, act=relu, init=channels, resize=bilinear)"
     ),
+    "R18 + SR(M=4, grid=none)": "R18 + SR(M=4)",
+    "R18 + SR(M=4, resize=bilinear, GRID=2X1, P=4)": "R18 + SR(M=4, P=4, grid=2x1, resize=bilinear)",
+    "R18 + SR(M=4, grid=2)": "R18 + SR(M=4, grid=2x2)",
     "R18 + D(M=4)": "R18 + D",
     "R8 + D(M=3)": "R8 + D",
     "R18 + D(M=3)": "R18 + D(M=3)",
@@ -89,6 +92,8 @@ def test_without_sr_keeps_the_rest() -> None:
 
 
 def values(setting: Setting) -> st.SearchStrategy[Any]:
+    if setting.grid:
+        return st.none() | st.tuples(st.integers(1, 99), st.integers(1, 99))
     return st.integers(1, 99) if setting.choices is None else st.sampled_from(setting.choices)
 
 
@@ -158,7 +163,7 @@ REFUSED = {
     "R18 + SR M=3)": "a parenthesis is closed but not opened",
     "R18 + SR((M=3))": "a parenthesis is nested",
     "R18 + SR(M=3)x": "cannot read",
-    "R18 + SR(X=3)": "unknown option 'X=3' of SR, known are M, after, placement, P, U, act, init, resize; write M=3",
+    "R18 + SR(X=3)": "unknown option 'X=3' of SR, known are M, after, placement, P, .*, resize, grid; write M=3",
     "R18 + SR(place=inner)": "unknown option 'place=inner'.*write placement=inner",
     "R18 + SR(3)": "unknown option '3' of SR",
     "R18 + SR(M=3,)": "unknown option '' of SR",
@@ -170,6 +175,8 @@ REFUSED = {
     "R18 + SR(U=)": "U of SR must be a whole number of at least 1, got ''; write U=8",
     "R18 + SR(M=three)": "M of SR must be a whole number",
     "R18 + SR(act=gelu)": "act of SR must be one of none, relu, got 'gelu'",
+    "R18 + SR(grid=0x2)": "grid of SR must be rows x columns of at least 1, or none, got '0x2'; write grid=1x1",
+    "R18 + SR(grid=2x2x2)": "grid of SR must be rows x columns",
     "R18 + SR(M=3, m=4)": "SR has M twice; keep one",
     "R18 + SR(M=3, after=layer3.0)": "both M and after; name one place",
     "R18 + SR(after=)": "after of SR must be the name of a module",

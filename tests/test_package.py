@@ -78,7 +78,7 @@ def first_import() -> tuple[float, set[str]]:
 def test_imports_with_torch_and_numpy_alone(first_import: tuple[float, set[str]]) -> None:
     _, modules = first_import
     assert "srblock.block" in modules
-    assert {name.split(".")[1] for name in modules} <= {"block", *SURGERY}
+    assert {name.split(".")[1] for name in modules} <= {"block", "folding", *SURGERY}
 
 
 def test_import_takes_at_most_0_3_s_over_torch(first_import: tuple[float, set[str]]) -> None:
@@ -150,7 +150,7 @@ def allowed(importer: str, imported: str) -> bool:
     if importer == imported:
         return True
     if importer == "__init__":
-        return imported in ("block", "surgery", "runs", "experiments")
+        return imported in ("block", "surgery", "folding", "runs", "experiments")
     if importer in WITHOUT_THE_BLOCK and imported in THE_BLOCK:
         return False
     return imported in ORDER and ORDER.index(imported) < ORDER.index(importer)

@@ -52,6 +52,23 @@ from srblock.training.recipe import LATER, RECIPES, Recipe
         ({"end_lr": 0.01}, "end_lr belongs to the schedule poly, got 0.01 with multistep"),
         ({"schedule": "triangular", "warmup_epochs": 2}, "triangular has a rise of its own, got warmup_epochs=2"),
         ({"flip": False, "alternating_flip": True}, "alternating_flip needs flip"),
+        ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw, got 'adam'"),
+        ({"optimizer": "adamw", "nesterov": True}, "nesterov and decoupled are of SGD"),
+        ({"norm_weight_decay": -1.0}, "norm_weight_decay must be at least 0"),
+        ({"backbone_lr_scale": 0.0}, "backbone_lr_scale must be positive"),
+        ({"lr_scales": ("fc",)}, "lr_scales are PATTERN=FACTOR with a factor above 0, such as .*, got 'fc'"),
+        ({"lr_scales": ("fc.*=0",)}, "lr_scales are PATTERN=FACTOR"),
+        ({"lr_scales": ("fc.*=1e999",)}, "lr_scales are PATTERN=FACTOR"),
+        ({"freeze_epochs": 200}, "freeze_epochs must be in 0..epochs-1 = 199, got 200"),
+        ({"auto_augment": "autoaugment"}, "auto_augment must be one of none, trivialaugment, randaugment"),
+        ({"augment_magnitude": 31}, r"augment_magnitude must be in 0..30, got 31"),
+        ({"random_erasing": 1.5}, "random_erasing must be in 0..1"),
+        ({"mixup": 8.0}, "mixup must be in 0..1"),
+        ({"cutmix": -1.0}, "cutmix must be in 0..1"),
+        ({"ema": 1.0}, "ema must be between 0 and 1, or None, got 1.0"),
+        ({"ema": 0.9, "lookahead": True}, "ema and lookahead both average"),
+        ({"class_weights": "rare"}, "class_weights must be one of none, balanced"),
+        ({"crop": "scene", "crop_size": (8, 8), "mixup": 0.2}, "mixup is for images with one class each, got 0.2"),
     ],
 )
 def test_refuses(change: dict[str, object], message: str) -> None:
@@ -66,8 +83,8 @@ def test_survives_json(name: str) -> None:
 
 
 def test_names_a_field_it_does_not_know() -> None:
-    with pytest.raises(ValueError, match="does not know the recipe fields mixup"):
-        Recipe.from_dict(Recipe().as_dict() | {"mixup": 0.2})
+    with pytest.raises(ValueError, match="does not know the recipe fields sam_rho"):
+        Recipe.from_dict(Recipe().as_dict() | {"sam_rho": 0.2})
 
 
 def test_the_papers_cifar_recipes() -> None:
@@ -108,6 +125,9 @@ def test_a_field_added_later_changes_the_identity_only_where_it_is_used() -> Non
         "power": 2.0, "memory_lr_scale": 3.0, "memory_weight_decay": 0.0, "decoupled": True, "bias_lr_scale": 64.0,
         "lookahead": True, "padding_mode": "reflect", "alternating_flip": True, "tta": "flip", "scene_scale": 0.5,
         "ratios": [0.8, 1.2], "class_share": 1.0, "photometric": True, "inference": "whole",
+        "optimizer": "adamw", "norm_weight_decay": 0.0, "backbone_lr_scale": 0.1, "lr_scales": ["fc.*=2"],
+        "freeze_epochs": 1, "auto_augment": "randaugment", "augment_magnitude": 5, "random_erasing": 0.1,
+        "mixup": 0.2, "cutmix": 1.0, "ema": 0.99, "class_weights": "balanced",
     }  # fmt: skip
     assert set(used) | {"test_square", "end_lr", "crop_size"} == set(LATER)
     for name, value in used.items():
@@ -127,3 +147,8 @@ def test_warmup_keeps_its_share_and_never_fills_the_run() -> None:
     short = RECIPES["short"]
     assert short.with_epochs(short.epochs * 3).warmup_epochs == 3 * short.warmup_epochs
     assert short.with_epochs(1).warmup_epochs == 0
+
+
+def test_frozen_epochs_keep_their_share_and_never_fill_the_run() -> None:
+    finetune = RECIPES["finetune"]
+    assert [finetune.with_epochs(epochs).freeze_epochs for epochs in (1, 3, 20)] == [0, 0, 2]

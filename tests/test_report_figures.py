@@ -12,8 +12,11 @@ import pytest
 from run_fixture import BASELINE, DIGITS, WITH_SR, recall_figures, write_run, write_runs
 
 from srblock.report import block_figures, figures
+from srblock.report.difference_figure import differences, seed_differences
+from srblock.report.difference_figure import frame as difference_frame
 from srblock.report.svg import VARIABLES
 from srblock.statistics.comparison import comparison
+from srblock.statistics.differences import mean_interval
 
 
 def recall_figure(blocks: int = 8, classes: tuple[str, ...] = DIGITS, width: int = 900) -> str:
@@ -37,6 +40,7 @@ def test_figures_are_the_same_on_every_run(tmp_path: Path) -> None:
             figures.learning_curves(groups, "b", 350),
             recall_figure(),
             block_figures.memories(runs[1].recall["layer3/memory"], "d", 350),
+            differences(rows, "e", 350),
         ]
 
     first = all_figures()
@@ -48,7 +52,7 @@ def test_figures_are_the_same_on_every_run(tmp_path: Path) -> None:
         assert not any(stand_in in svg for stand_in in VARIABLES)
         assert "<style" not in svg
         assert "http" not in svg
-        assert all(found.startswith(("a-", "b-", "recall-", "d-")) for found in re.findall(r' id="([^"]*)"', svg))
+        assert all(found.startswith(("a-", "b-", "recall-", "d-", "e-")) for found in re.findall(r' id="([^"]*)"', svg))
         assert all(f'id="{target}"' in svg for target in re.findall(r'(?:href="#|url\(#)([^")]*)', svg))
 
 
@@ -58,6 +62,42 @@ def test_every_seed_is_a_dot(tmp_path: Path) -> None:
     for index in (0, 1):
         assert len(re.findall(rf"<use [^>]*fill: var\(--series-{index}\)", svg)) == 7
     assert {BASELINE, WITH_SR} <= set(texts(svg))
+
+
+def test_an_interval_of_few_seeds_is_not_drawn(tmp_path: Path) -> None:
+    rows = comparison(write_runs(tmp_path, seeds=range(4)))
+    assert all(figures.bar(row) == mean_interval(row.values) for row in rows)
+    rows = comparison(write_runs(tmp_path / "b", seeds=range(3)))
+    assert [figures.bar(row) for row in rows] == [None, None]
+    assert "stroke-width: 9" not in figures.seeds(rows, "a", 900)
+
+
+def test_every_pair_of_seeds_is_a_dot_of_the_difference(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, BASELINE, seed, test_top1=90.0 + seed) for seed in (0, 1, 2)]
+    runs += [write_run(tmp_path, WITH_SR, seed, test_top1=92.0 + seed / 2) for seed in (1, 2, 3)]
+    rows = comparison(runs)
+    assert seed_differences(rows[1], rows) == [1.5, 1.0]
+    svg = differences(rows, "a", 900)
+    assert len(re.findall(r"<use [^>]*fill: var\(--series-1\)", svg)) == 2, "seeds 1 and 2 of both"
+    assert "stroke-width: 9" in svg
+    assert "95% -0.08 to +4.08" in svg
+    assert texts(svg).count(WITH_SR) == 1
+    assert BASELINE not in texts(svg)
+
+
+def test_the_difference_of_one_seed_is_a_dot(tmp_path: Path) -> None:
+    svg = differences(comparison(write_runs(tmp_path, seeds=[0])), "a", 350)
+    assert len(re.findall(r"<use [^>]*fill: var\(--series-1\)", svg)) == 1
+    assert "stroke-width: 9" not in svg
+
+
+@pytest.mark.parametrize(
+    ("values", "span"), [([0.5, 1.0], (-0.2, 1.0)), ([-31.0, 33.0], (-31, 33)), ([0.1], (-0.2, 0.2))]
+)
+def test_the_axis_of_differences_holds_zero_and_the_margin(values: list[float], span: tuple[float, float]) -> None:
+    low, high = difference_frame(values, 0.2)
+    space = 0.06 * (span[1] - span[0])
+    assert (low, high) == pytest.approx((span[0] - space, span[1] + space))
 
 
 def test_frame_holds_all_dots_and_never_magnifies_chance(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_page_is_self_contained_and_valid(tmp_path: Path) -> None:
     assert page.tags["title"] == page.tags["h1"] == page.tags["main"] == 1
     assert all(times == 1 for times in page.ids.values()), "ids must be unique"
     svgs = re.findall(r"<svg[^>]*>", text)
-    assert len(svgs) == 8  # seeds, curves, recall weights and memory, each wide and narrow
+    assert len(svgs) == 10  # differences, seeds, curves, recall weights and memory, each wide and narrow
     assert all('role="img" aria-label="' in svg for svg in svgs)
     assert "prefers-color-scheme: dark" in text
 
@@ -106,22 +106,34 @@ def test_page_is_the_same_on_every_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "headline"),
+    ("values", "answer", "headline"),
     [
-        ((95.0, 95.2, 95.1), f"{WITH_SR} does better than {BASELINE}"),
-        ((85.0, 85.2, 85.1), f"{WITH_SR} does worse than {BASELINE}"),
-        ((89.0, 90.0, 91.5), f"Undecided between {WITH_SR} and {BASELINE}"),
-        ((90.11, 90.1, 90.09), f"No difference larger than 0.2 between {WITH_SR} and {BASELINE}"),
-        ((95.0,), f"Nothing can be said yet about {WITH_SR} against {BASELINE}"),
+        (
+            (95.0, 95.2, 95.1),
+            "It helps here: +5.00 points. Next: keep it, if that is worth 3% more parameters.",
+            f"{WITH_SR} does better than {BASELINE}",
+        ),
+        ((85.0, 85.2, 85.1), "5.00 points. Next: leave it out.", f"{WITH_SR} does worse than {BASELINE}"),
+        (
+            (89.0, 90.0, 91.5),
+            "could only have seen differences above",
+            f"Undecided between {WITH_SR} and {BASELINE}",
+        ),
+        (
+            (90.11, 90.1, 90.09),
+            "It makes no difference here that is larger than 0.2 points. Next: leave it out",
+            f"No difference larger than 0.2 between {WITH_SR} and {BASELINE}",
+        ),
+        ((95.0,), "+5.00 points from one seed may be chance. Next: --seeds 5", "Nothing can be said yet about"),
     ],
 )
 @pytest.mark.usefixtures("unpainted")
-def test_answer_comes_first(tmp_path: Path, values: tuple[float, ...], headline: str) -> None:
+def test_answer_comes_first(tmp_path: Path, values: tuple[float, ...], answer: str, headline: str) -> None:
     runs = [write_run(tmp_path, BASELINE, seed, test_top1=90.0 + seed / 10) for seed, _ in enumerate(values)]
     runs += [write_run(tmp_path, WITH_SR, seed, test_top1=value) for seed, value in enumerate(values)]
     _, page = render(tmp_path, runs)
-    assert headline in page.text
-    assert page.text.index(headline) < page.text.index("Accuracy and cost")
+    assert answer in page.text
+    assert page.text.index(answer) < page.text.index(headline) < page.text.index("Accuracy and cost")
     if len(values) == 1:
         assert "+5.00 percentage points, from one seed each" in page.text
         assert "95% interval (Student)" not in page.text
@@ -143,23 +155,24 @@ def test_answer_where_every_seed_differs_by_the_same(tmp_path: Path) -> None:
     text, _ = render(tmp_path, runs)
     assert "No test is possible" in text
     rows = comparison(runs)
-    assert html.answer(rows[1], rows[0]).difference == "+0.50"
+    assert html.behind(rows[1], rows[0]).difference == "+0.50"
 
 
 def test_answer_has_figures_and_cost(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, BASELINE, seed, test_top1=90.0 + seed) for seed in range(3)]
     runs += [write_run(tmp_path, WITH_SR, seed, test_top1=92.0 + seed) for seed in range(3)]
     rows = comparison(runs)
-    found = html.answer(rows[1], rows[0])
+    found = html.behind(rows[1], rows[0])
     assert found.evidence.startswith(
-        "93.00% of the test images right against 91.00%: +2.00 percentage points, "
+        "Undecided between R8 + SR(M=3, P=8) and R8. 93.00% of the test images right against 91.00%: +2.00 percentage "
+        "points, "
         "95% interval -0.27 to +4.27, p = 0.0705 (3 seeds each). ±0.2 is beyond these 360 test "
         "images, which show ±1.4 at best; 7 more seeds per variant would settle ±1.4 (about"
     )
     assert found.evidence.endswith("These seeds find a true difference of 3.07 four times in five.")
     assert found.difference == "+2.00, -0.27 to +4.27"
     assert found.cost == "It has 2.95% more parameters."
-    assert html.answer(rows[1], rows[1]).cost.startswith("It has as many parameters")
+    assert html.behind(rows[1], rows[1]).cost.startswith("It has as many parameters")
 
 
 @pytest.mark.usefixtures("unpainted")
@@ -196,12 +209,27 @@ def test_page_has_the_corrected_p_and_the_pairing(tmp_path: Path) -> None:
     assert "Holm" not in page.text
 
 
+@pytest.mark.usefixtures("unpainted")
+def test_few_seeds_have_no_bars_to_explain(tmp_path: Path) -> None:
+    values = (90.0, 90.5, 91.0, 90.2)
+    runs = [write_run(tmp_path, v, seed, test_top1=x) for v in (BASELINE, WITH_SR) for seed, x in enumerate(values)]
+    assert "95% interval (Student, from 4 seeds on)" in render(tmp_path, runs)[1].text
+    assert "(Student" not in render(tmp_path, [run for run in runs if run.seed < 3])[1].text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_lone_variant_has_no_difference_to_draw(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path)
+    assert "The difference" in render(tmp_path, runs)[1].text
+    assert "The difference" not in render(tmp_path, [run for run in runs if str(run.variant) == WITH_SR])[1].text
+
+
 def test_unequal_seeds_are_counted(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, BASELINE, seed) for seed in range(3)] + [write_run(tmp_path, WITH_SR, 0)]
     rows = comparison(runs)
-    assert "(1 seed against 3). Another seed may turn it around" in html.answer(rows[1], rows[0]).evidence
+    assert "(1 seed against 3). Another seed may turn it around" in html.behind(rows[1], rows[0]).evidence
     rows = comparison([*runs, write_run(tmp_path, WITH_SR, 1)])
-    assert "(2 seeds against 3)." in html.answer(rows[1], rows[0]).evidence
+    assert "(2 seeds against 3)." in html.behind(rows[1], rows[0]).evidence
 
 
 @pytest.mark.usefixtures("unpainted")
@@ -211,6 +239,7 @@ def test_page_has_every_figure(tmp_path: Path) -> None:
     for run in runs:
         assert f"{run.score:.2f}" in page.text
         assert run.directory.name in page.text
+    assert "gamma" not in page.text, "the default recipe has no milestones"
     for words in (COMMAND, "CPU Example 9000", "0123456789ab", "learning rate", "abababababababab", "0.278 percentage"):
         assert words in page.text
     assert str(tmp_path) not in page.text
@@ -237,7 +266,7 @@ def test_recall_hint_follows_the_measured_deviation(tmp_path: Path, variation: f
 def test_runs_without_recall_figures(tmp_path: Path) -> None:
     text, page = render(tmp_path, write_runs(tmp_path, recall=False, seeds=[0]))
     assert "No recall weights were recorded" in page.text
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == 6
 
 
 @pytest.mark.usefixtures("unpainted")
@@ -352,3 +381,11 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
     with pytest.raises(OSError, match=r"cannot write .*report\.html"):
         html.write_report(tmp_path / "report.html", runs, comparison(runs), "another command")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_caution_for_all_answers_is_said_once(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR], epochs=2)
+    _, page = render(tmp_path, runs)
+    assert page.text.count("Caution: 2 passes over the images are very few") == 1
+    assert page.text.count("Next:") == 2

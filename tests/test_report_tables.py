@@ -175,7 +175,7 @@ def test_from_eight_shared_seeds_on_the_paired_test_is_the_one_that_counts(tmp_p
         assert "paired t where both have 8 seeds or more in common, else Welch's t" in " ".join(text.split())
     (line,) = pairings(rows)
     assert "Welch's t, which leaves the pairing out, gives" in line
-    tables.write_comparison(tmp_path / "comparison.csv", rows)
+    tables.write_comparison(tmp_path, rows)
     with (tmp_path / "comparison.csv").open(newline="") as file:
         _, line = csv.DictReader(file)
     assert line["analysis"] == "paired t"
@@ -244,7 +244,7 @@ def test_csv_round_trip(tmp_path: Path) -> None:
 
 def test_csv_of_the_comparison(tmp_path: Path) -> None:
     rows = comparison(write_runs(tmp_path, [BASELINE, "R8 + SE", WITH_SR], seeds=range(5)))
-    tables.write_comparison(tmp_path / "comparison.csv", rows)
+    tables.write_comparison(tmp_path, rows)
     with (tmp_path / "comparison.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["variant"] for line in lines] == [BASELINE, "R8 + SE", WITH_SR]

@@ -88,6 +88,7 @@ def test_the_block_is_looked_at(finished: tuple[Path, list[Run]]) -> None:
     plain, block = (read_result(run.directory) for run in finished[1])
     assert "controls" not in plain
     assert not (finished[1][0].directory / "recall.safetensors").exists()
+    assert not [run for run in finished[1] if (run.directory / "predictions.safetensors").exists()]
     assert list(block["controls"]) == ["intact", "removed", "mean", "uniform", "shuffled", "largest", "flat"]
     for figures in block["controls"].values():
         assert figures.keys() == {"miou", "macc"}

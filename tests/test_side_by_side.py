@@ -20,7 +20,7 @@ from srblock.experiments import timing
 from srblock.experiments.compare import compare
 from srblock.experiments.session import Asked, Session
 from srblock.report import tables
-from srblock.report.html import answer
+from srblock.report.html import behind
 from srblock.report.progress import RunProgress
 from srblock.report.times import in_turns as words
 from srblock.report.times import time_sentences
@@ -258,8 +258,8 @@ def test_words_say_ratio_interval_and_rounds(runs: list[Run]) -> None:
         "(n = 6 rounds in turns)"
     )
     rows = comparison(runs)
-    assert answer(rows[1], rows[0], times).cost.endswith(f"more parameters; {said}.")
-    assert "in turns" not in answer(rows[1], rows[0], {}).cost
+    assert behind(rows[1], rows[0], times).cost.endswith(f"more parameters; {said}.")
+    assert "in turns" not in behind(rows[1], rows[0], {}).cost
     assert time_sentences(rows, times)[0] == f"{WITH_SR}: {said}."
     assert time_sentences(rows, {}) == []
 
@@ -275,7 +275,7 @@ def test_tables_have_times_only_where_they_were_measured_in_turns(
     runs: list[Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = comparison(runs)
-    tables.print_table(rows, Console(width=80), variant_times(FOUND))
+    tables.print_table(rows, Console(width=80), times=variant_times(FOUND))
     with_times = capsys.readouterr().out
     tables.print_table(rows, Console(width=80))
     without = capsys.readouterr().out
@@ -297,3 +297,4 @@ def test_a_comparison_has_times_in_its_folder_on_its_page_and_in_python(
     assert found.times == variant_times(FOUND)
     assert "training step x 1.500 (1.400 to 1.600)" in found.report.read_text()
     assert read_times(found.report.with_name("times.csv")).times == FOUND.times
+    assert "train ms" in found.report.with_name("comparison.md").read_text()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from srblock import SqueezeRemember2d, param_groups
 from srblock.training.classification import Classification
-from srblock.training.optimizer import keep_rates_on, scale_rates, set_rate, sgd
+from srblock.training.optimizer import keep_rates_on, make_optimizer, scale_rates, set_rate
 from srblock.training.recipe import Recipe
 from srblock.training.step import WARM_UP, Step
 
@@ -44,7 +44,7 @@ def stepped(engine: str, sizes: list[int], device: torch.device = CPU, **changes
     """Train with a rate of its own for each batch, as a schedule does."""
     model = network(device)
     recipe = replace(RECIPE, engine=engine, **changes)
-    optimizer = sgd(model, recipe, device, groups)
+    optimizer = make_optimizer(model, recipe, device, groups)
     step = Step(model, optimizer, TASK, recipe, device)
     step.start()
     for number, (images, labels) in enumerate(batches(sizes, device)):
@@ -72,7 +72,7 @@ def test_a_step_is_sgd_with_momentum_and_the_decay_and_rate_of_each_group(nester
 
 def test_the_rate_that_param_groups_gives_memories_is_kept_along_the_schedule() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), SqueezeRemember2d(4, 4), nn.Flatten(), nn.Linear(64, 5))
-    optimizer = sgd(model, RECIPE, CPU, partial(param_groups, memory_lr=5 * RECIPE.learning_rate))
+    optimizer = make_optimizer(model, RECIPE, CPU, partial(param_groups, memory_lr=5 * RECIPE.learning_rate))
     step = Step(model, optimizer, TASK, RECIPE, CPU)
     step.start()
     for rate, (images, labels) in zip((0.1, 0.02), batches([8, 8]), strict=True):
@@ -162,7 +162,7 @@ def test_layers_with_a_schedule_are_told_where_the_run_stands_and_are_not_compil
 def test_rates_in_memory_are_set_in_place_each_with_its_scale() -> None:
     """Where a graph reads them."""
     model = network()
-    optimizer = sgd(model, RECIPE, CPU, groups)
+    optimizer = make_optimizer(model, RECIPE, CPU, groups)
     scale_rates(optimizer)
     keep_rates_on(CPU, optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -201,7 +201,7 @@ def test_a_graph_draws_new_dropout_masks_at_every_replay() -> None:
 
 def trained(model: nn.Module, recipe: Recipe, rate: float) -> nn.Module:
     """Train one step without a gradient, so that the decay alone acts."""
-    optimizer = sgd(model, recipe, CPU)
+    optimizer = make_optimizer(model, recipe, CPU)
     scale_rates(optimizer)
     set_rate(optimizer, rate)
     for parameter in model.parameters():
@@ -231,7 +231,7 @@ def test_biases_of_batch_norms_without_a_scale_get_their_factor_and_no_other_doe
     model = network()
     model[1].weight.requires_grad_(scaled)
     recipe = replace(RECIPE, bias_lr_scale=64.0)
-    optimizer = sgd(model, recipe, CPU, groups)
+    optimizer = make_optimizer(model, recipe, CPU, groups)
     scale_rates(optimizer)
     factors = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
     named = {name: factors[id(p)] for name, p in model.named_parameters() if p.requires_grad}

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from srblock.training.classification import Classification, views
 from srblock.training.loop import train
-from srblock.training.optimizer import sgd
+from srblock.training.optimizer import make_optimizer
 from srblock.training.step import Step
 from srblock.training.task import Figure, evaluate
 from srblock.training.tasks import find_task
@@ -52,6 +52,9 @@ class Counting:
         if isinstance(output, dict):
             return F.cross_entropy(output["out"], target) + 0.5 * F.cross_entropy(output["aux"], target)
         return F.cross_entropy(output, target)
+
+    def training_loss(self, output: Any, target: Tensor, *, label_smoothing: float) -> Tensor:
+        return self.loss(output, target, label_smoothing=label_smoothing)
 
     def __init__(self) -> None:
         self.asked = 0
@@ -105,7 +108,7 @@ def test_another_task_goes_through_the_loop(tmp_path: Path) -> None:
 
 def test_targets_may_be_maps() -> None:
     model = TwoHeads(nn.Conv2d(1, 2, 1))
-    step = Step(model, sgd(model, RECIPE, CPU), TASK, RECIPE, CPU)
+    step = Step(model, make_optimizer(model, RECIPE, CPU), TASK, RECIPE, CPU)
     images, target = torch.randn(4, 1, 3, 5), torch.randint(2, (4, 3, 5))
     step.start()
     step(images, target, 0.1)

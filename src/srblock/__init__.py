@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from srblock.checkpoints import LoadReport, load_state
     from srblock.experiments.compare import Comparison as Comparison
     from srblock.experiments.compare import compare as compare
+    from srblock.folding import FoldedBlock, Folding, fold
     from srblock.runs.hub import from_pretrained as from_pretrained
     from srblock.runs.hub import push_to_hub as push_to_hub
     from srblock.runs.hub import save_pretrained as save_pretrained
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FoldedBlock",
+    "Folding",
     "Insertion",
     "LoadReport",
     "SqueezeRemember2d",
     "Stage",
     "blocks",
     "bypassed",
+    "fold",
     "insert",
     "load_state",
     "param_groups",
@@ -36,6 +40,9 @@ __all__ = [
 _HOMES = {
     "SqueezeRemember2d": "block",
     "parameter_count": "block",
+    "FoldedBlock": "folding",
+    "Folding": "folding",
+    "fold": "folding",
     "LoadReport": "checkpoints",
     "load_state": "checkpoints",
 }

@@ -2,7 +2,8 @@
 
 A block's memory (P, C, H, W) and first linear layer (U, H*W) belong to one map size. Both are maps and can be resized:
 the memory as it is, the linear layer as U maps whose values are scaled by (HW old)/(HW new), so that its units, sums
-over positions, keep their size.
+over positions, keep their size. A memory on a coarser grid (`grid`) does not say which map it is for, so such a block
+is loaded as it is or not at all.
 """
 
 from __future__ import annotations
@@ -163,6 +164,16 @@ def _map_size(where: str, present: dict[str, Any], block: SqueezeRemember2d) -> 
     if [len(shape) for shape in shapes.values()] != [4, 2, 2, 4]:
         raise ValueError(f"{where} is not a block of this package; its shapes are {shapes}")
     (blocks, channels, *size), hidden = shapes["memory"], shapes["fc2"][1]
+    own, positions = tuple(block.memory.basis().shape[-2:]), shapes["fc1"][1]
+    coarse = positions > math.prod(size) and positions % math.prod(size) == 0
+    if own != block.size or coarse:
+        if (tuple(size), positions) != (own, math.prod(block.size)):
+            raise ValueError(
+                f"{where} has a memory on a grid of {size[0]}x{size[1]} for maps of {positions} positions, the model's "
+                f"is {own[0]}x{own[1]} for {block.size[0]}x{block.size[1]}, and a coarse memory is not resized; insert "
+                "the block with the checkpoint's grid and for the input_size that it was trained on"
+            )
+        size = list(block.size)
     expected = {"P": block.options.blocks, "C": block.channels, "U": block.options.hidden}
     found = {"P": blocks, "C": channels, "U": hidden}
     if found != expected:

@@ -60,6 +60,10 @@ class Inputs:
 
         return self._each(copied)
 
+    def wide(self) -> Inputs:
+        """Bring every tensor to the CPU, floating-point ones to float64."""
+        return self._each(lambda value: value.to("cpu", torch.float64 if value.is_floating_point() else value.dtype))
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         args, kwargs = _pytree.tree_map_only(Tensor, change, (self.args, self.kwargs))
         return replace(self, args=args, kwargs=kwargs)

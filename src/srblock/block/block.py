@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from srblock.block.address import Address
+from srblock.block.checks import as_size, check_count
 from srblock.block.compute import add, recall
-from srblock.block.geometry import as_size
+from srblock.block.geometry import memory_grid
 from srblock.block.memory import Dense
-from srblock.block.options import Options, check_count
+from srblock.block.options import Options
 
 # The block's parameters: their short names, which are also their keys in older state dicts, and their keys.
 PARTS = {"squeeze": "address.squeeze", "fc1": "address.fc1", "fc2": "address.fc2", "memory": "memory.values"}
@@ -56,10 +57,11 @@ class SqueezeRemember2d(nn.Module):
         super().__init__()
         check_count("channels", channels)
         self.channels, self.size, self.options = channels, as_size(size), Options(**options)
+        grid = memory_grid(self.size, self.options)
         self.bypassed = False
         # In the order in which optimizers have always numbered the parameters: squeeze, fc1, fc2, memory.
         self.address = Address(channels, self.size, self.options, device=device, dtype=dtype)
-        self.memory = Dense(self.options.blocks, channels, self.size, device=device, dtype=dtype)
+        self.memory = Dense(self.options.blocks, channels, self.size, grid, device=device, dtype=dtype)
         self.register_load_state_dict_pre_hook(_before_loading)  # type: ignore[no-untyped-call]
         self.reset_parameters()
 
@@ -92,7 +94,7 @@ class SqueezeRemember2d(nn.Module):
 
         Shapes: x (N, C, H, W) -> (N, C, H, W).
         """
-        return recall(x, self.memory.coefficients(self.recall_weights(x)), self.memory.basis())
+        return recall(x, self.memory.coefficients(self.recall_weights(x)), self.memory.basis(), self.size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the recalled map to x.
@@ -100,10 +102,10 @@ class SqueezeRemember2d(nn.Module):
         Shapes: x (N, C, H, W) -> (N, C, H, W).
         """
         if isinstance(x, torch.fx.Proxy):
-            return _node(self, x)
+            return node(self, x)
         if self.bypassed:
             return x
-        return add(x, self.memory.coefficients(self.recall_weights(x)), self.memory.basis())
+        return add(x, self.memory.coefficients(self.recall_weights(x)), self.memory.basis(), self.size)
 
     def _check(self, x: Tensor) -> None:
         height, width = self.size
@@ -135,7 +137,7 @@ class SqueezeRemember2d(nn.Module):
         return f"{type(self).__name__}({self.extra_repr()})"  # one line, which builds it again
 
 
-def _node(block: nn.Module, x: torch.fx.Proxy) -> Any:
+def node(block: nn.Module, x: torch.fx.Proxy) -> Any:
     """Stand in a traced graph as one node, as torch's own layers do: what happens in a block depends on sizes.
 
     Raises: ValueError for a block that is traced by itself.

@@ -1,36 +1,48 @@
-"""What follows from the shape of a map alone: its size, read, and the parameters of a block for it (Eq. 1)."""
+"""What follows from the shape of a map alone: the parameters of a block for it (Eq. 1), and the grid of its memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from srblock.block.options import Options, check_count
+from srblock.block.checks import as_size, check_count
+from srblock.block.options import Options
 
 
 def parameter_count(
-    channels: int, size: int | tuple[int, int], *, blocks: int = Options.blocks, hidden: int = Options.hidden
+    channels: int,
+    size: int | tuple[int, int],
+    *,
+    blocks: int = Options.blocks,
+    hidden: int = Options.hidden,
+    grid: int | tuple[int, int] | None = None,
 ) -> int:
     """Count the parameters of one block: C + HW*U + U*P + P*C*HW (Eq. 1).
 
-    Args: channels C, size (H, W) or the side of a square, blocks P, hidden U.
+    Args: channels C, size (H, W) or the side of a square, blocks P, hidden U; grid: of a coarser memory, whose
+        positions count in the last term instead of HW.
 
-    Raises: TypeError or ValueError for counts that are no positive integers.
+    Raises: TypeError or ValueError for counts that are no positive integers, and for a grid that does not divide size.
     """
     check_count("channels", channels)
-    Options(blocks=blocks, hidden=hidden)
+    options = Options(blocks=blocks, hidden=hidden, grid=grid)
     height, width = as_size(size)
-    area = height * width
-    return channels + area * hidden + hidden * blocks + blocks * channels * area
+    rows, columns = memory_grid((height, width), options)
+    return channels + height * width * hidden + hidden * blocks + blocks * channels * rows * columns
 
 
-def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Read a side or an (H, W) pair as (H, W).
+def memory_grid(size: tuple[int, int], options: Options) -> tuple[int, int]:
+    """Return the positions (h, w) that the memory of a block for maps of a size has.
 
-    Raises: TypeError or ValueError if it is no pair of positive integers.
+    Raises: ValueError if the map's height and width are no multiples of them.
     """
-    pair = tuple(size) if isinstance(size, Iterable) else (size, size)
-    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in pair):
-        raise TypeError(f"size must be an integer or a pair of integers (H, W), got {size!r}; for a square map size=8")
-    if min(pair) < 1:
-        raise ValueError(f"size must be at least 1 in both directions, got {size!r}")
-    return pair[0], pair[1]
+    if options.grid is None:
+        return size
+    (height, width), (rows, columns) = size, as_size(options.grid)
+    if height % rows or width % columns:
+        raise ValueError(
+            f"the map is {height}x{width} and the memory's grid {rows}x{columns}: each of its positions must stand for "
+            f"equally many of the map's; rows can be {_divisors(height)}, columns {_divisors(width)}"
+        )
+    return rows, columns
+
+
+def _divisors(side: int) -> str:
+    return ", ".join(str(number) for number in range(1, side + 1) if side % number == 0)

@@ -1,7 +1,7 @@
 """What is stored: the P maps that are recalled (Sec. III-C).
 
 A memory is coefficients times a basis. It turns the recall weights (N, P) into `coefficients` (N, R) of the R maps of
-its `basis` (R, C, h, w), which may be fewer than P or lie on a coarser grid, and shows as `maps` (P, C, h, w) what
+its `basis` (R, C, h, w), which may be fewer than P or lie on a coarser grid, and shows as `maps` (P, C, H, W) what
 weight 1 on each block would recall. All its parameters start so that it recalls nothing.
 """
 
@@ -12,15 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from srblock.block.compute import repeated
+
 
 class Dense(nn.Module):
     """Store a map of its own for every block.
 
-    Args: blocks P, channels C, grid (h, w); factory: device and dtype of the parameter `values` (P, C, h, w).
+    Args: blocks P, channels C, size (H, W), grid (h, w), which divides it; factory: device and dtype of the parameter
+        `values` (P, C, h, w).
     """
 
-    def __init__(self, blocks: int, channels: int, grid: tuple[int, int], **factory: Any) -> None:
+    def __init__(
+        self, blocks: int, channels: int, size: tuple[int, int], grid: tuple[int, int], **factory: Any
+    ) -> None:
         super().__init__()
+        self.size = size
         self.values = nn.Parameter(torch.empty(blocks, channels, *grid, **factory))
 
     def reset_parameters(self) -> None:
@@ -36,5 +42,5 @@ class Dense(nn.Module):
         return self.values
 
     def maps(self) -> Tensor:
-        """Return what each block recalls, (P, C, h, w)."""
-        return self.values
+        """Return what each block recalls, (P, C, H, W)."""
+        return repeated(self.values, self.size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
@@ -12,6 +12,10 @@ from cyclopts.validators import Number
 from srblock.cli.app import app, command_line, console
 from srblock.cli.options import AT_LEAST_1, BuildOption, Device
 
+FormatOption = Annotated[
+    Literal["text", "markdown", "latex", "csv"],
+    Parameter(name="--format", help="text for the terminal, markdown, latex (plain tabular), or csv in full precision"),
+]
 results = App(name="results", sort_key=12, help="Published runs: pack and add finished ones, make the tables anew.")
 app.command(results)
 
@@ -67,10 +71,12 @@ def stages(
     all_modules: Annotated[
         bool, Parameter(name="--all", negative="", show_default=False, help="every usable module, after the stages")
     ] = False,
+    form: FormatOption = "text",
 ) -> None:
     """List where a block can go in a network."""
     from srblock import surgery
     from srblock.report import tables
+    from srblock.report.formats import formatted
     from srblock.variants.build import build
     from srblock.variants.notation import parse
 
@@ -78,18 +84,27 @@ def stages(
     found = surgery.stages(model, input_size)
     numbered = [stage for stage in found if stage.number is not None]
     others = [stage for stage in found if stage.number is None]
+    shown = numbered + others if all_modules or not numbered else numbered
+    if form != "text":
+        print(formatted([tables.stages_sheet(shown)], form), end="")
+        return
     if not numbered:
         print(f"the stages of {network} cannot be numbered; these are all places for after=NAME")
-    tables.print_stages(numbered + others if all_modules or not numbered else numbered, console())
+    tables.print_stages(shown, console())
 
 
 @app.command(sort_key=10, help_epilogue="Example: srblock overhead")
-def overhead() -> None:
+def overhead(*, form: FormatOption = "text") -> None:
     """Print the overhead of every row of the paper: as printed, by Eq. (1), built."""
     from srblock.paper.overheads import overhead_table
     from srblock.report import tables
+    from srblock.report.formats import formatted
 
-    tables.print_overhead(overhead_table(), console())
+    rows = overhead_table()
+    if form == "text":
+        tables.print_overhead(rows, console())
+    else:
+        print(formatted([tables.overhead_sheet(rows)], form, tables.overhead_notes(rows)), end="")
 
 
 @app.command(sort_key=11, help_epilogue="Example: srblock audit --ddof 0")
@@ -99,12 +114,19 @@ def audit(
         int,
         Parameter(help="read the printed deviations as divided by n - 1 (1) or n (0)", validator=Number(gte=0, lte=1)),
     ] = 1,
+    form: FormatOption = "text",
 ) -> None:
     """Say what the paper's own printed means and deviations support."""
-    from srblock.report.audit import print_audit
+    from srblock.report import audit as report
+    from srblock.report.formats import formatted
     from srblock.statistics.audit import audit as audited
 
-    print_audit(audited(ddof), console())
+    rows = audited(ddof)
+    if form == "text":
+        report.print_audit(rows, console())
+    else:
+        notes = (*report.legend(rows), *report.findings(rows))
+        print(formatted(report.audit_sheets(rows), form, notes), end="")
 
 
 @results.command(help_epilogue="Example: srblock results pack out records.tar.gz")

@@ -99,6 +99,13 @@ class StudyOptions:
     padding_mode: Annotated[str | None, data_option("zeros or reflect: what is in that border")] = None
     flip: Annotated[bool | None, data_option("mirror training images at random")] = None
     alternating_flip: Annotated[bool | None, data_option("the other side of each image at every pass")] = None
+    auto_augment: Annotated[str | None, data_option("trivialaugment, randaugment or none: distort training images")] = (
+        None
+    )
+    augment_magnitude: Annotated[int | None, data_option("of randaugment, 0 to 30")] = None
+    random_erasing: Annotated[float | None, data_option("share of training images that lose a box")] = None
+    mixup: Annotated[float | None, data_option("alpha of mixing training images, 0 to 1")] = None
+    cutmix: Annotated[float | None, data_option("alpha of putting boxes of others into them, 0 to 1")] = None
     tta: Annotated[
         str | None, data_option("none, flip, flip+translate; of scenes multiscale: average over these in tests")
     ] = None
@@ -108,7 +115,7 @@ class StudyOptions:
     recipe: Annotated[
         str,
         training_option(
-            "cifar10, cifar100, imagenet, short, airbench, of scenes cityscapes, scenes; auto: by the data"
+            "cifar10, cifar100, imagenet, short, airbench, finetune, of scenes cityscapes, scenes; auto: by the data"
         ),
     ] = "auto"
     epochs: Annotated[int | None, training_option("stretch or shrink the recipe to so many")] = None
@@ -118,17 +125,31 @@ class StudyOptions:
     end_lr: Annotated[float | None, training_option("learning rate at the end of poly")] = None
     schedule: Annotated[str | None, training_option("of the rate: multistep, cosine, poly or triangular")] = None
     power: Annotated[float | None, training_option("of poly: rate * (1 - share of the run) ** power")] = None
-    weight_decay: Annotated[float | None, training_option("of SGD, on every parameter")] = None
+    optimizer: Annotated[str | None, training_option("sgd or adamw")] = None
+    weight_decay: Annotated[float | None, training_option("on every parameter")] = None
+    norm_weight_decay: Annotated[float | None, training_option("of norms and biases (default: as --weight-decay)")] = (
+        None
+    )
+    backbone_lr_scale: Annotated[float | None, training_option("factor of the rate for all but head and blocks")] = None
+    lr_scales: Annotated[
+        list[str] | None,
+        training_option(
+            "factor of the rate by parameters' names: 'layer1.*=0.1'; may be repeated", name="--lr-scale", negative=""
+        ),
+    ] = None
+    freeze_epochs: Annotated[int | None, training_option("train head and blocks alone for so many epochs")] = None
     memory_lr_scale: Annotated[float | None, training_option("factor of the rate for the blocks' memories")] = None
     memory_weight_decay: Annotated[
         float | None, training_option("of the blocks' memories (default: as --weight-decay)")
     ] = None
     decoupled: Annotated[bool | None, training_option("rate and decay in airbench's units")] = None
     bias_lr_scale: Annotated[float | None, training_option("factor of the rate, batch norms' biases")] = None
-    momentum: Annotated[float | None, training_option("of SGD")] = None
+    momentum: Annotated[float | None, training_option("of SGD; the first beta of adamw")] = None
     nesterov: Annotated[bool | None, training_option("Nesterov's momentum")] = None
     clip_norm: Annotated[float | None, training_option("scale gradients to at most this norm")] = None
     lookahead: Annotated[bool | None, training_option("draw weights back to a slow average")] = None
+    ema: Annotated[float | None, training_option("test an average of the weights with this decay")] = None
+    class_weights: Annotated[str | None, training_option("none, or balanced: rare classes count more")] = None
     label_smoothing: Annotated[float | None, training_option("share of the target spread over all classes")] = None
     validation_fraction: Annotated[
         float | None, training_option("held out to select the epoch; 0: train on all, take the last")

@@ -67,13 +67,16 @@ def train(
     """
     from srblock.experiments import session as experiment
     from srblock.report.recipes import selected
+    from srblock.runs.groups import check_patterns
     from srblock.training import distributed
 
     with distributed.start(options.device):
         parsed = _parsed([variant])
         session = experiment.prepare(running.asked(options, WORK), parsed)
         study = experiment.make_study(session, parsed, [seed])
-        study.build(study.variants[0], seed)  # what cannot be built is an error of the command, not of a run
+        model = study.build(study.variants[0], seed)  # what cannot be built is an error of the command, not of a run
+        check_patterns(study.recipe, [model])
+        study.groups(model)
         done = experiment.run(session, study)
         for run in done.runs:
             print(
@@ -147,6 +150,7 @@ def reproduce(
         folder.mkdir(parents=True, exist_ok=True)
         tables.write_csv(folder / "results.csv", done.runs)
         reproduction.write_markdown(folder / "table.md", lines, study.runs[0], done.runs)
+        reproduction.write_latex(folder / "table.tex", lines)
         running.say_where([("every seed", folder / "results.csv"), ("table", folder / "table.md")])
     return running.conclude(done)
 
@@ -188,6 +192,7 @@ def sweep(
         return running.conclude(first, then=then)
     from srblock.report import sweep as report
     from srblock.report import tables
+    from srblock.report.formats import write_formats
     from srblock.statistics.comparison import comparison
     from srblock.statistics.selection import collect
 
@@ -200,11 +205,12 @@ def sweep(
         rows = comparison(second.runs, [str(base), str(chosen)], margin=margin)
         folder = options.out / experiment.folder_name("sweep", study, margin)
         times = times_of(session, final, second.runs, folder)
-        tables.print_table(rows, console(), times)
+        tables.print_table(rows, console(), second.runs, session.asked.command, times)
         by_variant = {variant: [run for run in second.runs if run.variant == variant] for variant in final.variants}
         running.note(*report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]))
-        files = write_reports(folder, second.runs, rows, session.asked.command, times)
+        files = write_reports(folder, second.runs, rows, session.asked.command, final.data, times)
         tables.write_csv(folder / "settings.csv", first.runs)
+        write_formats(folder / "settings", [report.selection_sheet(found, chosen)])
         running.say_where([*files, ("settings", folder / "settings.csv")])
     return running.conclude(second) or (FAILED if found.dropped else 0)
 

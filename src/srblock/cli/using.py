@@ -94,6 +94,9 @@ def export(
             negative="",
         ),
     ] = None,
+    fold: Annotated[
+        bool, Parameter(help="fold the blocks where that is exact, and say what was folded", negative="")
+    ] = False,
     variant: WhichVariant = None,
     seed: WhichSeed = None,
     build: BuildOption = None,
@@ -110,5 +113,5 @@ def export(
 
     trained = load_run(run, variant=variant, seed=seed, build=build, device="cpu")
     given = None if images is None else read_images(images, gray=trained.input.channels == 1)
-    for line in str(export_run(trained, file, given)).splitlines():
+    for line in str(export_run(trained, file, given, folded=fold)).splitlines():
         print(escaped(line))

@@ -80,6 +80,12 @@ class Comparison:
         """Return a dict for every variant, as `comparison.csv` has it."""
         return tables.variant_lines(self.rows)
 
+    def class_table(self) -> list[dict[str, object]]:
+        """Return a dict for every class of every variant against the baseline, as `classes.csv` has it."""
+        from srblock.report.classes import class_lines
+
+        return class_lines(self.rows, self.runs)
+
 
 def compare(
     networks: Mapping[str, Build] | Sequence[str],
@@ -168,8 +174,8 @@ def carry_out_comparison(
     rows = comparison(done.runs, [str(variant) for variant in study.variants], margin=margin)
     folder = asked.out / folder_name("compare", study, margin)
     times = times_of(session, study, done.runs, folder)
-    tables.print_table(rows, asked.console, times)
-    files = write_reports(folder, done.runs, rows, asked.command, times)
+    tables.print_table(rows, asked.console, done.runs, asked.command, times)
+    files = write_reports(folder, done.runs, rows, asked.command, study.data, times)
     again = write_study(folder, asked, variants, numbers, margin)
     say_where([*files, *([] if again is None else [("again", again)])], asked.console)
     return Comparison(study, done, tuple(rows), dict(files)["report"], times)
@@ -185,18 +191,34 @@ def check_margin(margin: float) -> None:
 
 
 def write_reports(
-    folder: Path, runs: Sequence[Run], rows: Sequence[Row], command: str, times: Mapping[str, VariantTimes]
+    folder: Path,
+    runs: Sequence[Run],
+    rows: Sequence[Row],
+    command: str,
+    data: ImageData | SceneData | None = None,
+    times: Mapping[str, VariantTimes] | None = None,
 ) -> list[tuple[str, Path]]:
-    """Write every seed, every test and the page; return what each file is, and where, that of the times among them."""
+    """Write every seed, every test, every class, the tables and the page; return what each file is, and where.
+
+    Args:
+        data: whose test images the page shows, if it is at hand.
+        times: of the variants, which lie in the folder already.
+    """
     from srblock.report import html  # which waits for matplotlib; a plan and the first run need not
+    from srblock.report.classes import class_lines
 
     folder.mkdir(parents=True, exist_ok=True)
     seeds, page = folder / "results.csv", folder / "report.html"
     tables.write_csv(seeds, runs)
-    tables.write_comparison(folder / "comparison.csv", rows)
-    html.write_report(page, runs, rows, command=command, times=times)
-    timed = [("times", folder / TIMES)] if times else []
-    return [("every seed", seeds), ("every test", folder / "comparison.csv"), *timed, ("report", page)]
+    tables.write_comparison(folder, rows, times)
+    html.write_report(page, runs, rows, command, data, times)
+    files = [("every seed", seeds), ("every test", folder / "comparison.csv")]
+    if lines := class_lines(rows, runs):
+        files.append(("every class", folder / "classes.csv"))
+        tables.write_lines(folder / "classes.csv", lines)
+    if times:
+        files.append(("times", folder / TIMES))
+    return [*files, ("tables", folder / "comparison.md"), ("report", page)]
 
 
 def _variants(networks: Mapping[str, Build] | Sequence[str]) -> tuple[list[Variant], dict[str, Build]]:

@@ -34,6 +34,11 @@ from srblock.variants.notation import Variant
 
 REPORT_S, REPORT_SHARE = 10.0, 0.25  # of a time budget are for the report: seconds, or a share of a short one
 
+UNTRAINED = (
+    "The recipe finetune is for trained weights, and these networks start from random ones: give --pretrained or "
+    "--weights FILE, or take --recipe short."
+)
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -156,6 +161,8 @@ def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[in
         source = lasting(source)
     else:
         data = stand_in(source, asked.image_size)
+    if asked.recipe == "finetune" and not asked.pretrained and asked.weights is None:
+        print_lines([UNTRAINED], asked.console)
     named = {variant.network for variant in variants}
     located = {variant.network: locate(variant.network) for variant in variants if variant.located}
     return Study(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from srblock.paper.tables import METRICS
-from srblock.report.terminal import Column, empty_table, print_lines
+from srblock.report.formats import Sheet, sheet
+from srblock.report.terminal import Column, print_lines, table_of
 from srblock.report.units import p_equals, points, probability, reach, signed
 from srblock.statistics.audit import CIFAR, AuditRow, against_best, audit, pool, selection
 from srblock.statistics.power import ALPHA
@@ -33,6 +34,9 @@ COLUMNS: tuple[Column[AuditRow], ...] = (
 )
 
 
+FIRST: Column[AuditRow] = ("row + SR, M/P", lambda row: _label(row))
+
+
 def print_audit(rows: Sequence[AuditRow], console: Console) -> None:
     """Print the paper's gains table by table, what the columns mean, and what the figures support.
 
@@ -42,12 +46,42 @@ def print_audit(rows: Sequence[AuditRow], console: Console) -> None:
     columns = COLUMNS if console.width >= 90 else tuple(column for column in COLUMNS if column is not HOLM_ALL)
     for table in dict.fromkeys(row.paper.table for row in rows):
         print_lines([f"\n{TITLES[table]}"], console)
-        printed = empty_table("row + SR, M/P", *(name for name, _ in columns))
-        for row in (row for row in rows if row.paper.table == table):
-            style = "bold" if row.p < ALPHA else ""
-            printed.add_row(Text(_label(row), style), *(Text(cell(row), style) for _, cell in columns))
-        console.print(printed)
+        some = [row for row in rows if row.paper.table == table]
+        console.print(table_of(some, FIRST, columns, lambda row: "bold" if row.p < ALPHA else ""))
     print_lines((*legend(rows), *findings(rows)), console)
+
+
+def audit_sheets(rows: Sequence[AuditRow]) -> list[Sheet]:
+    """Return the same tables for other programs."""
+    by_table: dict[str, list[AuditRow]] = {}
+    for row in rows:
+        by_table.setdefault(row.paper.table, []).append(row)
+    return [sheet(TITLES[name], some, FIRST, COLUMNS, list(map(_record, some))) for name, some in by_table.items()]
+
+
+def _record(row: AuditRow) -> dict[str, Any]:
+    low, high = row.gain.interval or (None, None)
+    return {
+        "table": row.paper.table,
+        "row": row.paper.label,
+        "baseline": row.baseline.label,
+        "metric": row.paper.metric,
+        "stage": row.paper.stage,
+        "blocks": row.paper.blocks,
+        "mean": row.paper.mean,
+        "std": row.paper.std,
+        "baseline_mean": row.baseline.mean,
+        "baseline_std": row.baseline.std,
+        "n": row.gain.n,
+        "gain": row.gain.mean,
+        "low": None if low is None else float(low),
+        "high": None if high is None else float(high),
+        "p": float(row.p),
+        "holm_table_p": float(row.holm_table_p),
+        "holm_p": float(row.holm_p),
+        "seeds_needed": row.seeds_needed,
+        "detectable": row.detectable,
+    }
 
 
 def legend(rows: Sequence[AuditRow]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from srblock.report.recipes import selection
-from srblock.report.units import p_equals, reach, signed
+from srblock.report.units import mean_and_std, p_equals, reach, signed
 from srblock.report.verdicts import words
 from srblock.statistics.comparison import Row
 from srblock.statistics.pairing import PAIRED_FROM, Pairing
@@ -66,6 +66,21 @@ def remarks(rows: Sequence[Row]) -> list[str]:
             "Verdicts follow the p-values after Holm's correction, which counts them all."
         )
     return lines
+
+
+def balances(rows: Sequence[Row]) -> list[str]:
+    """Give the figures that count every class alike, where the classes of the test part have very different sizes."""
+    known = [(row.variant, row.balance) for row in rows if row.balance is not None]
+    if not known:
+        return []
+    smallest, largest = known[0][1].images
+    each = [
+        f"{variant} {mean_and_std(found.accuracy.mean, found.accuracy.std)} and "
+        f"{mean_and_std(found.macro_f1.mean, found.macro_f1.std)}"
+        for variant, found in known
+    ]
+    said = f"Test classes have {smallest} to {largest} images. With every class counted alike, balanced accuracy and"
+    return [f"{said} macro F1 are: {', '.join(each)}."]
 
 
 def without_looking(rows: Sequence[Row]) -> list[str]:

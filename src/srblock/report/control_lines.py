@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from srblock.report.units import reach, signed
 from srblock.runs.records import Run
+from srblock.statistics.equivalence import tost_p
 from srblock.statistics.pairing import pairing
+from srblock.statistics.power import ALPHA
 
 CONTROLS = {
     "removed": "block removed",
@@ -16,6 +18,10 @@ CONTROLS = {
     "largest": "largest recall weight alone",
     "flat": "memory without positions",
 }
+NOT_USED = {
+    "removed": "The trained networks hardly use the block: without it",
+    "mean": "The block does hardly more than a fixed bias map: with the mean recall weights for every image",
+}  # what it means that a control changes nothing, the stronger one first
 
 
 def control_lines(groups: Sequence[tuple[str, Sequence[Run]]]) -> list[tuple[str, str, str, str, str]]:
@@ -36,3 +42,30 @@ def control_lines(groups: Sequence[tuple[str, Sequence[Run]]]) -> list[tuple[str
             low_to_high = "-" if found is None or found.estimate is None else reach(found.estimate.interval())
             lines.append((variant, words, str(len(under)), signed(sum(changes) / len(changes)), low_to_high))
     return lines
+
+
+def not_used(runs: Sequence[Run], margin: float) -> str:
+    """Say in a sentence that trained networks do as well without their blocks, or with a fixed map in their place.
+
+    Said only where it is shown: two seeds or more, and their change within the margin, or two test images if these are
+    more, by TOST. Else "".
+
+    Args: margin in percentage points.
+    """
+    recorded = [run for run in runs if run.controls]
+    if not recorded:
+        return ""
+    image = 100 / int(recorded[0].config.data["test"]) if recorded[0].figure.per_image else 0.0
+    bound = max(margin, 2 * image)
+    intact = {run.seed: run.controls["intact"][run.figure.key] for run in recorded}
+    for name, meaning in NOT_USED.items():
+        under = {run.seed: run.controls[name][run.figure.key] for run in recorded if name in run.controls}
+        found = pairing({seed: intact[seed] for seed in under}, under)
+        if found is None:
+            continue
+        small = abs(found.mean) < bound if found.estimate is None else tost_p(found.estimate, bound) < ALPHA
+        if small:
+            return (
+                f"{meaning}, test {runs[0].figure.label} changes by {signed(found.mean)} points, less than {bound:.2g}."
+            )
+    return ""

@@ -22,6 +22,7 @@ from srblock.statistics.differences import mean_interval
 
 Array = np.ndarray[Any, Any]
 
+BARS_FROM = 4  # seeds; the interval of fewer is longer than anything in the picture
 SEEDS_AS_LINES = 10  # more are drawn as a band
 ZOOMED_FROM = 5  # epochs; from there on the first fifth may leave the frame
 
@@ -37,7 +38,7 @@ def dashes(index: int) -> str:
 
 
 def seeds(rows: Sequence[Row], name: str, width: int) -> str:
-    """Draw every seed's figure on the test set as a dot, with the mean and its 95% interval."""
+    """Draw every seed's figure on the test set as a dot, with the mean and, of enough seeds, its 95% interval."""
     labels = [textwrap.fill(row.variant, width // 8) for row in rows]
     band, foot = 50 + 15 * max(label.count("\n") + 1 for label in labels), 46
     height = band * len(rows) + foot
@@ -46,8 +47,8 @@ def seeds(rows: Sequence[Row], name: str, width: int) -> str:
         axes = figure.add_axes((12 / width, foot / height, 1 - 24 / width, 1 - foot / height))
         for index, row in enumerate(rows):
             bottom, tint = band * (len(rows) - 1 - index), color(index)
-            found = mean_interval(row.values)
-            if found is not None and row.std:
+            found = bar(row)
+            if found is not None:
                 axes.plot(found, (bottom + 24,) * 2, color=tint, alpha=0.3, linewidth=9, solid_capstyle="round")
             if row.n > 1:
                 axes.plot((row.mean,) * 2, (bottom + 13, bottom + 35), color=tint, linewidth=2.5)
@@ -64,13 +65,18 @@ def seeds(rows: Sequence[Row], name: str, width: int) -> str:
     return draw(width, height, name, f"Test {rows[0].figure.label} of every seed. Means: {means}.", paint)
 
 
+def bar(row: Row) -> tuple[float, float] | None:
+    """Return the interval that is drawn of a mean; None of few seeds, whose dots say more, or without spread."""
+    return mean_interval(row.values) if row.n >= BARS_FROM and row.std else None
+
+
 def frame(rows: Sequence[Row]) -> tuple[float, float]:
     """Pick the accuracies that the seeds' figure spans: at least one point, all dots, and as much as fits of intervals.
 
-    Intervals of two seeds can be so long that the dots would be one.
+    Intervals can be so long that the dots would be one.
     """
     values = [value for row in rows for value in row.values]
-    ends = [end for row in rows for end in mean_interval(row.values) or ()]
+    ends = [end for row in rows for end in bar(row) or ()]
     low, high = min(values), max(values)
     span = high - low or 1.0
     low, high = max(min([low, *ends]), low - span), min(max([high, *ends]), high + span)

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from srblock.data import ImageData, SceneData
 from srblock.data.offenders import counted
 from srblock.report import block_figures, figures
+from srblock.report.answers import answers, cautions
 from srblock.report.blocks import block_views, draw_both
+from srblock.report.classes import balance_lines, class_views
 from srblock.report.comparison import interval, legend, pairings, remarks
 from srblock.report.control_lines import control_lines
+from srblock.report.difference_figure import differences, seed_differences
 from srblock.report.page import plain, render
-from srblock.report.recipes import start
+from srblock.report.recipes import applying, start
 from srblock.report.scenes import class_bars, scene_views
 from srblock.report.svg import SERIES
 from srblock.report.tables import COST, accuracy
@@ -25,7 +29,7 @@ from srblock.report.units import p_equals, points, signed
 from srblock.report.verdicts import advice, headline
 from srblock.runs.records import Run
 from srblock.statistics.comparison import Row
-from srblock.statistics.differences import Difference, mean_interval
+from srblock.statistics.differences import Difference
 from srblock.training.files import write_bytes
 
 BOXES = 3  # at most so many variants have a box of their own
@@ -33,41 +37,45 @@ LINES = {"-": "solid", "--": "dashed", ":": "dotted"}
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a comparison came to, in words.
+class Figures:
+    """The figures behind an answer.
 
     Attributes:
-        headline: the finding.
         difference: with its interval where there is one, for lists.
-        evidence: the figures behind it.
+        evidence: what was measured, the verdict and its test.
         cost: what the variant costs against the baseline.
     """
 
-    headline: str
     difference: str
     evidence: str
     cost: str
 
 
 def write_report(
-    path: Path, runs: Sequence[Run], rows: Sequence[Row], command: str, times: Times | None = None
+    path: Path,
+    runs: Sequence[Run],
+    rows: Sequence[Row],
+    command: str,
+    data: ImageData | SceneData | None = None,
+    times: Times | None = None,
 ) -> None:
     """Write the page of a comparison.
 
     Args:
         rows: of `comparison(runs)`.
         command: that repeats the study.
+        data: whose test images are shown, if it is at hand.
         times: measured in turns; without, the page has none.
 
     Raises: ValueError if there is no run; OSError if the file cannot be written, an older one stays whole.
     """
     if not rows:
         raise ValueError("no run finished, so there is nothing to report; each failed run has its reason above")
-    write_bytes(path, render("template.html", _context(runs, rows, command, times or {})).encode())
+    write_bytes(path, render("template.html", _context(runs, rows, command, data, times or {})).encode())
 
 
-def answer(row: Row, baseline: Row, times: Times | None = None) -> Answer:
-    """Say what a variant's figures against the baseline come to."""
+def behind(row: Row, baseline: Row, times: Times | None = None) -> Figures:
+    """Give the figures behind what a variant came to against the baseline."""
     found, verdict, sides = row.analysis, row.verdict, row.difference
     assert found is not None
     assert verdict is not None
@@ -83,11 +91,11 @@ def answer(row: Row, baseline: Row, times: Times | None = None) -> Answer:
         holm = ", after Holm's correction" if verdict.comparisons > 1 else ""
         assert verdict.holm_p is not None
         evidence += f", 95% interval {interval(row)}, {p_equals(verdict.holm_p)}{holm} ({_seeds(sides)})."
-    evidence = f"{evidence} {advice(verdict)}".rstrip()
+    evidence = f"{headline(verdict, row.variant, baseline.variant)}. {evidence} {advice(verdict)}".rstrip()
     if row.detectable is not None:
         evidence += f" These seeds find a true difference of {points(row.detectable)} four times in five."
     short = f"{signed(found.mean)}, {interval(row)}" if found.estimate is not None else signed(found.mean)
-    return Answer(headline(verdict, row.variant, baseline.variant), short, evidence, _cost(row, baseline, times or {}))
+    return Figures(short, evidence, _cost(row, baseline, times or {}))
 
 
 def _cost(row: Row, baseline: Row, times: Times) -> str:
@@ -106,7 +114,9 @@ def _seeds(found: Difference) -> str:
     return f"{counted(found.n, 'seed')} against {found.n_baseline}"
 
 
-def _context(runs: Sequence[Run], rows: Sequence[Row], command: str, times: Times) -> dict[str, Any]:
+def _context(
+    runs: Sequence[Run], rows: Sequence[Row], command: str, data: ImageData | SceneData | None, times: Times
+) -> dict[str, Any]:
     """Collect everything that the template shows."""
     config = runs[0].config
     by_variant: dict[str, list[Run]] = {row.variant: [] for row in rows}
@@ -117,12 +127,19 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str, times: Time
     return {
         "title": _title(rows),
         "data": config.data,
-        "recipe": {name.replace("_", " "): plain(value) for name, value in config.recipe.as_dict().items()},
+        "recipe": {name.replace("_", " "): plain(value) for name, value in applying(config.recipe).items()},
         "start": start(config.weights),
         "held_out": rows[0].held_out,
         "seeds_each": sorted({row.n for row in rows}),
         "boxes": BOXES,
-        "answers": [answer(row, rows[0], times) for row in rows if row.difference is not None],
+        "answers": list(
+            zip(
+                answers(rows, runs, command),
+                (behind(row, rows[0], times) for row in rows if row.difference is not None),
+                strict=True,
+            )
+        ),
+        "cautions": cautions(runs),
         "rows": rows,
         "tables": [_cells(rows, columns) for columns in (accuracy(rows), (*COST, *time_columns(times)))],
         "legend": legend(rows),
@@ -130,11 +147,20 @@ def _context(runs: Sequence[Run], rows: Sequence[Row], command: str, times: Time
         "remarks": remarks(rows),
         "pairings": pairings(rows),
         "series": [(LINES[figures.dashes(i)], i % len(SERIES), row.variant) for i, row in enumerate(rows)],
+        "difference_figure": draw_both(lambda name, width: differences(rows, name, width), "differences")
+        if any(row.verdict is not None for row in rows)
+        else None,
+        "paired_dots": any(seed_differences(row, rows) for row in rows if row.verdict is not None),
         "seeds_figure": draw_both(lambda name, width: figures.seeds(rows, name, width), "seeds"),
         "curves_figure": draw_both(lambda name, width: figures.learning_curves(groups, name, width), "curves"),
+        "barred": any(figures.bar(row) for row in rows),
+        "bars_from": figures.BARS_FROM,
         "bars_cut": _bars_cut(rows),
         "banded": any(row.n > figures.SEEDS_AS_LINES for row in rows),
         "zoomed": any(len(run.metrics) >= figures.ZOOMED_FROM for run in runs),
+        "by_class": class_views(rows, runs, data),
+        "balances": balance_lines(rows),
+        "class_sizes": next((row.balance.images for row in rows if row.balance is not None), None),
         "scenes": scene_views(groups, config.data["colors"]) if segmented else [],
         "chips": list(zip(config.data["classes"], config.data.get("colors", ()), strict=False)),
         "class_bars": draw_both(lambda name, width: class_bars(groups, config.data["classes"], name, width), "classes")
@@ -158,7 +184,7 @@ def _cells(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> tuple[list[st
 def _bars_cut(rows: Sequence[Row]) -> bool:
     """Tell whether the interval of some mean is longer than the seeds' figure shows."""
     low, high = figures.frame(rows)
-    ends = [end for row in rows for end in mean_interval(row.values) or ()]
+    ends = [end for row in rows for end in figures.bar(row) or ()]
     return any(not low <= end <= high for end in ends)
 
 

@@ -18,6 +18,7 @@ from srblock.paper.tables import CLASSES, IMAGE_SIZES, ROWS, PaperRow
 from srblock.report import units
 from srblock.report.comparison import ANALYSES, pairings, without_looking
 from srblock.report.control_lines import control_lines
+from srblock.report.formats import markdown_table
 from srblock.report.recipes import departures, describe, selection
 from srblock.report.scenes import class_lines
 from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, INTERVAL, P_GREATER, N, P, mean, others, write_csv
@@ -130,7 +131,9 @@ def index(studies: Sequence[PublishedStudy]) -> str:
         for study in studies
     ]
     table = (
-        _table(("study", "data", "epochs", "runs", "variants"), lines) if lines else "No run has been published yet."
+        markdown_table(("study", "data", "epochs", "runs", "variants"), lines, TEXT, escape=False)
+        if lines
+        else "No run has been published yet."
     )
     return f"# Published results\n\n{MADE}\n\n{table}\n"
 
@@ -168,8 +171,8 @@ def markdown(study: PublishedStudy) -> str:
         f"{channels}x{height}x{width} in {len(first.data['classes'])} classes, fingerprint "
         f"{first.data['fingerprint'][:12]}. {_where(study.runs)} Every seed: [{study.name}.csv]({study.name}.csv).",
         f"Recipe: {describe(study.recipe)}.{weights}",
-        _table(("variant", *(name for name, _ in columns), *(PAPER if compared else ())), lines),
-        *([_table(("variant", "verdict"), judged)] if judged else []),
+        markdown_table(("variant", *(name for name, _ in columns), *(PAPER if compared else ())), lines, TEXT),
+        *([markdown_table(("variant", "verdict"), judged, TEXT)] if judged else []),
         _legend(study, compared),
         *(["\n".join(f"- {text}" for text in pairings(study.rows))] if pairings(study.rows) else []),
         *_classes(study),
@@ -272,7 +275,10 @@ def _classes(study: PublishedStudy) -> list[str]:
     if any(run.confusion is None for _, runs in groups for run in runs):
         return []
     lines = class_lines(groups, study.runs[0].config.data["classes"])
-    return ["Test IoU of every class in percent:", _table(("class", *(variant for variant, _ in groups)), lines)]
+    return [
+        "Test IoU of every class in percent:",
+        markdown_table(("class", *(variant for variant, _ in groups)), lines, TEXT),
+    ]
 
 
 def _controls(study: PublishedStudy) -> list[str]:
@@ -286,7 +292,7 @@ def _controls(study: PublishedStudy) -> list[str]:
         "test-time augmentation. (Recall weights are changed in all blocks of a network at once; their mean is over "
         "the test images.)"
     )
-    return [text, _table(("variant", "control", "n", "change", "95% interval"), lines)]
+    return [text, markdown_table(("variant", "control", "n", "change", "95% interval"), lines, TEXT)]
 
 
 def _remarks(study: PublishedStudy, compared: bool) -> list[str]:
@@ -325,8 +331,3 @@ def _distinct(values: Iterable[str]) -> str:
 
 def _data_name(study: PublishedStudy) -> str:
     return str(study.runs[0].config.data["name"])
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---" if name in TEXT else "---:" for name in header]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 from srblock.runs.records import Run
-from srblock.training.recipe import Recipe
+from srblock.training.recipe import LATER, Recipe
 
+BELONGS: dict[str, Callable[[Recipe], bool]] = {
+    "milestones": lambda recipe: recipe.schedule == "multistep",
+    "gamma": lambda recipe: recipe.schedule == "multistep" and bool(recipe.milestones),
+    "power": lambda recipe: recipe.schedule == "poly",
+    "end_lr": lambda recipe: recipe.schedule == "poly",
+    **dict.fromkeys(
+        ("crop_size", "scene_scale", "ratios", "class_share", "photometric", "inference"),
+        lambda recipe: recipe.crop == "scene",
+    ),
+    "padding_mode": lambda recipe: recipe.padding > 0,
+}
+"""When a field that means nothing by itself applies."""
+OFF: dict[str, Any] = {"nesterov": False, "warmup_epochs": 0, "label_smoothing": 0.0, "clip_norm": None, "padding": 0}
+"""Fields of the first version at the values that leave them out of training; the later ones' are `recipe.LATER`."""
+SETTINGS = ("power", "end_lr", "ratios", "class_share", "inference")  # whose value there is one like any other
 OF_THE_DEVICE = ("precision", "memory_format", "engine")  # fields that the paper says nothing about
 
 
 def describe(recipe: Recipe) -> str:
     """List the fields that make a recipe what it is: "epochs 6, batch_size 128, ..."."""
     return ", ".join(f"{name} {value(getattr(recipe, name))}" for name in recipe.identity)
+
+
+def applying(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields that have a part in training, as JSON holds them, in their order."""
+    off = OFF | {name: value for name, value in LATER.items() if name not in SETTINGS}
+    return {
+        name: value
+        for name, value in recipe.as_dict().items()
+        if (name not in BELONGS or BELONGS[name](recipe)) and (name not in off or value != off[name])
+    }
 
 
 def departures(recipe: Recipe, full: Recipe, name: str) -> list[str]:

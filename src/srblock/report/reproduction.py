@@ -11,6 +11,7 @@ from srblock.paper.tables import IMAGE_SIZES, METRICS
 from srblock.report import units
 from srblock.report.comparison import ANALYSES, interval, pairings
 from srblock.report.control_lines import control_lines
+from srblock.report.formats import Sheet, formatted, markdown_table, sheet
 from srblock.report.recipes import departures, selection, start
 from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, P_GREATER, N, P
 from srblock.report.terminal import Column, print_fitting, print_lines, table_of
@@ -109,16 +110,23 @@ def write_markdown(path: Path, lines: Sequence[Line], config: RunConfig, runs: S
 
     Raises: OSError if the file cannot be written; an older one stays whole.
     """
-    columns = (*FIGURES, *GAINS, *TESTS, VERDICT)
-    text = [
-        "| row | " + " | ".join(name.replace("\n", " ") for name, _ in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-        *(f"| {label(line)} | " + " | ".join(cell(line) for _, cell in columns) + " |" for line in lines),
-        "",
-        *(f"- {sentence}" for sentence in _sentences(lines, config)),
-        *_controls(runs),
-    ]
-    write_bytes(path, ("\n".join(text) + "\n").encode())
+    said = "\n".join(f"- {sentence}" for sentence in _sentences(lines, config))
+    table = line_sheet(lines)
+    parts = [markdown_table(table.header, table.lines), said, *_controls(runs)]
+    write_bytes(path, ("\n\n".join(parts) + "\n").encode())
+
+
+def write_latex(path: Path, lines: Sequence[Line]) -> None:
+    """Write the table as LaTeX.
+
+    Raises: OSError if the file cannot be written; an older one stays whole.
+    """
+    write_bytes(path, formatted([line_sheet(lines)], "latex").encode())
+
+
+def line_sheet(lines: Sequence[Line]) -> Sheet:
+    """Return the table for other programs."""
+    return sheet("", lines, ("row", label), (*FIGURES, *GAINS, *TESTS, VERDICT))
 
 
 def _controls(runs: Sequence[Run]) -> list[str]:
@@ -128,13 +136,9 @@ def _controls(runs: Sequence[Run]) -> list[str]:
     if not found:
         return []
     return [
-        "",
         f"Our networks tested again under controls: change of test {runs[0].figure.label} in percentage points, mean "
         "over the seeds (`srblock analyze` looks into a run).",
-        "",
-        "| variant | control | n | change | 95% interval |",
-        "|---|---|---:|---:|---:|",
-        *(f"| {' | '.join(line)} |" for line in found),
+        markdown_table(("variant", "control", "n", "change", "95% interval"), found, ("control",)),
     ]
 
 

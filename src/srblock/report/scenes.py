@@ -70,13 +70,13 @@ def _view(number: int, seen: Sequence[tuple[str, dict[str, Array]]], palette: Ar
     first, files = seen[0]
     image, truth = files[f"{number}/image"], files[f"{number}/truth"]
     pictures = [
-        Picture("the scene", _encoded(image.transpose(1, 2, 0), "JPEG")),
-        Picture("the truth", _encoded(palette[truth], "PNG")),
+        Picture("the scene", encoded(image.transpose(1, 2, 0), "JPEG")),
+        Picture("the truth", encoded(palette[truth], "PNG")),
     ]
-    pictures += [Picture(variant, _encoded(palette[found[f"{number}/said"]], "PNG")) for variant, found in seen]
+    pictures += [Picture(variant, encoded(palette[found[f"{number}/said"]], "PNG")) for variant, found in seen]
     said = files[f"{number}/said"]
     pictures += [
-        Picture(f"{first} and {variant}", _encoded(compared(truth, said, found[f"{number}/said"]), "PNG"))
+        Picture(f"{first} and {variant}", encoded(compared(truth, said, found[f"{number}/said"]), "PNG"))
         for variant, found in seen[1:]
     ]
     prefix = f"{number}/recall/"
@@ -103,7 +103,8 @@ def compared(truth: Array, baseline: Array, variant: Array) -> Array:
     return colors
 
 
-def _encoded(pixels: Array, kind: str) -> str:
+def encoded(pixels: Array, kind: str) -> str:
+    """Return a picture as a data URI, "PNG" or "JPEG". Shapes: pixels (h, w) or (h, w, 3), uint8."""
     file = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if kind == "PNG":

@@ -5,26 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.text import Text
 
 from srblock.data.offenders import counted
 from srblock.report import units
-from srblock.report.terminal import empty_table, print_lines
+from srblock.report.formats import Sheet, sheet
+from srblock.report.terminal import Column, print_lines, table_of
 from srblock.report.units import signed
 from srblock.runs.records import Run
 from srblock.statistics.differences import difference, summarize
-from srblock.statistics.selection import Selection, gain_of_selection, noise_std
+from srblock.statistics.selection import Selection, Setting, gain_of_selection, noise_std
 from srblock.variants.notation import Variant
+
+SETTING: Column[Setting] = ("setting", lambda setting: str(setting.variant))
 
 
 def print_selection(found: Selection, chosen: Variant, console: Console) -> None:
     """Print every setting's validation figure, the chosen one marked."""
-    table = empty_table("setting", "validation", "chosen")
-    for setting in (found.base, *found.settings):
-        figure = units.mean_and_std(setting.summary.mean, setting.summary.std)
-        table.add_row(Text(str(setting.variant)), figure, "yes" if setting.variant == chosen else "")
-    console.print(table)
+    console.print(table_of((found.base, *found.settings), SETTING, _columns(chosen)))
     print_lines(selection_sentences(found, chosen), console)
+
+
+def selection_sheet(found: Selection, chosen: Variant) -> Sheet:
+    """Return the same table for other programs."""
+    return sheet("Settings on validation", (found.base, *found.settings), SETTING, _columns(chosen))
+
+
+def _columns(chosen: Variant) -> tuple[Column[Setting], ...]:
+    return (
+        ("validation", lambda setting: units.mean_and_std(setting.summary.mean, setting.summary.std)),
+        ("chosen", lambda setting: "yes" if setting.variant == chosen else ""),
+    )
 
 
 def selection_sentences(found: Selection, chosen: Variant) -> list[str]:

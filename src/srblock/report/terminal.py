@@ -23,11 +23,13 @@ def empty_table(first: str, *others: str) -> Table:
     return table
 
 
-def table_of(rows: Iterable[T], first: Column[T], columns: Sequence[Column[T]]) -> Table:
-    """Return a table with a line for each row."""
+def table_of(
+    rows: Iterable[T], first: Column[T], columns: Sequence[Column[T]], style: Callable[[T], str] = lambda _: ""
+) -> Table:
+    """Return a table with a line for each row, in a style of rich by the row."""
     table = empty_table(first[0], *(name for name, _ in columns))
     for row in rows:
-        table.add_row(Text(first[1](row)), *(cell(row) for _, cell in columns))
+        table.add_row(*(Text(cell(row), style(row)) for _, cell in (first, *columns)))
     return table
 
 

@@ -13,7 +13,7 @@ from srblock.training.recipe import RECIPES, Recipe
 
 # Fields that no option sets: a recipe has them, or the device decides.
 WITHOUT_OPTION = ("milestones", "gamma", "warmup_epochs", "memory_format")
-OPTIONS = {"learning_rate": "lr"}  # others are called as the field
+OPTIONS = {"learning_rate": "lr", "lr_scales": "lr-scale"}  # others are called as the field
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ def _from(name: str, config: RunConfig) -> tuple[list[str], list[str]]:
     words, unsaid = ["--recipe", name, "--epochs", str(recipe.epochs), "--precision", recipe.precision], []
     for field in (field.name for field in fields(Recipe)):
         value = getattr(recipe, field)
+        if name == "finetune" and field == "test_resize" and recipe.crop == "padded":
+            continue  # as `study.recipe_for` fits it
         if field in ("epochs", "precision") or (value == getattr(named, field) and field not in fitted):
             continue
         if field in WITHOUT_OPTION or value is None:
@@ -73,6 +75,7 @@ def _fitted(named: Recipe, recipe: Recipe) -> set[str]:
         "flip": named.crop != "scene" and (named.flip or recipe.flip),
         "alternating_flip": named.alternating_flip,
         "tta": named.tta != "none",
+        "auto_augment": named.auto_augment != "none",
         "crop_size": named.crop == "scene",
         "sync_batch_norm": named.sync_batch_norm,
     }
@@ -86,6 +89,8 @@ def _option(field: str, value: object) -> list[str]:
             return [f"--{name}" if value else f"--no-{name}"]
         case tuple() if field == "crop_size":
             return [f"--{name}", "x".join(map(str, value))]
+        case tuple() if field == "lr_scales":
+            return [word for text in value for word in (f"--{name}", text)]
         case tuple():
             return [f"--{name}", *map(str, value)]
     return [f"--{name}", str(value)]

@@ -4,6 +4,7 @@ The file holds the plain network, logits for a batch of any size, and in its met
 
     srblock.input     JSON of `runs.input.Input`: classes, mean and std, how images are resized
     srblock.logits    what one answer is, in words
+    srblock.folded    if blocks were folded: what of them was, and what was left, in words
 
 ONNX has both in `metadata_props`, a .pt2 in its `extra_files`.
 """
@@ -14,9 +15,8 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from srblock.data.offenders import counted
-from srblock.runs.export_check import Agreement, Network, agreement, inputs_of, own_images, resized
+from srblock.folding import Folding, fold
+from srblock.runs.export_check import Agreement, agreement, inputs_of, own_images, resized
+from srblock.runs.export_files import Kind, Unwritable, first_line, free_axes, kind_of
 from srblock.runs.input import Input
 from srblock.runs.trained import TrainedRun
 from srblock.surgery import blocks
 
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
-ONNX_LIMIT_BYTES = 2**31 - 2**24  # of one file, less what is no weights
 OTHER = (37, 51)  # how much larger, and odd, the images are on which other sizes are checked
 
 
@@ -46,6 +46,7 @@ class Export:
         any_size: whether it takes images of other sizes than (H, W) `size`.
         found: the agreement at that size.
         other: with `any_size` the same of images resized to `other_size`.
+        folding: what of the blocks was folded, if that was asked for.
     """
 
     file: Path
@@ -55,6 +56,7 @@ class Export:
     found: Agreement
     other_size: tuple[int, int]
     other: Agreement | None
+    folding: Folding | None = None
 
     def __str__(self) -> str:
         height, width = self.size
@@ -66,6 +68,8 @@ class Export:
         ]
         if self.other is not None:
             lines.append(f"and resized, {_agreed(self.other, self.other_size)}")
+        if self.folding is not None:
+            lines += str(self.folding).splitlines()
         return "\n".join(lines)
 
 
@@ -79,7 +83,11 @@ def _agreed(found: Agreement, size: tuple[int, int]) -> str:
 
 
 def export_run(
-    run: TrainedRun, file: str | os.PathLike[str], images: Iterable[Image.Image | Tensor] | None = None
+    run: TrainedRun,
+    file: str | os.PathLike[str],
+    images: Iterable[Image.Image | Tensor] | None = None,
+    *,
+    folded: bool = False,
 ) -> Export:
     """Export a run's network and check it; the file is there only if it computes what the network computes.
 
@@ -89,17 +97,22 @@ def export_run(
     Args:
         file: NAME.onnx or NAME.pt2.
         images: of Pillow or uint8 (C, H, W), to check it on; None for some of the run's own test images.
+        folded: fold the blocks first (`srblock.fold`); the check is against the network as it was.
 
-    Raises: ValueError for another suffix, a missing library, a network that cannot be exported, or logits that differ
-    by more than a thousandth of the largest; OSError if the file cannot be written.
+    Raises: ValueError for another suffix, a missing library, a network that cannot be exported, or has no block to
+    fold, or logits that differ by more than a thousandth of the largest; OSError if the file cannot be written.
     """
     file = Path(file).expanduser()
-    kind = _kind(file)
+    kind = kind_of(file)
     if not file.parent.is_dir():
         raise ValueError(f"there is no folder {file.parent}; make it, or name another place")
     model = copy.deepcopy(run.model).cpu().to(memory_format=torch.contiguous_format).eval()
     if kind.limit_bytes is not None and _size_bytes(model) > kind.limit_bytes:
         raise ValueError(f"the weights of {run.variant} are too many for one ONNX file; export a .pt2 instead")
+    network, folding = model, None
+    if folded:
+        network, folding = fold(model, (run.input.channels, *run.input.size))
+    job = Job(network, model, run.input, _metadata(run.input, folding), kind)
     inputs = inputs_of(run, own_images(run) if images is None else images)
     first = list(islice(inputs, 2))
     height, width = run.input.size
@@ -107,10 +120,10 @@ def export_run(
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as scrap:
         trial = Path(scrap, file.name)
         there = None
-        if _takes(model, run.input.channels, other):
-            there = _at_any_size(model, run.input, kind, trial, first, other)
+        if _takes(network, run.input.channels, other):
+            there = _at_any_size(job, trial, first, other)
         if there is None:
-            kind.write(_exported(model, run.input, any_size=False), run.input, trial)
+            job.write(trial, any_size=False)
         found = agreement(kind.read(trial), model, chain(first, inputs))
         if not found.close:
             raise ValueError(
@@ -118,7 +131,7 @@ def export_run(
                 "was written. Please report it, with the versions of torch, onnx and onnxruntime"
             )
         os.replace(trial, file)
-    return Export(file, said_of(run.input), run.input.size, there is not None, found, other, there)
+    return Export(file, said_of(run.input), run.input.size, there is not None, found, other, there, folding)
 
 
 def said_of(said: Input) -> str:
@@ -131,71 +144,37 @@ def said_of(said: Input) -> str:
     return what if said.tta == "none" else f"{what} (the run's test averaged over views: {said.tta})"
 
 
-# --- the two kinds of files ------------------------------------------------------------------------------------------
+# --- the file ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Kind:
-    """How a kind of file is written, and read again to be run."""
+class Job:
+    """What is exported: a network, the one that it must be equal to, and what the file says of it."""
 
-    write: Callable[[ExportedProgram, Input, Path], None]
-    read: Callable[[Path], Network]
-    limit_bytes: int | None
+    network: nn.Module
+    model: nn.Module
+    said: Input
+    metadata: dict[str, str]
+    kind: Kind
 
+    def write(self, file: Path, *, any_size: bool) -> ExportedProgram:
+        """Trace the network and write it.
 
-def _kind(file: Path) -> Kind:
-    if file.suffix == ".pt2":
-        return Kind(_write_program, _read_program, None)
-    if file.suffix != ".onnx":
-        raise ValueError(f"networks are exported to NAME.onnx or NAME.pt2, got {file.name}")
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            f'an export to ONNX needs {", ".join(missing)}: pip install "srblock[export]" (a .pt2 needs nothing more)'
-        )
-    return Kind(_write_onnx, _read_onnx, ONNX_LIMIT_BYTES)
-
-
-def _metadata(said: Input) -> dict[str, str]:
-    return {"srblock.input": json.dumps(said.as_dict()), "srblock.logits": said_of(said)}
+        Raises: ValueError if it can be neither traced nor written.
+        """
+        program = _exported(self.network, self.said, any_size=any_size)
+        try:
+            self.kind.write(program, self.metadata, file)
+        except Unwritable as error:
+            raise ValueError(f"{self.said.variant} cannot be written as ONNX: {error}; export a .pt2") from error
+        return program
 
 
-def _write_program(program: ExportedProgram, said: Input, file: Path) -> None:
-    torch.export.save(program, file, extra_files=_metadata(said))
-
-
-def _read_program(file: Path) -> Network:
-    return torch.export.load(file).module()
-
-
-def _write_onnx(program: ExportedProgram, said: Input, file: Path) -> None:
-    axes = {0: "batch", 2: "height", 3: "width"}
-    try:
-        written = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            verbose=False,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({axis: axes[axis] for axis in _free(program)},),
-        )
-    except Exception as error:  # the exporter can refuse in any way
-        raise ValueError(f"{said.variant} cannot be written as ONNX: {_reason(error)}; export a .pt2") from error
-    assert written is not None
-    written.model.metadata_props.update(_metadata(said))
-    written.save(file, external_data=False)
-
-
-def _read_onnx(file: Path) -> Network:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-
-    def logits(batch: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"images": batch.contiguous().numpy()})[0])
-
-    return logits
+def _metadata(said: Input, folding: Folding | None) -> dict[str, str]:
+    words = {"srblock.input": json.dumps(said.as_dict()), "srblock.logits": said_of(said)}
+    if folding is not None and folding.folded:
+        words["srblock.folded"] = str(folding)
+    return words
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------
@@ -213,16 +192,13 @@ def _takes(model: nn.Module, channels: int, size: tuple[int, int]) -> bool:
     return True
 
 
-def _at_any_size(
-    model: nn.Module, said: Input, kind: Kind, file: Path, first: list[Tensor], other: tuple[int, int]
-) -> Agreement | None:
+def _at_any_size(job: Job, file: Path, first: list[Tensor], other: tuple[int, int]) -> Agreement | None:
     """Export for any size and return how that agrees at another one; None if it cannot be, or does not agree."""
     try:
-        program = _exported(model, said, any_size=True)
-        if _free(program) != [0, 2, 3]:
+        program = job.write(file, any_size=True)
+        if free_axes(program) != [0, 2, 3]:
             return None
-        kind.write(program, said, file)
-        found = agreement(kind.read(file), model, resized(first, other))
+        found = agreement(job.kind.read(file), job.model, resized(first, other))
     except Exception:  # exporters and runtimes can refuse in any way; the export for one size says why
         return None
     return found if found.close else None
@@ -238,22 +214,11 @@ def _exported(model: nn.Module, said: Input, *, any_size: bool) -> ExportedProgr
     try:
         program = torch.export.export(model, (example,), dynamic_shapes=(shape,))
     except Exception as error:  # the exporter can refuse in any way
-        raise ValueError(f"{said.variant} cannot be exported: {_reason(error)}") from error
+        raise ValueError(f"{said.variant} cannot be exported: {first_line(error)}") from error
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)
     return program
-
-
-def _free(program: ExportedProgram) -> list[int]:
-    """List the axes of the images that may have any length."""
-    (image,) = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
-    symbols: Iterator[tuple[int, Any]] = enumerate(image.meta["val"].shape)
-    return [axis for axis, length in symbols if isinstance(length, torch.SymInt)]
-
-
-def _reason(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _size_bytes(model: nn.Module) -> int:

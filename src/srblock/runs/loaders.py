@@ -18,6 +18,8 @@ from srblock.data import (
     normalization,
     split,
 )
+from srblock.data.loading.mixing import Mixing
+from srblock.data.loading.policies import Policy
 from srblock.runs.input import Input
 from srblock.training import runtime
 from srblock.training.loop import Loaders
@@ -49,6 +51,12 @@ def image_loaders(
     if isinstance(images, torch.Tensor):
         images = images.to(device)
 
+    policy = mixing = None
+    if recipe.auto_augment != "none":
+        policy = Policy(recipe.auto_augment, recipe.augment_magnitude)
+    if recipe.mixup or recipe.cutmix:
+        mixing = Mixing(recipe.mixup, recipe.cutmix, len(data.classes))
+
     def loader(images: Tensor | ImageFiles, labels: Tensor, index: Tensor | None, training: bool) -> Loader:
         return Loader(
             images,
@@ -67,6 +75,9 @@ def image_loaders(
             square=recipe.test_square and not training,
             flip=recipe.flip and training,
             alternating=recipe.alternating_flip,
+            policy=policy if training else None,
+            erasing=recipe.random_erasing if training else 0.0,
+            mixing=mixing if training else None,
             shuffle=training,
             seed=seed,
             rank=rank,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from srblock.block import SqueezeRemember2d
+from srblock.block import Options, SqueezeRemember2d
 from srblock.inputs import memory_format
 from srblock.tracing import Trace, refuse_wrapped, trace
 from srblock.trial import CHILD, attach, detach, is_hooked, was_inserted_into
@@ -71,6 +71,10 @@ def _geometry(block: SqueezeRemember2d) -> dict[str, Any]:
     return {"channels": block.channels, "size": list(block.size)}
 
 
+def _options(entry: dict[str, Any]) -> Options:
+    return Options(**entry["options"])
+
+
 def _words(entry: dict[str, Any]) -> str:
     height, width = entry["size"]
     return f"{entry['channels']}x{height}x{width}"
@@ -96,8 +100,8 @@ def _stands(model: nn.Module, entry: dict[str, Any]) -> bool:
             raise ValueError(f"{name!r} has an attribute {CHILD!r} of its own, the name that the block would take")
         return False
     block = _block(target)
-    there = {**_geometry(block), "options": asdict(block.options)}
-    if any(entry[key] != value for key, value in there.items()):
+    # Compared as options: JSON has lists for tuples, and what was saved before an option was there lacks it.
+    if any(entry[key] != value for key, value in _geometry(block).items()) or block.options != _options(entry):
         raise ValueError(
             f"{name!r} has a block already, {block}, and the saved one is for {_words(entry)} with {entry['options']}; "
             "remove it first (srblock.remove)"
@@ -129,5 +133,5 @@ def _put(model: nn.Module, entry: dict[str, Any]) -> None:
     near = [value for value in (*target.parameters(), *model.parameters()) if value.is_floating_point()]
     where: dict[str, Any] = {"device": near[0].device, "dtype": near[0].dtype} if near else {}
     with torch.inference_mode(False):
-        block = SqueezeRemember2d(entry["channels"], tuple(entry["size"]), **where, **entry["options"])
+        block = SqueezeRemember2d(entry["channels"], tuple(entry["size"]), **where, **asdict(_options(entry)))
     attach(target, block.to(memory_format=memory_format(model)).train(target.training), entry["hooked"])

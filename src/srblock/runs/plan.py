@@ -13,12 +13,13 @@ from statistics import median
 import torch
 
 from srblock.inspection.cost import Cost, cost
+from srblock.runs.groups import check_patterns
 from srblock.runs.in_turns import in_turns, relative_to_first
 from srblock.runs.records import epochs_done, finished, read_config, read_metrics
 from srblock.runs.study import Study
 from srblock.training import runtime
 from srblock.training.loop import train_epoch
-from srblock.training.optimizer import sgd
+from srblock.training.optimizer import make_optimizer
 from srblock.training.step import WARM_UP, Step
 from srblock.variants.notation import Variant
 
@@ -70,6 +71,7 @@ def plan(
     Raises: ValueError for a variant that cannot be built for the data.
     """
     looked_at = study if download else replace(study, pretrained=False)
+    check_patterns(study.recipe, (looked_at.build(variant, study.seeds[0]) for variant in study.variants))
     sizes = {
         variant: cost(looked_at.build(variant, study.seeds[0]), (study.data.channels, *study.size))
         for variant in study.variants
@@ -163,7 +165,7 @@ def _in_turns(
         if until is not None and time.monotonic() >= until:
             break
         model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
-        step = Step(model, sgd(model, study.recipe, device, study.groups), study.task, study.recipe, device)
+        step = Step(model, make_optimizer(model, study.recipe, device, study.groups), study.task, study.recipe, device)
         train_epoch(step, loader, 0, batches=warm_up)
         turns[variant] = partial(train_epoch, step, loader, 0, batches=batches)
     return relative_to_first(in_turns(turns, device, lambda done: done < rounds)) if turns else {}

@@ -7,6 +7,7 @@ question finds the same folder:
     metrics.jsonl            a line an epoch
     trainer.safetensors      while unfinished: everything needed to go on
     checkpoint.safetensors   the weights of the selected epoch
+    predictions.safetensors  not of a segmentation: what was said of each test image
     recall.safetensors       for the block: what the report shows of it
     scenes.safetensors       of a segmentation: what the report shows of some scenes
     result.json              only when finished, written last
@@ -103,6 +104,17 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a network said of each test image, and what is true: numbers of classes, in the order of the test part.
+
+    Shapes: said, true (N,), integers.
+    """
+
+    said: np.ndarray[Any, Any]
+    true: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
 class Run:
     """A finished run, read from its folder or from its record.
 
@@ -122,6 +134,7 @@ class Run:
             without.
         confusion: of a segmentation, test pixels by their class and what was said; None without.
         recall: what the report shows of each block; {} without.
+        answers: of the selected epoch, as its figures were measured; None of scenes, and where they were not recorded.
     """
 
     directory: Path
@@ -144,6 +157,7 @@ class Run:
     recalled: dict[str, dict[str, float]]
     confusion: list[list[int]] | None
     recall: dict[str, np.ndarray[Any, Any]]
+    answers: Answers | None = None
 
     @staticmethod
     def from_result(
@@ -151,6 +165,7 @@ class Run:
         result: dict[str, Any],
         metrics: list[dict[str, Any]],
         recall: dict[str, np.ndarray[Any, Any]],
+        answers: Answers | None = None,
     ) -> Run:
         """Read what result.json holds.
 
@@ -180,6 +195,7 @@ class Run:
             recalled=result.get("recall", {}),
             confusion=result.get("confusion"),
             recall=recall,
+            answers=answers,
         )
 
     @property
@@ -252,9 +268,22 @@ def read_run(directory: Path) -> Run:
     try:
         recall_file = directory / "recall.safetensors"
         recall = load_file(recall_file) if recall_file.exists() else {}
-        return Run.from_result(directory, read_result(directory), read_metrics(directory), recall)
+        result, metrics = read_result(directory), read_metrics(directory)
+        return Run.from_result(directory, result, metrics, recall, _read_answers(directory))
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ValueError(f"the run in {directory} is damaged ({error}); delete the folder to train it anew") from error
+
+
+def _read_answers(directory: Path) -> Answers | None:
+    """Read what a run said of the test images; None of a segmentation, and of runs made before this was recorded."""
+    file = directory / "predictions.safetensors"
+    if not file.exists():
+        return None
+    stored = load_file(file)
+    found = Answers(stored["predictions"], stored["labels"])
+    if found.said.shape != found.true.shape or found.said.ndim != 1:
+        raise ValueError(f"{file.name} has predictions {found.said.shape} for labels {found.true.shape}")
+    return found
 
 
 def read_result(directory: Path) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from srblock.runs.in_turns import in_turns
 from srblock.runs.records import Run
 from srblock.runs.study import Study
 from srblock.training import runtime
-from srblock.training.lookahead import Lookahead
-from srblock.training.optimizer import sgd
+from srblock.training.average import average_of
+from srblock.training.optimizer import make_optimizer
 from srblock.training.step import WARM_UP, Step
 from srblock.training.task import measure
 from srblock.variants.notation import Variant
@@ -32,7 +32,7 @@ SECONDS, SHARE, LONGEST = 5.0, 0.02, 60.0  # time for it: so long, or a share of
 PATIENCE = 3.0  # times as long may it take for the fewest rounds
 TURN_S = 0.04  # a turn takes about so long at least, in as many steps as that needs: some slices of a busy processor
 STEPS = 50  # at most in a turn
-FOREVER = 10**9  # steps of a run that never ends, for Lookahead
+FOREVER = 10**9  # steps of a run that never ends, for averages of weights
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def _contenders(
         if until is not None and time.monotonic() > until:
             raise ValueError("the time is up")
         step = _step(study, variant, device)
-        training[variant] = partial(_train, step, count(1), images, target)
+        frozen = [module for module in step.model.modules() if not module.training]
+        training[variant] = partial(_train, step, frozen, count(1), images, target)
         testing[variant] = partial(_test, study, step, tested, truth)
         training[variant](warm_up)
         testing[variant](1)
@@ -132,19 +133,24 @@ def _long_enough(turns: dict[Variant, Callable[[int], int]], device: torch.devic
 
 
 def _step(study: Study, variant: Variant, device: torch.device) -> Step:
-    model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
-    lookahead = Lookahead(model) if study.recipe.lookahead else None
-    step = Step(model, sgd(model, study.recipe, device, study.groups), study.task, study.recipe, device, lookahead)
+    recipe = study.recipe
+    model = runtime.place(study.build(variant, study.seeds[0]), recipe, device)
+    optimizer = make_optimizer(model, recipe, device, study.groups)
+    step = Step(model, optimizer, study.task, recipe, device, average_of(model, recipe))
     step.start()  # once: layers with a schedule would have a graph captured anew
     return step
 
 
-def _train(step: Step, numbers: Iterator[int], images: Tensor, target: Tensor, steps: int) -> int:
+def _train(
+    step: Step, frozen: list[nn.Module], numbers: Iterator[int], images: Tensor, target: Tensor, steps: int
+) -> int:
     step.model.train()
+    for module in frozen:
+        module.eval()
     for number in islice(numbers, steps):
         step(images, target, 0.0)
-        if step.lookahead is not None:
-            step.lookahead.follow(number, FOREVER)
+        if step.average is not None:
+            step.average.follow(number, FOREVER)
     return steps * len(images)
 
 

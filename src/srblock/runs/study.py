@@ -17,18 +17,21 @@ from srblock.data import ImageData, SceneData, normalization
 from srblock.data.image_files import MEAN, STD
 from srblock.data.loading.scene_crops import scaled
 from srblock.models.airbench import Airbench94
+from srblock.runs.groups import parameter_groups
 from srblock.runs.loaders import loaders, parts, some_training_images
 from srblock.runs.records import RunConfig
-from srblock.surgery import blocks, param_groups
 from srblock.training import runtime
+from srblock.training.classification import balanced
 from srblock.training.loop import Loaders
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
-from srblock.variants.build import build
+from srblock.variants.build import IMAGENET_SIDE, build
 from srblock.variants.custom import Build, identity_of
 from srblock.variants.notation import Variant
 from srblock.variants.variant import SEGMENTATION
+
+COLORS = (1, 3)  # channels of images that `data.loading.policies` can distort
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ class Study:
     @property
     def task(self) -> Task:
         """What is predicted of this data."""
-        return find_task(self.data.task, len(self.data.classes), self.recipe)
+        classes = len(self.data.classes)
+        weights = None
+        if self.recipe.class_weights == "balanced" and isinstance(self.data, ImageData):
+            weights = balanced(self.data.train_labels, classes)
+        return find_task(self.data.task, classes, self.recipe, weights)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -129,14 +136,8 @@ class Study:
         return model
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Sort a network's parameters for the optimizer: the memories apart if the recipe treats them differently."""
-        recipe = self.recipe
-        if not blocks(model) or (recipe.memory_lr_scale is None and recipe.memory_weight_decay is None):
-            return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
-        rest, memories = param_groups(model, memory_weight_decay=recipe.memory_weight_decay)
-        if recipe.memory_lr_scale is not None:
-            memories["lr_scale"] = recipe.memory_lr_scale
-        return [rest, memories]
+        """Sort a network's parameters for the optimizer, see `groups.parameter_groups`."""
+        return parameter_groups(model, self.recipe, len(self.data.classes))
 
     def loaders(self, seed: int, device: torch.device, rank: int = 0, world_size: int = 1) -> Loaders:
         """Split, and put the images on the device, see `loaders.loaders`."""
@@ -184,7 +185,8 @@ def recipe_for(
     "auto" is the paper's recipe for CIFAR-10, CIFAR-100, ImageNet and Cityscapes, else "short", of scenes "scenes". The
     random crop pads an eighth of the side (4 at 32x32, as the paper; "airbench" half of that), test images are resized
     to 8/7 of it if the recipe resizes them (256 at 224), and only sets whose images may be mirrored are, in testing
-    too. The crop of "scenes" is no larger than they are.
+    too. "finetune" pads and cuts images under 96 pixels instead of cutting boxes of them. The crop of "scenes" is no
+    larger than they are.
 
     A recipe itself is taken as it is, but for the changes.
 
@@ -207,24 +209,35 @@ def recipe_for(
     fits: dict[str, Any] = {}
     if isinstance(name, str):
         fits = (
-            _fit_scenes(data, named, given, device) if isinstance(data, SceneData) else _fit_images(data, named, given)
+            _fit_scenes(data, named, given, device)
+            if isinstance(data, SceneData)
+            else _fit_images(data, named, given, name)
         )
     elif precision == "auto":
         precision = name.precision
-    recipe = replace(named, **(fits | given))
-    recipe = recipe if epochs is None else recipe.with_epochs(epochs)
+    recipe = replace(named if epochs is None else named.with_epochs(epochs), **(fits | given))
+    if recipe.auto_augment != "none" and data.channels not in COLORS:
+        raise ValueError(
+            f"{recipe.auto_augment} distorts gray or color images; those of {data.name} have {data.channels} channels"
+        )
     recipe = runtime.resolve(recipe, device, precision)
     find_task(data.task, len(data.classes), recipe)  # which knows what it can do
     return recipe
 
 
-def _fit_images(data: ImageData, named: Recipe, given: dict[str, Any]) -> dict[str, Any]:
+def _fit_images(data: ImageData, named: Recipe, given: dict[str, Any], name: str) -> dict[str, Any]:
+    crop = given.get("crop", named.crop)
+    if name == "finetune" and "crop" not in given and min(data.size) < IMAGENET_SIDE:
+        crop = "padded"  # a box of a small image shows too little
+    resize = named.test_resize and round(named.test_resize / 224 * min(data.size))
     return {
-        "padding": (named.padding or 4) * min(data.size) // 32 if given.get("crop", named.crop) == "padded" else 0,
-        "test_resize": named.test_resize and round(named.test_resize / 224 * min(data.size)),
+        "crop": crop,
+        "padding": (named.padding or 4) * min(data.size) // 32 if crop == "padded" else 0,
+        "test_resize": None if name == "finetune" and crop == "padded" else resize,
         "flip": named.flip and data.flip,
         "alternating_flip": named.alternating_flip and given.get("flip", data.flip),
         "tta": named.tta if data.flip else "none",
+        "auto_augment": named.auto_augment if data.channels in COLORS else "none",
     }
 
 

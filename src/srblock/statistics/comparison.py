@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from srblock.runs.records import Run
+from srblock.statistics.classes import Balance, balance
 from srblock.statistics.differences import Difference, Estimate, Summary, difference, summarize
 from srblock.statistics.equivalence import MARGIN
 from srblock.statistics.pairing import Comparison, Pairing, pairing
@@ -33,6 +34,7 @@ class Row:
         train_ms_per_image, eval_ms_per_image, wall_s: medians over the seeds, None where no run recorded them.
         others: the task's other figures on the test set, which decide nothing.
         commonest: of a segmentation, see `segmentation.commonest`.
+        balance: of test classes of very different sizes, see `classes.balance`.
     """
 
     variant: str
@@ -53,6 +55,7 @@ class Row:
     wall_s: float | None
     others: tuple[tuple[Figure, Summary], ...] = ()
     commonest: tuple[str, float] | None = None
+    balance: Balance | None = None
 
     @property
     def n(self) -> int:
@@ -110,10 +113,17 @@ class Row:
 
         At 0.05 over the number of comparisons, as Holm's correction asks of the first finding.
         """
-        if self.estimate is None or self.verdict is None:
+        return self.detectable_with(0)
+
+    def detectable_with(self, seeds: int) -> float | None:
+        """Return the same if both sides had so many seeds more, at the spreads seen; None without a test."""
+        if self.comparison is None or self.estimate is None or self.verdict is None:
+            return None
+        estimate = self.comparison.with_more(seeds) if seeds else self.estimate
+        if estimate is None:
             return None
         alpha = self.verdict.alpha / self.verdict.comparisons
-        return smallest_detectable(self.estimate.standard_error, self.estimate.freedom, alpha=alpha)
+        return smallest_detectable(estimate.standard_error, estimate.freedom, alpha=alpha)
 
 
 def comparison(runs: Sequence[Run], variants: Sequence[str] | None = None, *, margin: float = MARGIN) -> list[Row]:
@@ -213,6 +223,7 @@ def _row(variant: str, baseline: str, figure: Figure, against: Sequence[Run], ru
             (figure, summarize([run.test[figure.key] for run in runs])) for figure in first.config.figures[1:]
         ),
         commonest=commonest(first),
+        balance=balance(runs),
     )
 
 

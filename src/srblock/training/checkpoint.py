@@ -1,6 +1,7 @@
 """The state of an unfinished run in one safetensors file, so that a kill at any moment leaves a whole one.
 
-Tensors `model/*`, `best/*` (weights of the selected epoch), `momentum/*`, `slow/*` (of lookahead), `rng/*`; the header
+Tensors `model/*`, `best/*` (weights of the selected epoch), `momentum/*` of SGD, `exp_avg/*`,
+`exp_avg_sq/*` and `step/*` of AdamW, `slow/*` (the average of the weights), `rng/*`; the header
 holds the run's identity and the metrics of all finished epochs. No pickle.
 """
 
@@ -17,12 +18,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from srblock.training.average import Average
 from srblock.training.files import write_bytes
-from srblock.training.lookahead import Lookahead
 
 FORMAT = "srblock-trainer-1"
 RARITY = 20  # a pause between two saves is at least so many times what the last one took
 Weights = dict[str, Tensor]
+# Parts of the file that hold what an optimizer keeps of each parameter, and torch's names for it.
+BUFFERS = {"momentum": "momentum_buffer", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "step": "step"}
 
 
 class CheckpointError(ValueError):
@@ -44,11 +47,16 @@ class TrainerState:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a file written by `Saver` holds, on the CPU: weights, momentum, slow weights, random state, metrics."""
+    """What a file written by `Saver` holds, on the CPU.
+
+    Attributes:
+        buffers: what the optimizer keeps, by the keys of `BUFFERS`, of each parameter by its number.
+        slow: the average of the weights.
+    """
 
     path: Path
     model: Weights
-    momentum: Weights
+    buffers: dict[str, Weights]
     slow: Weights
     rng: Weights
     state: TrainerState
@@ -69,10 +77,10 @@ class Saver:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         device: torch.device,
-        lookahead: Lookahead | None = None,
+        average: Average | None = None,
     ) -> None:
         self._path, self._run, self._device = path, run, device
-        self._model, self._optimizer, self._lookahead = model, optimizer, lookahead
+        self._model, self._optimizer, self._average = model, optimizer, average
         self._ended = self._took_s = 0.0
         self._epoch: int | None = None  # at which this process saved last
 
@@ -92,11 +100,12 @@ class Saver:
         tensors = {f"model/{key}": _plain(value) for key, value in self._model.state_dict().items()}
         tensors |= {f"best/{key}": value for key, value in state.best.items()}
         for index, parameter in enumerate(_parameters(self._optimizer)):
-            buffer = self._optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if buffer is not None:
-                tensors[f"momentum/{index}"] = _plain(buffer)
-        if self._lookahead is not None:
-            tensors |= {f"slow/{key}": _plain(value) for key, value in self._lookahead.slow.items()}
+            kept = self._optimizer.state.get(parameter, {})
+            tensors |= {
+                f"{part}/{index}": _plain(kept[name]) for part, name in BUFFERS.items() if kept.get(name) is not None
+            }
+        if self._average is not None:
+            tensors |= {f"slow/{key}": _plain(value) for key, value in self._average.slow.items()}
         tensors["rng/cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
             tensors["rng/cuda"] = torch.cuda.get_rng_state(self._device)
@@ -118,12 +127,13 @@ def read_trainer(path: Path, run: str) -> Saved:
         raise CheckpointError(
             f"{path} belongs to run {header.get('run')!r}, expected {run!r}; move it away or use another --out"
         )
-    parts: dict[str, Weights] = {"model": {}, "best": {}, "momentum": {}, "slow": {}, "rng": {}}
+    parts: dict[str, Weights] = {part: {} for part in ("model", "best", *BUFFERS, "slow", "rng")}
     for key, value in tensors.items():
         part, _, name = key.partition("/")
         parts[part][name] = value
     state = TrainerState(json.loads(header["metrics"]), parts["best"])
-    return Saved(path, parts["model"], parts["momentum"], parts["slow"], parts["rng"], state)
+    buffers = {part: parts[part] for part in BUFFERS}
+    return Saved(path, parts["model"], buffers, parts["slow"], parts["rng"], state)
 
 
 def restore(
@@ -131,22 +141,23 @@ def restore(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
-    lookahead: Lookahead | None = None,
+    average: Average | None = None,
 ) -> None:
-    """Put weights, momentum, slow weights and random state back.
+    """Put weights, the optimizer's buffers, their average and random state back.
 
     Raises: CheckpointError if they do not fit the network.
     """
     try:
         model.load_state_dict(saved.model)
-        if lookahead is not None:
-            lookahead.load(saved.slow)
+        if average is not None:
+            average.load(saved.slow)
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(f"{saved.path} does not fit the network: {error}") from error
     for index, parameter in enumerate(_parameters(optimizer)):
-        if str(index) in saved.momentum:
-            buffer = torch.empty_like(parameter).copy_(saved.momentum[str(index)])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
+        for part, name in BUFFERS.items():
+            if (kept := saved.buffers[part].get(str(index))) is not None:
+                buffer = torch.empty_like(parameter).copy_(kept) if kept.dim() else kept.to(parameter.device)
+                optimizer.state[parameter][name] = buffer
     torch.set_rng_state(saved.rng["cpu"])
     if device.type == "cuda" and "cuda" in saved.rng:
         torch.cuda.set_rng_state(saved.rng["cuda"], device)

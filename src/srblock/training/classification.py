@@ -16,15 +16,31 @@ from srblock.training.task import Figure
 class Classification:
     """One of several classes for each image: cross-entropy and top-1.
 
-    Shapes: output, the logits, (N, classes); target (N,).
+    Shapes: output, the logits, (N, classes); target (N,), of mixed images (N, classes).
+
+    Args:
+        class_weights: of the training loss, (classes,), see `balanced`; None for 1.
     """
+
+    def __init__(self, class_weights: Tensor | None = None) -> None:
+        self._class_weights = class_weights
 
     figures = (Figure("top1", "top-1", per_image=True),)
     tta = ("none", "flip", "flip+translate")
 
     def loss(self, output: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        """Return the cross-entropy."""
+        """Return the cross-entropy, without class weights: what is tested is compared with what others test."""
         return F.cross_entropy(output.float(), target, label_smoothing=label_smoothing)
+
+    def training_loss(self, output: Tensor, target: Tensor, *, label_smoothing: float) -> Tensor:
+        """Return the cross-entropy with the class weights: its sum over the images divided by how many they are."""
+        if self._class_weights is None:
+            return self.loss(output, target, label_smoothing=label_smoothing)
+        self._class_weights = self._class_weights.to(output.device)
+        total = F.cross_entropy(
+            output.float(), target, self._class_weights, reduction="sum", label_smoothing=label_smoothing
+        )
+        return total / len(target)
 
     def predict(self, model: nn.Module, images: Tensor, *, tta: str = "none") -> Tensor:
         """Return the logits, averaged over the images' views."""
@@ -34,6 +50,16 @@ class Classification:
     def meter(self, device: torch.device) -> HitMeter:
         """Return sums at zero."""
         return HitMeter(device)
+
+
+def balanced(labels: Tensor, classes: int) -> Tensor:
+    """Return weights of the classes inversely to how many images they have, 1 on average over the images.
+
+    Shapes: labels (N,) -> (classes,); a class without images has 0.
+    """
+    counts = torch.bincount(labels.cpu(), minlength=classes)
+    there = counts > 0
+    return torch.where(there, len(labels) / (there.sum() * counts.clamp(min=1)), 0.0)
 
 
 def views(images: Tensor, tta: str) -> Iterator[tuple[float, Tensor]]:
@@ -66,7 +92,9 @@ class HitMeter:
         self.sums.zero_()
 
     def add(self, loss: Tensor, output: Tensor, target: Tensor) -> None:
-        """Count a batch; loss () is its mean, output (N, classes), target (N,)."""
+        """Count a batch; loss () is its mean, output (N, classes), target (N,) or (N, classes)."""
+        if target.dim() > 1:
+            target = target.argmax(1)
         images = torch.full((), len(target), dtype=torch.float64, device=self.sums.device)
         hits = (output.detach().argmax(1) == target).sum()
         self.sums += torch.stack([loss.detach().double() * images, hits.double(), images])

@@ -17,9 +17,10 @@ from torch import nn
 
 from srblock.data import Batches
 from srblock.training import checkpoint, distributed, epochs, runtime
+from srblock.training.average import Average, average_of, showing
 from srblock.training.files import write_bytes
-from srblock.training.lookahead import Lookahead
-from srblock.training.optimizer import Groups, sgd
+from srblock.training.optimizer import Groups, freeze, make_optimizer
+from srblock.training.predictions import Predictions
 from srblock.training.recipe import Recipe
 from srblock.training.schedule import learning_rate
 from srblock.training.step import Step
@@ -60,10 +61,10 @@ def train(
     """Train to the last epoch, going on from `directory` if it holds a started run, and test the selected epoch once.
 
     The epoch best on validation by the task's first figure (the first of equals) is selected, without validation the
-    last. Leaves its weights in
-    the model and in `directory/checkpoint.safetensors`; every epoch is a line of `directory/metrics.jsonl`. The state
-    to go on from is saved after the first epoch and the last, when `on_epoch` raises, and in between as often as it
-    costs little time: at most about 5%. A run that goes on from an earlier epoch than the last one recorded repeats
+    last. Leaves its weights in the model and in `directory/checkpoint.safetensors`, and what it said of each test image
+    in `directory/predictions.safetensors` (not of scenes); every epoch is a line of `directory/metrics.jsonl`. The
+    state to go on from is saved after the first epoch and the last, when `on_epoch` raises, and in between as often as
+    it costs little time: at most about 5%. A run that goes on from an earlier epoch than the last one recorded repeats
     those after it.
 
     Of several processes (see `distributed`) each calls this with the loaders of its own share; all get the result, and
@@ -82,11 +83,12 @@ def train(
     if process 0 raised.
     """
     runtime.place(model, recipe, device)
-    optimizer = sgd(model, recipe, device, groups)
+    optimizer = make_optimizer(model, recipe, device, groups)
     torch.manual_seed(seed)
-    lookahead = Lookahead(model) if recipe.lookahead else None
-    state, saver = _resume(model, optimizer, lookahead, directory / "trainer.safetensors", run, device)
-    step = Step(distributed.wrap(model, recipe, device), optimizer, task, recipe, device, lookahead)
+    average = average_of(model, recipe)
+    state, saver = _resume(model, optimizer, average, directory / "trainer.safetensors", run, device)
+    freeze(optimizer, state.epoch)
+    step = Step(distributed.wrap(model, recipe, device), optimizer, task, recipe, device, average)
     tell = partial(_tell, directory / "metrics.jsonl", state, on_epoch)
 
     def record_epoch() -> None:
@@ -101,21 +103,27 @@ def train(
     distributed.on_rank0(lambda: tell(state.metrics))
     for epoch in range(state.epoch, recipe.epochs):
         distributed.reseed(seed, epoch)
+        if freeze(optimizer, epoch):  # a new one, as what is compiled, recorded or reduced belongs to the old gradients
+            del step
+            step = Step(distributed.wrap(model, recipe, device), optimizer, task, recipe, device, average)
         record = _epoch(step, loaders, epoch)
-        if probe is not None:
-            record["probe"] = distributed.on_rank0(partial(_ask, probe, model))
-            _check_finite(record["probe"], epoch, recipe)
-        state.metrics.append(record)
-        if _best(state.metrics, task) is record:
-            state.best = checkpoint.copy_weights(model)
+        with showing(average):
+            if probe is not None:
+                record["probe"] = distributed.on_rank0(partial(_ask, probe, model))
+                _check_finite(record["probe"], epoch, recipe)
+            state.metrics.append(record)
+            if _best(state.metrics, task) is record:
+                state.best = checkpoint.copy_weights(model)
         distributed.on_rank0(record_epoch)
-    return _finish(model, loaders, task, recipe, state, directory, header, device)
+    with showing(average):
+        last_test = evaluate(model, loaders.test.epoch(0), task, recipe, device)
+    return _finish(model, loaders, task, recipe, state, last_test, directory, header, device)
 
 
 def _resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    lookahead: Lookahead | None,
+    average: Average | None,
     file: Path,
     run: str,
     device: torch.device,
@@ -123,9 +131,9 @@ def _resume(
     """Put model, optimizer and random state where an earlier start left them, if there was one."""
     saved = distributed.on_rank0(lambda: checkpoint.read_trainer(file, run) if file.exists() else None)
     if saved is not None:
-        checkpoint.restore(saved, model, optimizer, device, lookahead)
+        checkpoint.restore(saved, model, optimizer, device, average)
     state = checkpoint.TrainerState([], {}) if saved is None else saved.state
-    return state, checkpoint.Saver(file, run, model, optimizer, device, lookahead)
+    return state, checkpoint.Saver(file, run, model, optimizer, device, average)
 
 
 def _tell(
@@ -148,8 +156,8 @@ def train_epoch(step: Step, loader: Batches, epoch: int, *, batches: int | None 
     steps = epochs.steps(recipe, loader)
     for number, (images, target, size) in enumerate(islice(epochs.serve(recipe, loader, epoch), batches)):
         step(images, target, learning_rate(recipe, epoch + number / steps), distributed.loss_scale(len(target), size))
-        if step.lookahead is not None:
-            step.lookahead.follow(epoch * steps + number + 1, recipe.epochs * steps)
+        if step.average is not None:
+            step.average.follow(epoch * steps + number + 1, recipe.epochs * steps)
         seen += size
     return seen
 
@@ -162,10 +170,13 @@ def _epoch(step: Step, loaders: Loaders, epoch: int) -> Record:
     _check_finite({"training loss": figures["train_loss"]}, epoch, recipe)
     trained = runtime.now(device)
     distributed.share_buffers(step.model)
-    if loaders.validation is not None:
-        network = distributed.unwrap(step.inference)
-        figures |= _of("validation", evaluate(network, loaders.validation.epoch(0), step.task, recipe, device))
-        _check_finite({"validation loss": figures["validation_loss"]}, epoch, recipe)
+    with showing(step.average):
+        if step.average is not None:
+            distributed.share_buffers(step.model)  # which are other ones now
+        if loaders.validation is not None:
+            network = distributed.unwrap(step.inference)
+            figures |= _of("validation", evaluate(network, loaders.validation.epoch(0), step.task, recipe, device))
+            _check_finite({"validation loss": figures["validation_loss"]}, epoch, recipe)
     done = runtime.now(device)
     steps = epochs.steps(recipe, loaders.train)
     return {
@@ -213,19 +224,23 @@ def _finish(
     task: Task,
     recipe: Recipe,
     state: checkpoint.TrainerState,
+    last_test: dict[str, float],
     directory: Path,
     header: dict[str, str] | None,
     device: torch.device,
 ) -> Record:
-    """Test the last and the selected epoch; the selected one is the result."""
-    last_test = evaluate(model, loaders.test.epoch(0), task, recipe, device)
+    """Test the selected epoch, which is the result, and put it together with the last one's test."""
     model.load_state_dict(state.best)
     start = runtime.now(device)
-    meter = measure(model, loaders.test.epoch(0), task, recipe, device)
+    predictions = Predictions(loaders.test, device) if task.figures[0].per_image else None
+    meter = measure(model, loaders.test.epoch(0), task, recipe, device, predictions)
     test, details = meter.read(), meter.details()
     test_s = runtime.now(device) - start
     _check_finite({"test loss": test["loss"]}, recipe.epochs - 1, recipe)
     distributed.on_rank0(lambda: checkpoint.save_weights(directory / "checkpoint.safetensors", state.best, header))
+    if predictions is not None:
+        said = predictions.read()
+        distributed.on_rank0(lambda: checkpoint.save_weights(directory / "predictions.safetensors", said))
     best, last = _best(state.metrics, task), state.metrics[-1]
     keys = [] if loaders.validation is None else [figure.key for figure in task.figures]
     train_s = median(

@@ -1,4 +1,4 @@
-"""SGD whose groups of parameters keep a rate and a decay of their own."""
+"""The optimizer of a recipe, whose groups of parameters keep a rate and a decay of their own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from srblock.training.recipe import Recipe
 
 Groups = Callable[[nn.Module], list[dict[str, Any]]]
 """Sort a model's trainable parameters into groups, as torch's optimizers take them: "params", and where they differ
-from the rest "weight_decay" and "lr", or "lr_scale", the factor of the rate (timm's word)."""
+from the rest "weight_decay" and "lr", or "lr_scale", the factor of the rate (timm's word), and "frozen", how many
+epochs they wait before they are trained."""
 
 
+SECOND_BETA = 0.999  # of AdamW, torch's default
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-def sgd(model: nn.Module, recipe: Recipe, device: torch.device, groups: Groups | None = None) -> torch.optim.SGD:
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, device: torch.device, groups: Groups | None = None
+) -> torch.optim.Optimizer:
     """Return the recipe's optimizer, without `groups` of one group; the rate is set at every step.
 
     With `bias_lr_scale` the biases of batch norms without a trained scale leave each group for one of their own. With
@@ -30,13 +34,23 @@ def sgd(model: nn.Module, recipe: Recipe, device: torch.device, groups: Groups |
         chosen = [part for group in chosen for part in _apart(group, biases, recipe.bias_lr_scale)]
     if recipe.decoupled:
         chosen = [decouple(group, recipe) for group in chosen]
+    fused = device.type in ("cuda", "cpu")
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(
+            chosen,
+            lr=recipe.learning_rate,
+            betas=(recipe.momentum, SECOND_BETA),
+            weight_decay=recipe.weight_decay,
+            fused=fused,
+            capturable="graph" in recipe.engine,
+        )
     return torch.optim.SGD(
         chosen,
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov,
-        fused=device.type in ("cuda", "cpu"),
+        fused=fused,
     )
 
 
@@ -85,3 +99,16 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"].fill_(own)
         else:
             group["lr"] = own
+
+
+def freeze(optimizer: torch.optim.Optimizer, epoch: int) -> bool:
+    """Let the gradients of groups that are frozen in an epoch (from 0) be left out; tell whether that changed any."""
+    changed = False
+    for group in optimizer.param_groups:
+        trained = epoch >= group.get("frozen", 0)
+        for parameter in group["params"]:
+            changed |= parameter.requires_grad != trained
+            parameter.requires_grad_(trained)
+            if not trained:
+                parameter.grad = None
+    return changed

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from srblock.data.loading.loader import CROPS, PADDING_MODES
+from srblock.training.ranges import check
 
-SCHEDULES = ("multistep", "cosine", "poly", "triangular")
-PRECISIONS = ("float32", "bfloat16")
-MEMORY_FORMATS = ("contiguous", "channels_last")
-TTA = ("none", "flip", "flip+translate", "multiscale", "multiscale+flip")
-INFERENCE = ("slide", "whole")
-ENGINES = ("eager", "compile", "graph", "compile+graph")
 # Fields younger than the first published runs: at these values they do not enter a run's identity.
 LATER: dict[str, Any] = {
     "crop": "padded",
@@ -38,12 +31,24 @@ LATER: dict[str, Any] = {
     "class_share": 0.75,
     "photometric": False,
     "inference": "slide",
+    "optimizer": "sgd",
+    "norm_weight_decay": None,
+    "backbone_lr_scale": 1.0,
+    "lr_scales": [],
+    "freeze_epochs": 0,
+    "auto_augment": "none",
+    "augment_magnitude": 9,
+    "random_erasing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "ema": None,
+    "class_weights": "none",
 }
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained with SGD. Two runs with equal recipe, variant, data and seed give the same number.
+    """How a network is trained. Two runs with equal recipe, variant, data and seed give the same number.
 
     Args:
         epochs: passes over the training part. The paper's CIFAR runs: 200, by the authors' sister papers.
@@ -53,6 +58,15 @@ class Recipe:
             PyTorch example it names divides its batch over them, that is 32 each.
         learning_rate, momentum, nesterov, weight_decay: of SGD; decay acts on every parameter. The paper names no
             nesterov: off.
+        optimizer: "sgd", or "adamw", torch's AdamW: momentum is then its first beta, the second is 0.999, and the decay
+            is decoupled from the gradient (Loshchilov and Hutter, ICLR 2019).
+        norm_weight_decay: decay of the scales and shifts of norms and of all biases; None as all other parameters.
+        backbone_lr_scale: factor of the rate for the backbone: all but the head and the blocks that were put in, see
+            `runs.groups`.
+        lr_scales: factors of the rate by name, "PATTERN=FACTOR" each, such as "layer1.*=0.1"; a parameter has that of
+            the first pattern that its name fits, beside all other factors.
+        freeze_epochs: so many epochs at first train only the head and the blocks; the backbone's batch norms are
+            then as in testing.
         memory_lr_scale, memory_weight_decay: factor of the rate, and decay, of the blocks' memories; None as all other
             parameters. The paper names neither.
         decoupled: rate and decay are per 1,024 images, and changing one of batch size, momentum, rate and decay leaves
@@ -60,12 +74,16 @@ class Recipe:
         bias_lr_scale: factor of the rate, not of the decay, for the biases of batch norms without a trained scale, as
             in Airbench94. (With one, as in a ResNet, a factor of 64 hurts.)
         lookahead: every few steps the weights are drawn back to a slow average of themselves, at first hardly and ever
-            more, see `lookahead.Lookahead`.
+            more, see `average.Lookahead`.
+        ema: validation, test and what is kept are of an exponential moving average of the weights with this decay, see
+            `average.Ema`; None for the weights themselves.
         schedule: "multistep" multiplies the rate by `gamma` at each of `milestones` (epochs); "cosine" falls to zero
             over the run, step by step; "poly" falls from the rate to `end_lr` as (1 - share of the run) ** `power`;
             "triangular" rises from 0.2 to 1 times the rate over 23% of the run and falls to 0.07 (airbench).
         warmup_epochs: the rate rises linearly from zero over so many epochs first.
         label_smoothing: share of the target spread over all classes.
+        class_weights: "balanced" weighs the training loss of an image inversely to how many training images its class
+            has, 1 on average over them; "none" counts all images alike.
         clip_norm: gradients are scaled to at most this norm; None leaves them.
         crop: "padded" cuts a training image from itself with a border; "resized" cuts a random box, 8% to
             100% of the area with sides 3:4 to 4:3, and resizes it (ImageNet; torchvision's RandomResizedCrop).
@@ -83,6 +101,11 @@ class Recipe:
         flip: mirror training images at random.
         alternating_flip: draw that once for each image and turn it round at every pass, so that an image is seen from
             both sides in two passes (airbench).
+        auto_augment: distort training images by drawn operations: "trivialaugment", one of any magnitude, or
+            "randaugment", two of `augment_magnitude` (0 to 30), see `policies.Policy`.
+        random_erasing: share of the training images that lose a box, see `erasing`.
+        mixup, cutmix: alphas of mixing the images of a batch, 0 for none, see `mixing.Mixing`; training accuracy then
+            counts the class with the larger share.
         tta: what test and validation images are averaged over: "none", "flip" for both sides, "flip+translate" for
             both sides and shifts by a pixel, see `classification.views`; of scenes "multiscale" for six sizes, and
             "multiscale+flip" for both sides of each.
@@ -143,92 +166,27 @@ class Recipe:
     class_share: float = 0.75
     photometric: bool = False
     inference: str = "slide"
+    optimizer: str = "sgd"
+    norm_weight_decay: float | None = None
+    backbone_lr_scale: float = 1.0
+    lr_scales: tuple[str, ...] = ()
+    freeze_epochs: int = 0
+    auto_augment: str = "none"
+    augment_magnitude: int = 9
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float | None = None
+    class_weights: str = "none"
 
     def __post_init__(self) -> None:
-        for name in ("milestones", "ratios", "crop_size"):
+        for name in ("milestones", "ratios", "crop_size", "lr_scales"):
             if isinstance(given := getattr(self, name), list | tuple):
                 object.__setattr__(self, name, tuple(given))
-        for name, ok, expected in (
-            ("epochs", self.epochs >= 1, "be at least 1"),
-            ("epoch_steps", self.epoch_steps is None or self.epoch_steps >= 1, "be at least 1 or None"),
-            ("batch_size", self.batch_size >= 2, "be at least 2 (batch norm needs two images)"),
-            ("learning_rate", self.learning_rate > 0, "be positive"),
-            ("momentum", 0 <= self.momentum < 1, "be in [0, 1)"),
-            ("weight_decay", self.weight_decay >= 0, "not be negative"),
-            (
-                "memory_lr_scale",
-                self.memory_lr_scale is None or 0 < self.memory_lr_scale < math.inf,
-                "be positive and finite, or None",
-            ),
-            (
-                "memory_weight_decay",
-                0 <= (self.memory_weight_decay or 0) < math.inf,
-                "be at least 0 and finite, or None",
-            ),
-            ("power", self.power > 0, "be positive"),
-            (
-                "end_lr",
-                0 <= self.end_lr < self.learning_rate,
-                f"be at least 0 and below {self.learning_rate}, the rate",
-            ),
-            (
-                "crop_size",
-                (self.crop_size is not None) == (self.crop == "scene")
-                and (self.crop_size is None or (len(self.crop_size) == 2 and min(self.crop_size) >= 1)),
-                'be (H, W) in pixels for crop "scene" and None for others',
-            ),
-            ("scene_scale", 0 < self.scene_scale <= 8, "be above 0 and at most 8"),
-            (
-                "ratios",
-                len(self.ratios) == 2 and 0 < self.ratios[0] <= self.ratios[1] <= 8,
-                "be (low, high) above 0 and at most 8",
-            ),
-            ("class_share", 0 < self.class_share <= 1, "be above 0 and at most 1"),
-            ("gamma", self.gamma > 0, "be positive"),
-            (
-                "milestones",
-                list(self.milestones) == sorted({m for m in self.milestones if m >= 1}),
-                "be increasing epochs from 1 on",
-            ),
-            (
-                "warmup_epochs",
-                0 <= self.warmup_epochs < self.epochs or self.warmup_epochs == 0,
-                f"be in 0..epochs-1 = {self.epochs - 1}",
-            ),
-            ("label_smoothing", 0 <= self.label_smoothing < 1, "be in [0, 1)"),
-            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "be positive or None"),
-            ("padding", self.padding >= 0, "not be negative"),
-            ("test_resize", self.test_resize is None or self.test_resize >= 1, "be at least 1 or None"),
-            ("validation_fraction", 0 <= self.validation_fraction < 1, "be at least 0 and below 1"),
-            ("bias_lr_scale", 0 < self.bias_lr_scale < math.inf, "be positive and finite"),
-        ):
-            if not ok:
-                raise ValueError(f"{name} must {expected}, got {getattr(self, name)}")
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0, got 0")
-        if self.end_lr and self.schedule != "poly":
-            raise ValueError(f"end_lr belongs to the schedule poly, got {self.end_lr} with {self.schedule}")
-        if self.test_square and self.test_resize is None:
-            raise ValueError("test_square needs test_resize, the side to resize to")
-        if self.schedule == "triangular" and self.warmup_epochs:
-            raise ValueError(f"the schedule triangular has a rise of its own, got warmup_epochs={self.warmup_epochs}")
-        if self.alternating_flip and not self.flip:
-            raise ValueError("alternating_flip needs flip, got flip=False")
-        for name, known in (
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-            ("memory_format", MEMORY_FORMATS),
-            ("crop", (*CROPS, "scene")),
-            ("engine", ENGINES),
-            ("padding_mode", PADDING_MODES),
-            ("tta", TTA),
-            ("inference", INFERENCE),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        check(self)
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """Stretch or shrink the run; milestones and warm-up keep their share of it."""
+        """Stretch or shrink the run; milestones, warm-up and frozen epochs keep their share of it."""
         scale = epochs / self.epochs
         milestones = sorted({max(1, round(m * scale)) for m in self.milestones})
         return replace(
@@ -236,6 +194,7 @@ class Recipe:
             epochs=epochs,
             milestones=tuple(m for m in milestones if m < epochs),
             warmup_epochs=min(round(self.warmup_epochs * scale), epochs - 1),
+            freeze_epochs=min(round(self.freeze_epochs * scale), epochs - 1),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -291,6 +250,26 @@ RECIPES: dict[str, Recipe] = {
     "scenes": SCENES,
     # Ours, for small budgets: a cosine needs no milestones tuned to its length.
     "short": Recipe(epochs=20, batch_size=64, schedule="cosine", warmup_epochs=1, nesterov=True),
+    # Ours, for trained weights: the head first, then all, the backbone gently.
+    "finetune": Recipe(
+        epochs=10,
+        batch_size=64,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        norm_weight_decay=0.0,
+        backbone_lr_scale=0.1,
+        freeze_epochs=1,
+        schedule="cosine",
+        warmup_epochs=1,
+        label_smoothing=0.1,
+        clip_norm=1.0,
+        crop="resized",
+        padding=0,
+        test_resize=256,
+        auto_augment="trivialaugment",
+        random_erasing=0.1,
+    ),
     # K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498), made for Airbench94.
     "airbench": Recipe(
         epochs=10,

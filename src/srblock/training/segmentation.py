@@ -70,6 +70,10 @@ class Segmentation:
                 seen.append(resize(logits.flip(3) if flipped else logits, size).softmax(1))
         return torch.stack(seen).mean(0).clamp_min(torch.finfo(torch.float32).tiny).log()
 
+    def training_loss(self, output: Tensor | dict[str, Tensor], target: Tensor, *, label_smoothing: float) -> Tensor:
+        """Return `loss`: all pixels count alike."""
+        return self.loss(output, target, label_smoothing=label_smoothing)
+
     def meter(self, device: torch.device) -> ConfusionMeter:
         """Return sums at zero."""
         return ConfusionMeter(self.classes, device)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from srblock.training import runtime
-from srblock.training.lookahead import Lookahead
-from srblock.training.optimizer import keep_rates_on, scale_rates, set_rate
+from srblock.training.average import Average
+from srblock.training.optimizer import BATCH_NORMS, keep_rates_on, scale_rates, set_rate
 from srblock.training.recipe import Recipe
 from srblock.training.task import Task
 
@@ -31,6 +31,8 @@ WARM_UP = 3  # steps on a side stream before a graph is captured: libraries choo
 class Step:
     """Train a model on one batch after another, without waiting for the device.
 
+    Batch norms that are frozen when it is made (`optimizer.freeze`) neither use nor note the statistics of a batch.
+
     `recipe.engine` says how: "eager" operation by operation, "compile" with forward and backward compiled, "graph"
     with the whole step (update and sums too) captured once and replayed, so that a step costs one launch,
     "compile+graph" with both. Batches of another shape than the first, that is an epoch's last one, run eagerly.
@@ -39,7 +41,7 @@ class Step:
         model: the network, in its place; `Step` calls it and nothing else, so a wrapped one will do.
         optimizer: of its parameters; each of its groups keeps its own rate and decay (see `optimizer`).
         task: says what the loss is and what is summed.
-        lookahead: of the model, if the recipe says so; `train_epoch` tells it of every step.
+        average: of the model's weights, if the recipe says so; `train_epoch` tells it of every step.
 
     Attributes:
         meter: the task's sums over the batches since the last `start`.
@@ -55,12 +57,12 @@ class Step:
         task: Task,
         recipe: Recipe,
         device: torch.device,
-        lookahead: Lookahead | None = None,
+        average: Average | None = None,
     ) -> None:
         if "graph" in recipe.engine and device.type != "cuda":
             raise ValueError(f"engine {recipe.engine} replays CUDA graphs, and {device} has none; use eager or compile")
         self.model, self.optimizer, self.task, self.recipe, self.device = model, optimizer, task, recipe, device
-        self.lookahead = lookahead
+        self.average = average
         scale_rates(optimizer)
         self.meter = task.meter(device)
         self.inference: nn.Module = model
@@ -70,6 +72,7 @@ class Step:
         self._batch: tuple[Tensor, Tensor] | None = None  # where a graph reads images and target
         self._shape: torch.Size | None = None
         self._steps = 0
+        self._frozen = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and _is_frozen(m, optimizer)]
         self._scheduled = [m for m in model.modules() if isinstance(m, Scheduled) and m.scheduled]
         if self._scheduled and "compile" in recipe.engine:
             raise ValueError(
@@ -85,6 +88,8 @@ class Step:
             progress: 0 for a run's first epoch, 1 for its last.
         """
         self.model.train()
+        for norm in self._frozen:
+            norm.eval()
         self.meter.reset()
         for module in self._scheduled:
             module.follow(progress)
@@ -110,7 +115,7 @@ class Step:
     def _run(self, model: nn.Module, images: Tensor, target: Tensor, scale: float = 1.0) -> None:
         with runtime.autocast(self.recipe, self.device):
             output = model(images)
-        loss = self.task.loss(output, target, label_smoothing=self.recipe.label_smoothing)
+        loss = self.task.training_loss(output, target, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         (loss if scale == 1 else loss * scale).backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_norm is not None:
@@ -140,3 +145,13 @@ class Step:
             self._batch[0].copy_(images)
             self._batch[1].copy_(target)
         self._graph.replay()
+
+
+def _is_frozen(norm: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether a norm's scale or shift is in a group that is frozen now."""
+    own = {id(parameter) for parameter in norm.parameters()}
+    return any(
+        id(parameter) in own and not parameter.requires_grad
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from srblock.training import runtime
+from srblock.training.predictions import Predictions
 from srblock.training.recipe import Recipe
 
 
@@ -66,6 +67,9 @@ class Task(Protocol):
     def loss(self, output: Any, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Return the mean loss of a batch, (), in float32, for what the model returns in training or `predict` gave."""
 
+    def training_loss(self, output: Any, target: Tensor, *, label_smoothing: float) -> Tensor:
+        """Return what training makes smaller: the same, or with weights of the classes."""
+
     def predict(self, model: nn.Module, images: Tensor, *, tta: str = "none") -> Any:
         """Ask a model in evaluation mode about images (N, C, H, W) of any size that the task allows.
 
@@ -88,9 +92,18 @@ def evaluate(
 
 
 def measure(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], task: Task, recipe: Recipe, device: torch.device
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    task: Task,
+    recipe: Recipe,
+    device: torch.device,
+    predictions: Predictions | None = None,
 ) -> Meter:
-    """Return the sums over a pass in evaluation mode; leaves the model in it."""
+    """Return the sums over a pass in evaluation mode; leaves the model in it.
+
+    Args:
+        predictions: gets what was said of each image as well, of a task whose answers are logits (N, classes).
+    """
     model.eval()
     meter = task.meter(device)
     with torch.inference_mode():
@@ -98,4 +111,6 @@ def measure(
             with runtime.autocast(recipe, device):
                 output = task.predict(model, images, tta=recipe.tta)
             meter.add(task.loss(output, target), output, target)
+            if predictions is not None:
+                predictions.add(output, target)
     return meter

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from torch import Tensor
+
 from srblock.training.classification import Classification
 from srblock.training.segmentation import Segmentation
 from srblock.training.task import Figure, Task
@@ -25,8 +27,10 @@ class Way(Protocol):
     def tta(self) -> str: ...
 
 
-def find_task(name: str, classes: int, way: Way) -> Task:
+def find_task(name: str, classes: int, way: Way, class_weights: Tensor | None = None) -> Task:
     """Return the task that a data set names, for its classes, as a recipe says.
+
+    Args: class_weights: of the training loss, see `classification.Classification`.
 
     Raises: ValueError if there is none of this name, or the recipe is for another one.
     """
@@ -36,7 +40,7 @@ def find_task(name: str, classes: int, way: Way) -> Task:
         task: Task = Segmentation(classes, way.crop_size, way.inference)
     else:
         figures(name)
-        task = Classification()
+        task = Classification(class_weights)
     if way.tta not in task.tta:
         raise ValueError(f"tta for {name} must be one of {', '.join(task.tta)}, got {way.tta!r}")
     return task

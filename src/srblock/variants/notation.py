@@ -192,10 +192,22 @@ def _choice(*known: str | None) -> Callable[[str], str | None]:
     return read
 
 
+def _grid(value: str) -> tuple[int, int] | None:
+    """Read 2x4, or 2 for 2x2."""
+    if value.lower() == "none":
+        return None
+    match = re.fullmatch(r"([0-9]+)(?:x([0-9]+))?", value.lower())
+    if match is None or not int(match[1]) or not int(match[2] or 1):
+        raise ValueError("rows x columns of at least 1, or none")
+    return int(match[1]), int(match[2] or match[1])
+
+
 Reader = tuple[str, Callable[[str], Any], str]  # the field that an option sets, how its value is read, an example
 
 
 def _of_block(setting: Setting) -> Reader:
+    if setting.grid:
+        return setting.name, _grid, "1x1"
     if setting.choices is None:
         return setting.name, _whole, str(setting.default)
     return setting.name, _choice(*setting.choices), str(setting.choices[-1])

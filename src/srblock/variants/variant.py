@@ -77,10 +77,13 @@ class SR:
 
     def __str__(self) -> str:
         place = f"M={self.stage}" if self.after is None else f"after={self.after}"
-        entries = [("placement", self.placement, "stage")]
-        entries += [(option.word, getattr(self.options, option.name), option.default) for option in SETTINGS]
-        entries.sort(key=lambda entry: isinstance(entry[1], str))  # numbers before words, as runs are named
-        return f"SR({', '.join([place, *(f'{word}={value}' for word, value, usual in entries if value != usual)])})"
+        said = [] if self.placement == "stage" else [(f"placement={self.placement}", True)]
+        for option in SETTINGS:
+            value = getattr(self.options, option.name)
+            if value != option.default:
+                said.append((f"{option.word}={option.show(value)}", isinstance(value, str)))
+        said.sort(key=lambda entry: entry[1])  # numbers before words, as runs are named
+        return f"SR({', '.join([place, *(text for text, _ in said)])})"
 
 
 @dataclass(frozen=True)

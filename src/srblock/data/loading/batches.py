@@ -7,14 +7,18 @@ from typing import Protocol
 
 from torch import Tensor
 
+from srblock.data.loading.plan import Plan
+
 
 class Batches(Protocol):
     """Batches of images and what is to be said of them, epoch by epoch (`Loader`, `SceneLoader`).
 
     Attributes:
+        plan: who serves which images when.
         mean, std: of each channel for pixels in 0..1, by which images are normalized.
     """
 
+    plan: Plan
     mean: tuple[float, ...]
     std: tuple[float, ...]
 

@@ -18,8 +18,11 @@ from srblock.data.image_files import ImageFiles
 from srblock.data.loading.augment import mirrored, padded_crop, resized_crop
 from srblock.data.loading.crops import center_box, draw, random_boxes
 from srblock.data.loading.draws import COLUMN, MIRROR, ROW, below
+from srblock.data.loading.erasing import draw_erased, erased
+from srblock.data.loading.mixing import Mixing
 from srblock.data.loading.normalize import Normalize
 from srblock.data.loading.plan import Plan
+from srblock.data.loading.policies import Policy, sort
 from srblock.data.loading.stream import Stream, default_workers
 
 CROPS = ("padded", "resized")
@@ -46,6 +49,9 @@ class Loader:
             images' size: all of them, or the center square of a file.
         flip: mirror half of the images.
         alternating: draw which half once, and mirror the other half at every second epoch (with flip).
+        policy: distorts images after the crop and mirroring.
+        erasing: share of the images that then lose a box, see `erasing`.
+        mixing: mixes each batch at last; targets are then (B, classes).
         shuffle: serve in random order, else in the order of the index.
         seed: of order and augmentation.
         rank, world_size: serve only this process's share of each batch, see `Plan`.
@@ -73,6 +79,9 @@ class Loader:
         square: bool = False,
         flip: bool = False,
         alternating: bool = False,
+        policy: Policy | None = None,
+        erasing: float = 0.0,
+        mixing: Mixing | None = None,
         shuffle: bool,
         seed: int = 0,
         rank: int = 0,
@@ -82,9 +91,12 @@ class Loader:
         samples = torch.arange(len(images)) if index is None else index.cpu()
         _check(images, labels, samples, mean, std)
         _check_cut(images.shape[2:], crop, padding, padding_mode, resize, square)
+        if policy is not None and images.shape[1] not in (1, 3):
+            raise ValueError(f"{policy.name} distorts gray or color images, got {images.shape[1]} channels")
         self.plan = Plan(samples.numpy(), batch_size, shuffle, operator.index(seed), rank, world_size)
         self.crop, self.padding, self.padding_mode = crop, padding, padding_mode
         self.flip, self.alternating = flip, alternating
+        self.policy, self.erasing, self.mixing = policy, erasing, mixing
         self.mean, self.std = tuple(mean), tuple(std)
         self._size, self._center = (images.shape[2], images.shape[3]), None
         self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
@@ -123,21 +135,43 @@ class Loader:
     def epoch(self, epoch: int, batches: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch, or some of them; of several processes this one's shares.
 
-        Shapes: images (B, C, H, W) in dtype and memory_format, labels (B,), both on the device.
+        Shapes: images (B, C, H, W) in dtype and memory_format, labels (B,), with mixing (B, classes), on the device.
         """
         epoch = operator.index(epoch)
         shares = self.plan.epoch(epoch)[batches]
         order = np.concatenate(shares) if shares else np.zeros(0, np.int64)
-        drawn = np.vstack([order, *self._draw(epoch, self.plan.samples[order])])
-        rows = torch.split(torch.from_numpy(drawn).to(self.device), [len(share) for share in shares], dim=1)
+        samples, sizes = self.plan.samples[order], [len(share) for share in shares]
+        drawn = [order[None], self._draw(epoch, samples), self._draw_erased(epoch, samples)]
+        operations: Sequence[Sequence[Sequence[int]]] = [()] * len(shares)
+        if self.policy is not None:
+            sorted_rows, operations = sort(self.policy.draw(self.plan.seed, epoch, samples), sizes)
+            drawn.append(sorted_rows)
+        widths = [len(rows) for rows in drawn]
+        rows = torch.split(torch.from_numpy(np.vstack(drawn)).to(self.device), sizes, dim=1)
         if isinstance(self._images, Stream):
             raw = self._images.epoch(epoch, [self.plan.samples[share] for share in shares])
         else:
             raw = (self._images.index_select(0, batch[0]) for batch in rows)
-        for images, batch in zip(raw, rows, strict=True):
-            yield self._normalize(self._augment(images, *batch[1:])), self._labels.index_select(0, batch[0])
+        first = batches.indices(len(self.plan))[0]
+        for number, (images, batch, counts) in enumerate(zip(raw, rows, operations, strict=True)):
+            own, places, boxes, *distortions = torch.split(batch, widths)
+            images = self._augment(images, *places)
+            if self.policy is not None:
+                images = self.policy(_whole(images), distortions[0], counts)
+            images = self._normalize(images)
+            if self.erasing:
+                images = erased(images, boxes)
+            labels = self._labels.index_select(0, own[0])
+            if self.mixing is not None:
+                images, labels = self.mixing(images, labels, self.plan.seed, epoch, first + number)
+            yield images, labels
 
-    def _draw(self, epoch: int, samples: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def _draw_erased(self, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        if not self.erasing:
+            return np.zeros((0, len(samples)), np.int64)
+        return draw_erased(self.erasing, self.plan.seed, epoch, samples, *self._size)
+
+    def _draw(self, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Draw what `_augment` needs of each image, a row each; of files the workers draw the boxes."""
         seed = self.plan.seed
         rows: list[NDArray[np.int64]] = []
@@ -147,7 +181,7 @@ class Loader:
             rows.extend(random_boxes(draw(seed, epoch, samples), *self._size).T)
         elif self.padding:
             rows.extend(below(2 * self.padding + 1, seed, epoch, stream, samples) for stream in (ROW, COLUMN))
-        return rows
+        return np.stack(rows) if rows else np.zeros((0, len(samples)), np.int64)
 
     def _mirror(self, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.alternating:
@@ -164,6 +198,11 @@ class Loader:
         if len(place) == 2:
             return padded_crop(images, self.padding, *place, mirror, self.padding_mode)
         return mirrored(resized_crop(images, torch.stack(place, 1)), mirror)
+
+
+def _whole(images: Tensor) -> Tensor:
+    """Return images as bytes: a resized crop is between them."""
+    return images if images.dtype == torch.uint8 else images.round().to(torch.uint8)
 
 
 def _check(
