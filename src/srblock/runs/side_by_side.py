@@ -69,9 +69,9 @@ def time_side_by_side(
 ) -> SideBySide:
     """Time variants of a study in turns, with its batch size and recipe, on networks made for this and thrown away.
 
-    A step is without loading its batch, at a learning rate of 0, so that no weight runs away. Up to 25 rounds, as
-    many as fit into 5 s or 2% of what training took (at most a minute), but not into more than it took; at least 3 if
-    these fit into three times that. Random state is left as it was.
+    A step is one of the last epoch, without loading its batch, at a learning rate of 0, so that no weight runs away. Up
+    to 25 rounds of each kind, as many as fit into 5 s or 2% of what training took (at most a minute), but not into more
+    than it took; at least 3 if these fit into three times that. Random state is left as it was.
 
     Args:
         runs: the finished ones; their recorded seconds are what training took.
@@ -113,8 +113,7 @@ def _contenders(
         if until is not None and time.monotonic() > until:
             raise ValueError("the time is up")
         step = _step(study, variant, device)
-        frozen = [module for module in step.model.modules() if not module.training]
-        training[variant] = partial(_train, step, frozen, count(1), images, target)
+        training[variant] = partial(_train, step, count(1), images, target)
         testing[variant] = partial(_test, study, step, tested, truth)
         training[variant](warm_up)
         testing[variant](1)
@@ -137,16 +136,12 @@ def _step(study: Study, variant: Variant, device: torch.device) -> Step:
     model = runtime.place(study.build(variant, study.seeds[0]), recipe, device)
     optimizer = make_optimizer(model, recipe, device, study.groups)
     step = Step(model, optimizer, study.task, recipe, device, average_of(model, recipe))
-    step.start()  # once: layers with a schedule would have a graph captured anew
+    step.start(1.0)  # once: layers with a schedule would have a graph captured anew
     return step
 
 
-def _train(
-    step: Step, frozen: list[nn.Module], numbers: Iterator[int], images: Tensor, target: Tensor, steps: int
-) -> int:
-    step.model.train()
-    for module in frozen:
-        module.eval()
+def _train(step: Step, numbers: Iterator[int], images: Tensor, target: Tensor, steps: int) -> int:
+    step.model.train()  # in the last epoch nothing is frozen
     for number in islice(numbers, steps):
         step(images, target, 0.0)
         if step.average is not None:
