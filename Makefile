@@ -29,6 +29,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/train_speed.py --data $(or $(DATA),cifar100) --network Airbench94 --recipe airbench \
 	  --batch-size 512 --steps 6 --rounds 5 --engines eager,compile --skip-compare
 	$(BIN)/python benchmarks/freed_memory.py --data $(or $(DATA),cifar100) --rounds 5 --images 2048
+	$(BIN)/python benchmarks/equal_networks.py
 	$(BIN)/python benchmarks/analyze_speed.py --data $(or $(DATA),cifar100) --rounds 5
 	$(BIN)/python benchmarks/policies.py
 	$(BIN)/python benchmarks/fold.py --rounds 15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -30,7 +31,8 @@ def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
     """Start two processes as a user would."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, words)]
     source = str(Path(distributed.__file__).parents[2])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source}
+    path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
@@ -227,6 +229,8 @@ def test_an_error_in_one_process_ends_all_with_one_message(folder: Path) -> None
 def test_the_command_line_trains_in_two_processes(tmp_path: Path) -> None:
     """As a user would call it; then a single process finds the run."""
     words = ("train", "R8 + SR(M=3, P=4)", "--data", "digits", "--epochs", "1", "--out", tmp_path)
+    tensorboard = importlib.util.find_spec("tensorboard") is not None
+    words += ("--tensorboard",) if tensorboard else ()
     done = torchrun("-m", "srblock", *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("started") == 1
@@ -237,6 +241,7 @@ def test_the_command_line_trains_in_two_processes(tmp_path: Path) -> None:
     assert 0 < found.score <= 100
     assert set(found.recall), "the block was looked at, over the whole test set"
     assert len(found.metrics) == 1
+    assert len(list(folder.glob("tensorboard/*"))) == tensorboard, "process 0 alone writes it"
 
 
 # --- in one process --------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 EXTRAS = [
     "PIL", "cyclopts", "filelock", "huggingface_hub", "jinja2", "matplotlib", "onnx", "onnxruntime", "onnxscript",
-    "ray", "rich", "safetensors", "scipy", "sklearn", "timm", "torchvision", "yaml",
+    "ray", "rich", "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torchvision", "yaml",
 ]  # fmt: skip
 
 PROBE = f"""

@@ -18,7 +18,7 @@ from srblock.report.plan import print_plan
 from srblock.runs import plan as planning
 from srblock.runs.plan import PlanRow, plan, seconds_left
 from srblock.runs.study import Study, recipe_for
-from srblock.variants.notation import parse
+from srblock.variants.notation import Variant, parse
 
 CPU = torch.device("cpu")
 PLAIN, BLOCK = parse("R8"), parse("R8 + SR(M=3, P=4)")
@@ -34,6 +34,10 @@ def study() -> Study:
     return Study((PLAIN, BLOCK), (0, 1), data, "digits", recipe_for(data, CPU, epochs=3))
 
 
+def two_ms(study: Study, variants: list[Variant], device: torch.device, until: float | None) -> dict[Variant, float]:
+    return dict.fromkeys(variants, 2.0)
+
+
 def printed(capsys: pytest.CaptureFixture[str], rows: list[PlanRow], study: Study, **options: object) -> str:
     print_plan(rows, study, CPU, Console(width=80), **options)  # type: ignore[arg-type]
     return " ".join(capsys.readouterr().out.split())
@@ -42,7 +46,7 @@ def printed(capsys: pytest.CaptureFixture[str], rows: list[PlanRow], study: Stud
 def test_time_follows_measured_steps_and_what_is_left(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "measure_ms_per_image", lambda study, variant, device: 2.0)
+    monkeypatch.setattr(planning, "measure_ms_per_image", two_ms)
     runs = study.runs
     for config, name, text in ((runs[0], "result.json", "{}"), (runs[2], "metrics.jsonl", "{}\n{}\n")):
         (tmp_path / "runs" / config.name).mkdir(parents=True)
@@ -59,8 +63,15 @@ def test_time_follows_measured_steps_and_what_is_left(
 def test_of_many_variants_one_of_each_network_is_measured(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = []
-    monkeypatch.setattr(planning, "measure_ms_per_image", lambda study, variant, device: measured.append(variant) or 2)
+    measured: list[Variant] = []
+
+    def noting(
+        study: Study, variants: list[Variant], device: torch.device, until: float | None
+    ) -> dict[Variant, float]:
+        measured.extend(variants)
+        return two_ms(study, variants, device, until)
+
+    monkeypatch.setattr(planning, "measure_ms_per_image", noting)
     many = replace(study, variants=(PLAIN, *(parse(f"R8 + SR(M=3, P={p})") for p in (1, 2, 3, 4))))
     rows = plan(many, tmp_path, CPU)
     assert measured == [PLAIN]
@@ -70,7 +81,7 @@ def test_of_many_variants_one_of_each_network_is_measured(
 def test_epochs_done_here_say_how_long_the_next_ones_take(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "measure_ms_per_image", lambda study, variant, device: 2.0)
+    monkeypatch.setattr(planning, "measure_ms_per_image", two_ms)
     here = planning.runtime.environment(CPU)["device"]
     for config, device in zip(study.runs, (here, "another"), strict=False):
         folder = tmp_path / "runs" / config.name
@@ -86,7 +97,7 @@ def test_epochs_done_here_say_how_long_the_next_ones_take(
 
 
 def test_an_epoch_may_be_a_number_of_steps(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "measure_ms_per_image", lambda study, variant, device: 2.0)
+    monkeypatch.setattr(planning, "measure_ms_per_image", two_ms)
     steps = replace(study, recipe=replace(study.recipe, epoch_steps=5, batch_size=32))
     assert plan(steps, tmp_path, CPU)[0].epoch_seconds == pytest.approx(2e-3 * 5 * 32)
 
@@ -94,12 +105,28 @@ def test_an_epoch_may_be_a_number_of_steps(study: Study, tmp_path: Path, monkeyp
 def test_measuring_ends_with_the_time(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((0.0, 10.0))
     monkeypatch.setattr(planning, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    monkeypatch.setattr(planning, "measure_ms_per_image", lambda study, variant, device: 2.0)
     plain, block = plan(study, tmp_path, CPU, until=5.0)
-    assert plain.ms_per_image == 2.0
-    assert block.ms_per_image == pytest.approx(2 * block.flops_per_image / plain.flops_per_image)
+    assert plain.ms_per_image is not None
+    assert block.ms_per_image == pytest.approx(plain.ms_per_image * block.flops_per_image / plain.flops_per_image)
     monkeypatch.setattr(planning, "time", SimpleNamespace(monotonic=lambda: 10.0))
     assert [row.ms_per_image for row in plan(study, tmp_path, CPU, until=5.0)] == [None, None]
+
+
+def test_variants_are_measured_in_turns(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is twice as slow in the last round, and a variant that always takes half as long again."""
+    slowness, now, turns = (1.0, 1.0, 2.0), [0.0], []
+
+    def step(step: object, loader: object, epoch: int, *, batches: int) -> int:
+        turns.append(step)
+        number = len(turns) - 3  # two warm-ups
+        now[0] += 0.0 if number < 0 else slowness[number // 2] * (1.0 if step is turns[0] else 1.5)
+        return 100
+
+    monkeypatch.setattr(planning, "train_epoch", step)
+    monkeypatch.setattr("srblock.training.runtime.now", lambda device: now[0])
+    assert planning.measure_ms_per_image(study, [PLAIN, BLOCK], CPU) == {PLAIN: 10.0, BLOCK: 15.0}
+    plain, block = turns[:2]
+    assert turns[2:] == [plain, block, block, plain, plain, block]
 
 
 def test_several_at_once_take_a_share_of_the_time_but_not_more_than_there_are_runs() -> None:

@@ -337,7 +337,8 @@ def test_a_full_disk_keeps_finished_runs(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_measured_time_is_one_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that jumps 2 s: three steps of 16, 16 and 4 images (36 are trained on) take 2,000 / 36 ms each."""
-    clock = iter((100.0, 102.0))
+    """A clock that jumps 2 s with every turn, which is a step of 16 images: 125 ms each."""
+    clock = iter((100.0, 102.0) * 3)
     monkeypatch.setattr("srblock.training.runtime.now", lambda device: next(clock))
-    assert measure_ms_per_image(tiny_study(1), parse("R8 + D"), CPU) == pytest.approx(2000 / 36)
+    variant = parse("R8 + D")
+    assert measure_ms_per_image(tiny_study(1), [variant], CPU) == {variant: pytest.approx(125)}

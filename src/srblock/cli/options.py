@@ -170,6 +170,9 @@ class StudyOptions:
         Path,
         output_option("where runs and reports go; the same folder continues what is there"),
     ] = Path("out")
+    tensorboard: Annotated[bool, output_option("write TensorBoard's event files into the folders of runs", **FLAG)] = (
+        False
+    )
 
     def changes(self) -> dict[str, Any]:
         """Return what the options change in a recipe, None where nothing: those called as a field of it."""

@@ -29,6 +29,7 @@ def asked(options: StudyOptions, work: WorkOptions, *, default_data: str = "digi
         out=options.out,
         executor=Executor(work.executor, work.workers, work.cpus_per_run, work.gpus_per_run),
         deadline=deadline(started(), options.minutes),
+        tensorboard=options.tensorboard,
         dry_run=work.dry_run,
         console=console(),
         command=command_line(),

@@ -174,6 +174,7 @@ def sweep(
 
     from srblock.experiments import session as experiment
     from srblock.experiments.compare import check_margin, write_reports
+    from srblock.experiments.timing import times_of
     from srblock.training import distributed
     from srblock.variants import grid as sweeping
 
@@ -202,11 +203,12 @@ def sweep(
     second = experiment.carry_out(session, final)
     if second.worth_a_report:
         rows = comparison(second.runs, [str(base), str(chosen)], margin=margin)
-        tables.print_table(rows, console(), second.runs, session.asked.command)
+        folder = options.out / experiment.folder_name("sweep", study, margin)
+        times = times_of(session, final, second.runs, folder)
+        tables.print_table(rows, console(), second.runs, session.asked.command, times)
         by_variant = {variant: [run for run in second.runs if run.variant == variant] for variant in final.variants}
         running.note(*report.verdict_sentences(found, chosen, by_variant[base], by_variant[chosen]))
-        folder = options.out / experiment.folder_name("sweep", study, margin)
-        files = write_reports(folder, second.runs, rows, session.asked.command, final.data)
+        files = write_reports(folder, second.runs, rows, session.asked.command, final.data, times)
         tables.write_csv(folder / "settings.csv", first.runs)
         write_formats(folder / "settings", [report.selection_sheet(found, chosen)])
         running.say_where([*files, ("settings", folder / "settings.csv")])

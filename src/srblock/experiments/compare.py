@@ -6,7 +6,7 @@ import difflib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from srblock.data.sources.datasets import Labeled, from_datasets
 from srblock.executors.execute import Executor
 from srblock.experiments.session import Asked, Done, carry_out, deadline, folder_name, make_study, prepare, say_where
 from srblock.experiments.study_file import write_study
+from srblock.experiments.timing import TIMES, times_of
 from srblock.report import tables
 from srblock.runs.records import Run
 from srblock.runs.study import Study
 from srblock.statistics.comparison import Row, comparison
 from srblock.statistics.equivalence import MARGIN
+from srblock.statistics.times import VariantTimes
 from srblock.statistics.verdicts import Verdict
 from srblock.training.recipe import Recipe
 from srblock.variants.custom import Build
@@ -40,12 +42,14 @@ class Comparison:
         done: what became of it: the finished runs, and how many are left or failed.
         rows: a line for each variant, the baseline first; see `statistics.comparison.Row`.
         report: the page; None where there was nothing to report.
+        times: what variants cost in time, measured in turns; {} where it was not.
     """
 
     study: Study
     done: Done
     rows: tuple[Row, ...]
     report: Path | None
+    times: Mapping[str, VariantTimes] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[Run]:
@@ -97,6 +101,7 @@ def compare(
     image_size: int | None = None,
     pretrained: bool = False,
     weights: str | os.PathLike[str] | None = None,
+    tensorboard: bool = False,
     quiet: bool = False,
     **changes: Any,
 ) -> Comparison:
@@ -118,7 +123,7 @@ def compare(
         workers: runs at once, each in a process of its own; None for one, in this process.
         minutes: for all of it; what is not finished then is left for the next call.
         margin: percentage points that count as no difference.
-        image_size, pretrained, weights: as the options of `srblock compare`.
+        image_size, pretrained, weights, tensorboard: as the options of `srblock compare`.
         quiet: print nothing.
         changes: of the recipe: epochs=5, batch_size=64, learning_rate=0.05, ...
 
@@ -140,6 +145,7 @@ def compare(
         out=Path(out).expanduser(),
         executor=Executor(workers=workers),
         deadline=deadline(start, minutes),
+        tensorboard=tensorboard,
         console=Console(quiet=quiet),
         command=f"srblock.compare({', '.join(map(repr, map(str, variants)))}, ...)",
     )
@@ -166,12 +172,13 @@ def carry_out_comparison(
     if not done.worth_a_report:
         return Comparison(study, done, (), None)
     rows = comparison(done.runs, [str(variant) for variant in study.variants], margin=margin)
-    tables.print_table(rows, asked.console, done.runs, asked.command)
     folder = asked.out / folder_name("compare", study, margin)
-    files = write_reports(folder, done.runs, rows, asked.command, study.data)
+    times = times_of(session, study, done.runs, folder)
+    tables.print_table(rows, asked.console, done.runs, asked.command, times)
+    files = write_reports(folder, done.runs, rows, asked.command, study.data, times)
     again = write_study(folder, asked, variants, numbers, margin)
     say_where([*files, *([] if again is None else [("again", again)])], asked.console)
-    return Comparison(study, done, tuple(rows), dict(files)["report"])
+    return Comparison(study, done, tuple(rows), dict(files)["report"], times)
 
 
 def check_margin(margin: float) -> None:
@@ -189,11 +196,13 @@ def write_reports(
     rows: Sequence[Row],
     command: str,
     data: ImageData | SceneData | None = None,
+    times: Mapping[str, VariantTimes] | None = None,
 ) -> list[tuple[str, Path]]:
     """Write every seed, every test, every class, the tables and the page; return what each file is, and where.
 
     Args:
         data: whose test images the page shows, if it is at hand.
+        times: measured in turns, which `times.csv` of the folder has.
     """
     from srblock.report import html  # which waits for matplotlib; a plan and the first run need not
     from srblock.report.classes import class_lines
@@ -201,12 +210,14 @@ def write_reports(
     folder.mkdir(parents=True, exist_ok=True)
     seeds, page = folder / "results.csv", folder / "report.html"
     tables.write_csv(seeds, runs)
-    tables.write_comparison(folder, rows)
-    html.write_report(page, runs, rows, command, data)
+    tables.write_comparison(folder, rows, times)
+    html.write_report(page, runs, rows, command, data, times)
     files = [("every seed", seeds), ("every test", folder / "comparison.csv")]
     if lines := class_lines(rows, runs):
         files.append(("every class", folder / "classes.csv"))
         tables.write_lines(folder / "classes.csv", lines)
+    if times:
+        files.append(("times", folder / TIMES))
     return [*files, ("tables", folder / "comparison.md"), ("report", page)]
 
 

@@ -21,6 +21,7 @@ from srblock.executors.execute import Executor, run_study
 from srblock.report.plan import print_plan
 from srblock.report.progress import LoadProgress, RunProgress
 from srblock.report.terminal import print_lines
+from srblock.runs import events
 from srblock.runs.plan import plan, seconds_left
 from srblock.runs.records import Run, finished, read_config
 from srblock.runs.run_one import Work, make_folder
@@ -51,6 +52,7 @@ class Asked:
         out: where runs and reports go.
         executor: who trains.
         deadline: of training, by time.monotonic(); see `deadline`.
+        tensorboard: whether runs write event files for TensorBoard, too.
         dry_run: plan only: nothing is downloaded or written.
         console: what is said goes there.
         command: that asks for it again, for the report.
@@ -67,6 +69,7 @@ class Asked:
     out: Path = Path("out")
     executor: Executor = field(default_factory=Executor)
     deadline: float | None = None
+    tensorboard: bool = False
     dry_run: bool = False
     console: Console = field(default_factory=Console)
     command: str = ""
@@ -132,6 +135,8 @@ def prepare(asked: Asked, variants: Sequence[Variant]) -> Session:
         raise ValueError("--pretrained and --weights both say where to start; give one of them")
     if asked.weights is not None and not asked.weights.is_file():
         raise ValueError(f"--weights: there is no file {asked.weights}")
+    if asked.tensorboard:
+        events.check_installed()
     device = runtime.pick_device(asked.device)
     data, looked_at = asked.data, True
     if isinstance(data, str):
@@ -210,7 +215,7 @@ def run(session: Session, study: Study, epoch_seconds: Mapping[str, float] | Non
     """
     with RunProgress(study, session.asked.console) as progress:
         runs = run_study(
-            Work(study, session.asked.out),
+            Work(study, session.asked.out, tensorboard=session.asked.tensorboard),
             device=session.device,
             progress=progress,
             executor=session.asked.executor,

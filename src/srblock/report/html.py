@@ -11,7 +11,7 @@ from typing import Any
 
 from srblock.data import ImageData, SceneData
 from srblock.data.offenders import counted
-from srblock.report import block_figures, figures, units
+from srblock.report import block_figures, figures
 from srblock.report.answers import answers, cautions
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.classes import balance_lines, class_views
@@ -24,6 +24,7 @@ from srblock.report.scenes import class_bars, scene_views
 from srblock.report.svg import SERIES
 from srblock.report.tables import COST, accuracy
 from srblock.report.terminal import Column
+from srblock.report.times import Times, in_turns, time_columns, time_sentences
 from srblock.report.units import p_equals, points, signed
 from srblock.report.verdicts import advice, headline
 from srblock.runs.records import Run
@@ -31,6 +32,7 @@ from srblock.statistics.comparison import Row
 from srblock.statistics.differences import Difference
 from srblock.training.files import write_bytes
 
+BOXES = 3  # at most so many variants have a box of their own
 LINES = {"-": "solid", "--": "dashed", ":": "dotted"}
 
 
@@ -55,6 +57,7 @@ def write_report(
     rows: Sequence[Row],
     command: str,
     data: ImageData | SceneData | None = None,
+    times: Times | None = None,
 ) -> None:
     """Write the page of a comparison.
 
@@ -62,15 +65,16 @@ def write_report(
         rows: of `comparison(runs)`.
         command: that repeats the study.
         data: whose test images are shown, if it is at hand.
+        times: measured in turns; without, the page has none.
 
     Raises: ValueError if there is no run; OSError if the file cannot be written, an older one stays whole.
     """
     if not rows:
         raise ValueError("no run finished, so there is nothing to report; each failed run has its reason above")
-    write_bytes(path, render("template.html", _context(runs, rows, command, data)).encode())
+    write_bytes(path, render("template.html", _context(runs, rows, command, data, times or {})).encode())
 
 
-def behind(row: Row, baseline: Row) -> Figures:
+def behind(row: Row, baseline: Row, times: Times | None = None) -> Figures:
     """Give the figures behind what a variant came to against the baseline."""
     found, verdict, sides = row.analysis, row.verdict, row.difference
     assert found is not None
@@ -91,19 +95,16 @@ def behind(row: Row, baseline: Row) -> Figures:
     if row.detectable is not None:
         evidence += f" These seeds find a true difference of {points(row.detectable)} four times in five."
     short = f"{signed(found.mean)}, {interval(row)}" if found.estimate is not None else signed(found.mean)
-    return Figures(short, evidence, _cost(row, baseline))
+    return Figures(short, evidence, _cost(row, baseline, times or {}))
 
 
-def _cost(row: Row, baseline: Row) -> str:
+def _cost(row: Row, baseline: Row, times: Times) -> str:
     parameters = 100 * (row.parameters / baseline.parameters - 1)
     text = f"It has {abs(parameters):.2f}% {'fewer' if parameters < 0 else 'more'} parameters"
     if parameters == 0:
         text = "It has as many parameters"
-    if row.train_ms_per_image and baseline.train_ms_per_image:
-        text += (
-            f"; training took {units.milliseconds(row.train_ms_per_image)} ms an image, {baseline.variant} "
-            f"{units.milliseconds(baseline.train_ms_per_image)} (not timed side by side, so no benchmark)"
-        )
+    if row.variant in times:
+        text += f"; {in_turns(times[row.variant], baseline.variant)}"
     return f"{text}."
 
 
@@ -114,7 +115,7 @@ def _seeds(found: Difference) -> str:
 
 
 def _context(
-    runs: Sequence[Run], rows: Sequence[Row], command: str, data: ImageData | SceneData | None
+    runs: Sequence[Run], rows: Sequence[Row], command: str, data: ImageData | SceneData | None, times: Times
 ) -> dict[str, Any]:
     """Collect everything that the template shows."""
     config = runs[0].config
@@ -130,17 +131,19 @@ def _context(
         "start": start(config.weights),
         "held_out": rows[0].held_out,
         "seeds_each": sorted({row.n for row in rows}),
+        "boxes": BOXES,
         "answers": list(
             zip(
                 answers(rows, runs, command),
-                (behind(row, rows[0]) for row in rows if row.difference is not None),
+                (behind(row, rows[0], times) for row in rows if row.difference is not None),
                 strict=True,
             )
         ),
         "cautions": cautions(runs),
         "rows": rows,
-        "tables": [_cells(rows, columns) for columns in (accuracy(rows), COST)],
+        "tables": [_cells(rows, columns) for columns in (accuracy(rows), (*COST, *time_columns(times)))],
         "legend": legend(rows),
+        "time_notes": time_sentences(rows, times)[-1 if len(rows) <= 1 + BOXES else 0 :],  # boxes have the others
         "remarks": remarks(rows),
         "pairings": pairings(rows),
         "series": [(LINES[figures.dashes(i)], i % len(SERIES), row.variant) for i, row in enumerate(rows)],

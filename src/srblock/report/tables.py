@@ -15,6 +15,7 @@ from srblock.report.answers import answers, cautions
 from srblock.report.comparison import balances, corrected, findings, interval, legend, p_greater, pairings, remarks
 from srblock.report.formats import Sheet, csv_text, sheet, write_formats
 from srblock.report.terminal import Column, print_fitting, print_lines, table_of
+from srblock.report.times import Times, time_columns, time_sentences
 from srblock.report.units import points, probability, signed
 from srblock.report.verdicts import words
 from srblock.runs.records import Run
@@ -38,23 +39,33 @@ CSV_FIGURES = (
 CSV_ENVIRONMENT = ("device", "threads", "torch", "commit")
 
 
-def print_table(rows: Sequence[Row], console: Console, runs: Sequence[Run] = (), command: str = "") -> None:
+def print_table(
+    rows: Sequence[Row],
+    console: Console,
+    runs: Sequence[Run] = (),
+    command: str = "",
+    times: Times | None = None,
+) -> None:
     """Print a comparison: as one table where it fits, as two (accuracy, cost) with fewer columns on narrow screens.
 
     Below it first the answer in plain words, then the figures behind it.
 
-    Args: runs, command: as `answers.answers` takes them.
+    Args:
+        runs, command: as `answers.answers` takes them.
+        times: measured in turns; without, none are printed.
     """
+    costs = (*COST, *time_columns(times or {}))
     if rows:
         whole, *parts = (
             table_of(rows, VARIANT, columns)
-            for columns in ((*accuracy(rows), *COST), accuracy(rows, narrow=True), COST)
+            for columns in ((*accuracy(rows), *costs), accuracy(rows, narrow=True), costs)
         )
         print_fitting(whole, parts, console)
     said = [f"{found.variant} against {found.baseline}: {found.text}" for found in answers(rows, runs, command)]
     if said:
         print_lines((*said, *(f"Caution: {line}" for line in cautions(runs)), ""), console)
-    print_lines((*legend(rows), *findings(rows), *pairings(rows), *balances(rows), *remarks(rows)), console)
+    below = *findings(rows), *pairings(rows), *time_sentences(rows, times or {}), *balances(rows), *remarks(rows)
+    print_lines((*legend(rows), *below), console)
 
 
 def write_csv(path: Path, runs: Sequence[Run]) -> None:
@@ -95,7 +106,7 @@ def write_lines(path: Path, lines: Sequence[dict[str, object]]) -> None:
     write_bytes(path, csv_text(lines).encode())
 
 
-def write_comparison(folder: Path, rows: Sequence[Row]) -> None:
+def write_comparison(folder: Path, rows: Sequence[Row], times: Times | None = None) -> None:
     """Write comparison.csv, one line for every variant with its differences, tests and verdict; what there is not stays
     empty. Beside it comparison.md and comparison.tex, the tables as they are printed.
 
@@ -105,18 +116,18 @@ def write_comparison(folder: Path, rows: Sequence[Row]) -> None:
     if rows:
         write_formats(
             folder / "comparison",
-            comparison_sheets(rows),
-            (*legend(rows), *pairings(rows), *balances(rows), *remarks(rows)),
+            comparison_sheets(rows, times or {}),
+            (*legend(rows), *pairings(rows), *time_sentences(rows, times or {}), *balances(rows), *remarks(rows)),
         )
 
 
-def comparison_sheets(rows: Sequence[Row]) -> list[Sheet]:
+def comparison_sheets(rows: Sequence[Row], times: Times) -> list[Sheet]:
     """Return the tables of a comparison: what came out, what it amounts to, and what it costs."""
     judged = [row for row in rows if row.verdict is not None]
     return [
         sheet("Accuracy", rows, VARIANT, accuracy(rows), variant_lines(rows)),
         *([sheet("Verdicts", judged, VARIANT, (VERDICT,))] if judged else []),
-        sheet("Cost", rows, VARIANT, COST),
+        sheet("Cost", rows, VARIANT, (*COST, *time_columns(times))),
     ]
 
 
@@ -177,8 +188,6 @@ COST: tuple[Column[Row], ...] = (
     ("parameters", lambda row: f"{row.parameters:,}"),
     ("overhead", lambda row: f"{row.overhead_percent:.2f}%"),
     ("FLOPs\nper image", lambda row: units.operations(row.flops_per_image)),
-    ("train ms\nper image", lambda row: units.milliseconds(row.train_ms_per_image)),
-    ("test ms\nper image", lambda row: units.milliseconds(row.eval_ms_per_image)),
 )
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
 
-from srblock.inspection.cost import cost
+from srblock.inspection.cost import Cost, cost
 from srblock.runs.groups import check_patterns
+from srblock.runs.in_turns import in_turns, relative_to_first
 from srblock.runs.records import epochs_done, finished, read_config, read_metrics
 from srblock.runs.study import Study
 from srblock.training import runtime
 from srblock.training.loop import train_epoch
 from srblock.training.optimizer import make_optimizer
-from srblock.training.step import Step
+from srblock.training.step import WARM_UP, Step
 from srblock.variants.notation import Variant
 
 MEASURED = 4  # variants; of more, one of each network is measured and the others' times follow their operations
@@ -29,7 +31,7 @@ class PlanRow:
     """One variant before it is trained.
 
     Attributes:
-        ms_per_image: time of a training step, for one image: of epochs done here, else of a few measured steps; None
+        ms_per_image: time of a training step, for one image: of epochs done here, else of a few steps in turns; None
             where nothing was measured.
         epoch_seconds: of training, from that time; None without it.
         done, partial, todo: how many runs are finished, started, not started.
@@ -69,25 +71,22 @@ def plan(
     Raises: ValueError for a variant that cannot be built for the data.
     """
     looked_at = study if download else replace(study, pretrained=False)
-    here = str(runtime.environment(device)["device"])
     check_patterns(study.recipe, (looked_at.build(variant, study.seeds[0]) for variant in study.variants))
+    sizes = {
+        variant: cost(looked_at.build(variant, study.seeds[0]), (study.data.channels, *study.size))
+        for variant in study.variants
+    }
+    folders = {
+        variant: [out / "runs" / run.name for run in study.runs if run.variant == variant] for variant in study.variants
+    }
+    begun = {
+        variant: {folder: epochs_done(folder) for folder in mine if not finished(folder)}
+        for variant, mine in folders.items()
+    }
+    ms = _ms_per_image(looked_at, sizes, {v: folders[v] for v in sizes if begun[v]}, device, until) if measure else {}
     rows = []
-    measured: dict[str, tuple[float, int]] = {}  # by network: ms per image, operations
-    for variant in study.variants:
-        size = cost(looked_at.build(variant, study.seeds[0]), (study.data.channels, *study.size))
-        folders = [out / "runs" / run.name for run in study.runs if run.variant == variant]
-        started = {folder: epochs_done(folder) for folder in folders if not finished(folder)}
-        ms_per_image = None
-        if started and measure and (known := _recorded_ms(study, folders, here)) is not None:
-            ms_per_image = known
-        elif started and measure:
-            wanted = len(study.variants) <= MEASURED or variant.network not in measured
-            if wanted and (until is None or time.monotonic() < until):
-                ms = measure_ms_per_image(looked_at, variant, device)
-                measured[variant.network] = ms, size.flops_per_image
-            if variant.network in measured:
-                ms, operations = measured[variant.network]
-                ms_per_image = ms * size.flops_per_image / operations
+    for variant, size in sizes.items():
+        started, ms_per_image = begun[variant], ms.get(variant)
         epoch_seconds = None if ms_per_image is None else 1e-3 * ms_per_image * study.epoch_images
         epochs_left = study.recipe.epochs * len(started) - sum(started.values())
         rows.append(
@@ -107,16 +106,69 @@ def plan(
     return rows
 
 
-def measure_ms_per_image(study: Study, variant: Variant, device: torch.device) -> float:
-    """Measure the training time of one image: a step to warm up, then up to three timed ones."""
+def _ms_per_image(
+    study: Study,
+    sizes: Mapping[Variant, Cost],
+    folders: Mapping[Variant, Sequence[Path]],
+    device: torch.device,
+    until: float | None,
+) -> dict[Variant, float]:
+    """Estimate the training time of an image for variants with runs left, as far as there is something to go by.
+
+    Args:
+        folders: of their runs.
+    """
+    here = str(runtime.environment(device)["device"])
+    recorded = {variant: _recorded_ms(study, mine, here) for variant, mine in folders.items()}
+    unknown = [variant for variant, ms in recorded.items() if ms is None]
+    wanted = unknown
+    if len(sizes) > MEASURED:
+        wanted = list({variant.network: variant for variant in reversed(unknown)}.values())[::-1]
+    measured = measure_ms_per_image(study, wanted, device, until) if wanted else {}
+    found = {variant: ms for variant, ms in recorded.items() if ms is not None} | measured
+    for variant in unknown:
+        alike = [other for other in measured if other.network == variant.network]
+        if variant not in measured and alike:
+            operations = sizes[variant].flops_per_image / sizes[alike[0]].flops_per_image
+            found[variant] = measured[alike[0]] * operations
+    return found
+
+
+def measure_ms_per_image(
+    study: Study, variants: Sequence[Variant], device: torch.device, until: float | None = None
+) -> dict[Variant, float]:
+    """Measure the training time of one image: a step to warm up, then three turns of each variant.
+
+    On a device without memory for all variants at once they are measured one after another.
+
+    Args:
+        until: when to take no further variant, by time.monotonic().
+    """
+    try:
+        return _in_turns(study, variants, device, until)
+    except torch.OutOfMemoryError:
+        if len(variants) == 1:
+            raise
+    return {name: ms for variant in variants for name, ms in _in_turns(study, [variant], device, until).items()}
+
+
+def _in_turns(
+    study: Study, variants: Sequence[Variant], device: torch.device, until: float | None
+) -> dict[Variant, float]:
     runtime.keep_freed_memory(device)
     loader = study.loaders(study.seeds[0], device).train
-    model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
-    step = Step(model, make_optimizer(model, study.recipe, device, study.groups), study.task, study.recipe, device)
-    train_epoch(step, loader, 0, batches=1)
-    start = runtime.now(device)
-    images = train_epoch(step, loader, 0, batches=3)
-    return 1e3 * (runtime.now(device) - start) / images
+    warm_up = WARM_UP + 1 if "graph" in study.recipe.engine else 1
+    # A pass over files begins with a batch that nobody has decoded ahead.
+    rounds, batches = (2, 3) if study.data.streamed else (3, 1)
+    turns: dict[Variant, Callable[[], int]] = {}
+    for variant in variants:
+        if until is not None and time.monotonic() >= until:
+            break
+        model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
+        step = Step(model, make_optimizer(model, study.recipe, device, study.groups), study.task, study.recipe, device)
+        train_epoch(step, loader, 0, batches=warm_up)
+        turns[variant] = partial(train_epoch, step, loader, 0, batches=batches)
+    return relative_to_first(in_turns(turns, device, lambda done: done < rounds)) if turns else {}
 
 
 def _recorded_ms(study: Study, folders: Sequence[Path], here: str) -> float | None:

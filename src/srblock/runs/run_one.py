@@ -18,6 +18,7 @@ from srblock.data import Batches, ImageData, SceneData
 from srblock.inspection.cost import count_parameters
 from srblock.inspection.inspect import inspect_model
 from srblock.inspection.recall import memory_probe
+from srblock.runs.events import Events
 from srblock.runs.input import Input, describe_input
 from srblock.runs.log import output_to
 from srblock.runs.outcome import Outcome, outcome_of
@@ -41,12 +42,14 @@ class Work:
         probe: called on the model after each epoch; its figures are recorded (see `training.loop.train`).
         inspect: called once on the selected model with the test loader, the run's folder, the data and the task; what
             it returns is recorded in the result. Both must be picklable unless runs are trained in this process.
+        tensorboard: write event files for TensorBoard too (see `events`).
     """
 
     study: Study
     out: Path
     probe: Probe = memory_probe
     inspect: Inspect = inspect_model
+    tensorboard: bool = False
 
     def folder(self, config: RunConfig) -> Path:
         """Name a run's folder."""
@@ -83,10 +86,18 @@ def train_one(
         return outcome_of(error, directory)
     logged: contextlib.AbstractContextManager[list[str]]
     logged = output_to(directory) if log else contextlib.nullcontext([])
+    events = Events(directory) if work.tensorboard else None
+
+    def tell(record: Record) -> None:
+        if events is not None:
+            events(record)
+        if on_epoch is not None:
+            on_epoch(record)
+
     try:
         with logged as warned:
             try:
-                _train(work, config, directory, device, on_start, on_epoch)
+                _train(work, config, directory, device, on_start, tell)
                 outcome = Outcome("done")
             except Paused:
                 outcome = Outcome("paused")
@@ -96,6 +107,8 @@ def train_one(
                 outcome = outcome_of(error, directory)
         return replace(outcome, warnings=tuple(warned))
     finally:
+        if events is not None:
+            events.close()
         lock.release()
 
 
@@ -151,7 +164,7 @@ def _train(
     directory: Path,
     device: torch.device,
     on_start: Callable[[], None] | None,
-    on_epoch: Callable[[Record], None] | None,
+    on_epoch: Callable[[Record], None],
 ) -> None:
     runtime.keep_freed_memory(device)
     study, here = work.study, runtime.environment(device)
