@@ -250,11 +250,12 @@ def test_the_recipe_follows_the_data(tmp_path: Path, data: SceneData) -> None:
 
 def test_recipes_of_the_other_task_are_refused(data: SceneData) -> None:
     digits = load("digits")
-    for name in ("cifar10", "imagenet", "short", "airbench"):
+    for name in ("cifar10", "imagenet", "short", "finetune", "airbench"):
         with pytest.raises(ValueError, match=f"class for every pixel; .* are cityscapes, scenes, got {name}"):
             recipe_for(data, CPU, name)
     for name in ("cityscapes", "scenes"):
-        with pytest.raises(ValueError, match=f"digits is images with one class each; .* short, airbench, got {name}"):
+        known = f"digits is images with one class each; .* short, finetune, airbench, got {name}"
+        with pytest.raises(ValueError, match=known):
             recipe_for(digits, CPU, name)
     with pytest.raises(ValueError, match="got scenes with crop padded"):
         recipe_for(data, CPU, "scenes", crop="padded")

@@ -202,7 +202,7 @@ def write_reports(
 
     Args:
         data: whose test images the page shows, if it is at hand.
-        times: of the variants, which lie in the folder already.
+        times: measured in turns, which `times.csv` of the folder has.
     """
     from srblock.report import html  # which waits for matplotlib; a plan and the first run need not
     from srblock.report.classes import class_lines

@@ -64,11 +64,8 @@ def print_table(
     said = [f"{found.variant} against {found.baseline}: {found.text}" for found in answers(rows, runs, command)]
     if said:
         print_lines((*said, *(f"Caution: {line}" for line in cautions(runs)), ""), console)
-    print_lines((*legend(rows), *findings(rows), *_notes(rows, times or {})), console)
-
-
-def _notes(rows: Sequence[Row], times: Times) -> list[str]:
-    return [*pairings(rows), *balances(rows), *time_sentences(rows, times), *remarks(rows)]
+    below = *findings(rows), *pairings(rows), *time_sentences(rows, times or {}), *balances(rows), *remarks(rows)
+    print_lines((*legend(rows), *below), console)
 
 
 def write_csv(path: Path, runs: Sequence[Run]) -> None:
@@ -120,7 +117,7 @@ def write_comparison(folder: Path, rows: Sequence[Row], times: Times | None = No
         write_formats(
             folder / "comparison",
             comparison_sheets(rows, times or {}),
-            (*legend(rows), *_notes(rows, times or {})),
+            (*legend(rows), *pairings(rows), *time_sentences(rows, times or {}), *balances(rows), *remarks(rows)),
         )
 
 
