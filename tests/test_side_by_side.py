@@ -297,3 +297,4 @@ def test_a_comparison_has_times_in_its_folder_on_its_page_and_in_python(
     assert found.times == variant_times(FOUND)
     assert "training step x 1.500 (1.400 to 1.600)" in found.report.read_text()
     assert read_times(found.report.with_name("times.csv")).times == FOUND.times
+    assert "train ms" in found.report.with_name("comparison.md").read_text()

@@ -32,7 +32,7 @@ SECONDS, SHARE, LONGEST = 5.0, 0.02, 60.0  # time for it: so long, or a share of
 PATIENCE = 3.0  # times as long may it take for the fewest rounds
 TURN_S = 0.04  # a turn takes about so long at least, in as many steps as that needs: some slices of a busy processor
 STEPS = 50  # at most in a turn
-FOREVER = 10**9  # steps of a run that never ends, for Lookahead
+FOREVER = 10**9  # steps of a run that never ends, for averages of weights
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def time_side_by_side(
 ) -> SideBySide:
     """Time variants of a study in turns, with its batch size and recipe, on networks made for this and thrown away.
 
-    A step is without loading its batch, at a learning rate of 0, so that no weight runs away. Up to 25 rounds, as
-    many as fit into 5 s or 2% of what training took (at most a minute), but not into more than it took; at least 3 if
-    these fit into three times that. Random state is left as it was.
+    A step is one of the last epoch, without loading its batch, at a learning rate of 0, so that no weight runs away. Up
+    to 25 rounds of each kind, as many as fit into 5 s or 2% of what training took (at most a minute), but not into more
+    than it took; at least 3 if these fit into three times that. Random state is left as it was.
 
     Args:
         runs: the finished ones; their recorded seconds are what training took.
@@ -132,17 +132,16 @@ def _long_enough(turns: dict[Variant, Callable[[int], int]], device: torch.devic
 
 
 def _step(study: Study, variant: Variant, device: torch.device) -> Step:
-    model = runtime.place(study.build(variant, study.seeds[0]), study.recipe, device)
-    average = average_of(model, study.recipe)
-    step = Step(
-        model, make_optimizer(model, study.recipe, device, study.groups), study.task, study.recipe, device, average
-    )
-    step.start()  # once: layers with a schedule would have a graph captured anew
+    recipe = study.recipe
+    model = runtime.place(study.build(variant, study.seeds[0]), recipe, device)
+    optimizer = make_optimizer(model, recipe, device, study.groups)
+    step = Step(model, optimizer, study.task, recipe, device, average_of(model, recipe))
+    step.start(1.0)  # once: layers with a schedule would have a graph captured anew
     return step
 
 
 def _train(step: Step, numbers: Iterator[int], images: Tensor, target: Tensor, steps: int) -> int:
-    step.model.train()
+    step.model.train()  # in the last epoch nothing is frozen
     for number in islice(numbers, steps):
         step(images, target, 0.0)
         if step.average is not None:
