@@ -313,4 +313,7 @@ def test_records_without_the_number_of_processes_were_made_by_one() -> None:
     assert runtime.differences(older, here) == []
     assert runtime.differences(here | {"threads": 99}, here) == [f"threads 99 (now {here['threads']})"]
     assert runtime.differences(older, here | {"processes": 2}) == ["processes 1 (now 2)"]
+    before = {key: value for key, value in here.items() if key != "block_rounding"}
+    assert runtime.differences(before, here) == [f"block_rounding 1 (now {here['block_rounding']})"]
+    assert runtime.differences(before, here, blocks=False) == []
     assert not math.isnan(here["processes"])

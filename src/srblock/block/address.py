@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srblock.block.compute import to_grid
+from srblock.block.compute import squeeze, to_grid
 from srblock.block.options import Options
 
 ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {None: lambda x: x, "relu": F.relu}
@@ -46,8 +46,11 @@ class Address(nn.Module):
             with torch.no_grad():
                 weight.copy_(draw.uniform_(-bound, bound, generator=generator))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Weigh the memory blocks. Shapes: (N, C, H, W) -> (N, P)."""
-        squeezed = to_grid(F.conv2d(x, self.squeeze), self.grid)
+    def forward(self, x: Tensor, squeezed: Tensor | None = None) -> Tensor:
+        """Weigh the memory blocks. Shapes: (N, C, H, W) -> (N, P).
+
+        Args: squeezed: the map squeezed, (N, 1, H, W), if that is done already (`compute.tap`).
+        """
+        squeezed = to_grid(squeeze(x, self.squeeze) if squeezed is None else squeezed, self.grid)
         units = ACTIVATIONS[self.activation](F.linear(squeezed.flatten(1), self.fc1))
         return F.linear(units, self.fc2).softmax(dim=1)

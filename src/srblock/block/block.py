@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from srblock.block.address import Address
 from srblock.block.checks import as_size, check_count
-from srblock.block.compute import add, recall
+from srblock.block.compute import add, recall, tap
 from srblock.block.geometry import memory_grid
 from srblock.block.memory import Dense
 from srblock.block.options import Options
@@ -94,7 +94,7 @@ class SqueezeRemember2d(nn.Module):
 
         Shapes: x (N, C, H, W) -> (N, C, H, W).
         """
-        return recall(x, self.memory.coefficients(self.recall_weights(x)), self.memory.basis(), self.size)
+        return recall(x, self.memory.coefficients(self.recall_weights(x)), self.memory.basis_like(x), self.size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the recalled map to x.
@@ -105,7 +105,10 @@ class SqueezeRemember2d(nn.Module):
             return node(self, x)
         if self.bypassed:
             return x
-        return add(x, self.memory.coefficients(self.recall_weights(x)), self.memory.basis(), self.size)
+        self._check(x)
+        x, squeezed = tap(x, self.address.squeeze)
+        weights = self.address(x, squeezed)
+        return add(x, self.memory.coefficients(weights), self.memory.basis_like(x), self.size)
 
     def _check(self, x: Tensor) -> None:
         height, width = self.size

@@ -10,10 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+ROWS = 8  # images of which a CPU sums the maps in one product
+
+
+def squeeze(x: Tensor, weight: Tensor) -> Tensor:
+    """Sum the channels of a map by weight, as a 1x1 convolution to one channel does.
+
+    Shapes: x (N, C, H, W), weight (1, C, 1, 1) -> (N, 1, H, W).
+    """
+    if x.device.type != "cpu" or torch.compiler.is_exporting():
+        return F.conv2d(x, weight)
+    return _squeezed(x, weight)
+
+
+def tap(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a map, and it squeezed; where both are used, the gradient of the map is one sum, not a product and a sum.
+
+    Shapes: x (N, C, H, W), weight (1, C, 1, 1) -> (N, C, H, W), (N, 1, H, W).
+    """
+    plain = x.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+    if plain or not learning(x, weight):
+        return x, squeeze(x, weight)
+    through, squeezed = _Tap.apply(x, weight)
+    return through, squeezed
 
 
 def add(x: Tensor, coefficients: Tensor, basis: Tensor, size: tuple[int, int] | None = None) -> Tensor:
@@ -92,7 +117,7 @@ def _weighted_sum(coefficients: Tensor, basis: Tensor, *, like: Tensor, onto: Te
 
     Shapes: coefficients (N, R), basis (R, C, h, w) -> (N, C, h, w).
     """
-    nhwc = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    nhwc = lies_channels_last(like)
     order, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if nhwc else ((0, 1, 2, 3), (0, 1, 2, 3))
     basis = basis.permute(order)
     with _full_precision(like):
@@ -100,8 +125,119 @@ def _weighted_sum(coefficients: Tensor, basis: Tensor, *, like: Tensor, onto: Te
         if onto is None:
             summed = coefficients @ rows
         else:
-            summed = torch.addmm(onto.permute(order).flatten(1), coefficients, rows)
+            summed = _add_product(onto.permute(order).flatten(1), coefficients, rows)
     return summed.view(like.shape[0], *basis.shape[1:]).permute(back)
+
+
+def _add_product(onto: Tensor, coefficients: Tensor, rows: Tensor) -> Tensor:
+    """Add a product of matrices. Shapes: onto (N, L), coefficients (N, R), rows (R, L) -> (N, L)."""
+    images = onto.shape[0]
+    if onto.device.type != "cpu" or torch.compiler.is_compiling() or images % ROWS or images == ROWS:
+        return torch.addmm(onto, coefficients, rows)
+    if not learning(onto, coefficients, rows):
+        return _product(onto, coefficients, rows)
+    summed: Tensor = _Product.apply(onto, coefficients, rows)
+    return summed
+
+
+# --- on a CPU ---------------------------------------------------------------------------------------------------------
+# The same sums in the forms that a CPU is fastest at; `benchmarks/block_ways.py` measures them against the plain ones.
+# Devices that were not measured have the plain ones, and so have compiled and exported programs.
+
+
+def _squeezed(x: Tensor, weight: Tensor) -> Tensor:
+    """Squeeze by products of matrices instead of a convolution."""
+    images, channels, height, width = x.shape
+    if lies_channels_last(x):
+        squeezed = x.permute(0, 2, 3, 1).flatten(0, 2) @ weight.flatten()
+    else:
+        squeezed = torch.bmm(weight.view(1, 1, channels).expand(images, 1, channels), x.flatten(2))
+    return squeezed.view(images, 1, height, width)
+
+
+def _product(onto: Tensor, coefficients: Tensor, rows: Tensor) -> Tensor:
+    """Add a product of few coefficients and long rows, a few images at a time."""
+    repeated = rows.expand(len(onto) // ROWS, *rows.shape)
+    parts, weights = (value.view(-1, ROWS, value.shape[1]) for value in (onto, coefficients))
+    return torch.baddbmm(parts, weights, repeated).flatten(0, 1)
+
+
+class _Tap(torch.autograd.Function):
+    """`tap`. The gradient of the map is that of the map plus that of the squeezed one, times the weight."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return x.view_as(x), _squeezed(x, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, through: Tensor, squeezed: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight = ctx.needs_input_grad
+        return (
+            torch.addcmul(through, weight, squeezed) if of_x else None,
+            _lying_as(weight, _by_channel(x, squeezed)) if of_weight else None,
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, by_x: Tensor, by_weight: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return by_x.view_as(by_x), _squeezed(by_x, weight) + _squeezed(x, by_weight)
+
+
+def _by_channel(x: Tensor, squeezed: Tensor) -> Tensor:
+    """Sum a map times a squeezed one over images and positions. Shapes: (N, C, H, W), (N, 1, H, W) -> (C,)."""
+    if lies_channels_last(x):
+        return x.permute(0, 2, 3, 1).flatten(0, 2).t() @ squeezed.flatten()
+    return torch.bmm(x.flatten(2), squeezed.flatten(2).transpose(1, 2)).sum((0, 2))
+
+
+def _lying_as(weight: Tensor, values: Tensor) -> Tensor:
+    """Shape values (C,) as (1, C, 1, 1), with the strides of the weight: DDP's buckets lie like it."""
+    return values.view(1, 1, 1, -1).permute(0, 3, 1, 2) if weight.stride(3) > 1 else values.view(1, -1, 1, 1)
+
+
+class _Product(torch.autograd.Function):
+    """`_product`, whose gradients are products for all images at once."""
+
+    @staticmethod
+    def forward(onto: Tensor, coefficients: Tensor, rows: Tensor) -> Tensor:
+        return _product(onto, coefficients, rows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        coefficients, rows = ctx.saved_tensors
+        of_onto, of_coefficients, of_rows = ctx.needs_input_grad
+        return (
+            gradient if of_onto else None,
+            (rows @ gradient.t()).t() if of_coefficients else None,
+            coefficients.t() @ gradient if of_rows else None,
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, by_onto: Tensor, by_coefficients: Tensor, by_rows: Tensor) -> Tensor:
+        coefficients, rows = ctx.saved_tensors
+        changed: Tensor = by_onto + by_coefficients @ rows + coefficients @ by_rows
+        return changed
+
+
+def learning(*tensors: Tensor) -> bool:
+    """Tell whether a gradient of any of them is wanted."""
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def lies_channels_last(x: Tensor) -> bool:
+    """Tell whether a map lies in memory with its channels last, and not also with them first."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager[object]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srblock.block.compute import repeated
+from srblock.block.compute import learning, lies_channels_last, repeated
 
 
 class Dense(nn.Module):
@@ -28,6 +28,7 @@ class Dense(nn.Module):
         super().__init__()
         self.size = size
         self.values = nn.Parameter(torch.empty(blocks, channels, *grid, **factory))
+        self._converted: tuple[tuple[Any, ...], Tensor, Tensor] | None = None  # of what, that, and in the other format
 
     def reset_parameters(self) -> None:
         """Clear the memory: a fresh block is the identity."""
@@ -40,6 +41,26 @@ class Dense(nn.Module):
     def basis(self) -> Tensor:
         """Return the maps that are summed, (P, C, h, w)."""
         return self.values
+
+    def basis_like(self, x: Tensor) -> Tensor:
+        """Return `basis` as x lies in memory and in its dtype.
+
+        For inference it is converted once and kept as long as the memory stays as it is: a network in channels_last
+        whose block is not would copy its memory at every call.
+        """
+        basis, layout = self.basis(), torch.channels_last if lies_channels_last(x) else torch.contiguous_format
+        fits = basis.dtype == x.dtype and basis.is_contiguous(memory_format=layout)
+        if fits or torch.compiler.is_compiling() or learning(basis) or basis.is_inference() or basis.is_meta:
+            return basis
+        key = basis.data_ptr(), basis._version, x.dtype, layout
+        if self._converted is None or self._converted[0] != key:
+            # The memory itself is kept beside it, so that no other one can come to lie at its address.
+            self._converted = key, basis.detach(), basis.detach().to(x.dtype, memory_format=layout)
+        return self._converted[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the converted copy, which a copy or a pickle makes for itself."""
+        return self.__dict__ | {"_converted": None}
 
     def maps(self) -> Tensor:
         """Return what each block recalls, (P, C, H, W)."""

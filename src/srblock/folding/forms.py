@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from srblock.block import SqueezeRemember2d
 from srblock.block.address import Address
 from srblock.block.block import node
-from srblock.block.compute import add, add_coarse, repeated, to_grid
+from srblock.block.compute import add, add_coarse, repeated, squeeze, to_grid
 
 
 class OneMatrix(nn.Module):
@@ -29,7 +29,7 @@ class OneMatrix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the memory blocks. Shapes: (N, C, H, W) -> (N, P)."""
-        squeezed = to_grid(F.conv2d(x, self.squeeze), self.grid)
+        squeezed = to_grid(squeeze(x, self.squeeze), self.grid)
         return F.linear(squeezed.flatten(1), self.matrix).softmax(dim=1)
 
 
@@ -50,7 +50,7 @@ class Recall(nn.Module):
             return node(self, x)
         if self.resize is None:
             _check(x, self.size)
-        return add(x, self.memory.coefficients(self.address(x)), self.memory.basis(), self.size)
+        return add(x, self.memory.coefficients(self.address(x)), self.memory.basis_like(x), self.size)
 
     def extra_repr(self) -> str:
         return f"size={self.size}, resize={self.resize!r}"

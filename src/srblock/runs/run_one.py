@@ -142,7 +142,7 @@ def reuse(directory: Path, config: RunConfig, here: dict[str, Any] | None) -> Ru
 
 def warn_if_elsewhere(config: RunConfig, what: str, there: dict[str, Any], here: dict[str, Any]) -> bool:
     """Warn if a found run was made under conditions that may change last bits; tell whether it was."""
-    differing = runtime.differences(there, here)
+    differing = runtime.differences(there, here, blocks=bool(config.variant.sr_blocks))
     if differing:
         text = f"{config.name} {what} with {', '.join(differing)}; use another --out to train it anew"
         warnings.warn(text, stacklevel=2)

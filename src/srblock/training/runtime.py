@@ -21,9 +21,10 @@ from srblock.training.recipe import Recipe
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 PACKAGES = ("srblock", "torch", "torchvision", "timm", "numpy")
 # What may change the last bits of a result; reusing a run made under others warns.
-DECISIVE = ("device", "threads", "torch", "processes")
+DECISIVE = ("device", "threads", "torch", "processes", "block_rounding")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-ASSUMED = {"processes": 1}  # of records older than the entry
+ASSUMED = {"processes": 1, "block_rounding": 1}  # of records older than the entry
+BLOCK_ROUNDING = 2  # raised when the block is computed in other forms, that is rounded otherwise
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -115,15 +116,20 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
+        "block_rounding": BLOCK_ROUNDING,
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
 
 
-def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """List what may make last bits differ between two environments, as "threads 8 (now 2)"."""
-    found = {key: there.get(key, ASSUMED.get(key)) for key in DECISIVE}
+def differences(there: dict[str, Any], here: dict[str, Any], *, blocks: bool = True) -> list[str]:
+    """List what may make last bits differ between two environments, as "threads 8 (now 2)".
+
+    Args: blocks: whether the network has SR blocks, so that their rounding matters.
+    """
+    decisive = DECISIVE if blocks else [key for key in DECISIVE if key != "block_rounding"]
+    found = {key: there.get(key, ASSUMED.get(key)) for key in decisive}
     return [f"{key} {value} (now {here[key]})" for key, value in found.items() if value != here[key]]
 
 

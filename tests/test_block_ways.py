@@ -1,0 +1,152 @@
+"""The forms in which a CPU computes the block: the plain ones' values and gradients, and nothing large kept."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from srblock import SqueezeRemember2d
+from srblock.block import compute
+from srblock.block.compute import ROWS
+
+FORMATS = (torch.contiguous_format, torch.channels_last)
+COUNTS = (1, 5, ROWS, 2 * ROWS, 3 * ROWS)
+
+
+def block(dtype: torch.dtype = torch.float32, size: tuple[int, int] = (3, 5), **options: Any) -> SqueezeRemember2d:
+    torch.manual_seed(0)
+    made = SqueezeRemember2d(6, size, blocks=4, hidden=3, dtype=dtype, **options)
+    torch.nn.init.normal_(made.memory.values)
+    return made
+
+
+def images(count: int, dtype: torch.dtype = torch.float32, layout: Any = torch.contiguous_format) -> Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randn(count, 6, 3, 5, generator=generator, dtype=torch.float64).to(dtype, memory_format=layout)
+
+
+def plainly(made: SqueezeRemember2d, x: Tensor) -> Tensor:
+    """Write the equations as they read."""
+    address = made.address
+    squeezed = F.conv2d(x, address.squeeze).flatten(1)
+    weights = F.linear(F.linear(squeezed, address.fc1), address.fc2).softmax(1)
+    return x + torch.einsum("np,pchw->nchw", weights, made.memory.values)
+
+
+def gradients(run: Any, made: SqueezeRemember2d, x: Tensor, wanted: str = "all") -> list[Tensor]:
+    x = x.detach().requires_grad_(wanted != "parameters")
+    sources = [x] if x.requires_grad else []
+    sources += [p for p in made.parameters() if p.requires_grad]
+    return list(torch.autograd.grad(run(x), sources, torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)))
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("count", COUNTS)
+def test_values_and_gradients_are_the_plain_ones(count: int, layout: Any) -> None:
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        made, x = block(dtype), images(count, dtype, layout)
+        for no_grad in (True, False):
+            with torch.set_grad_enabled(not no_grad):
+                y = made(x)
+            torch.testing.assert_close(y, plainly(made, x), rtol=tolerance, atol=tolerance)
+            assert y.is_contiguous(memory_format=layout)
+        ours, theirs = gradients(made, made, x), gradients(lambda x, made=made: plainly(made, x), made, x)
+        for one, other in zip(ours, theirs, strict=True):
+            assert (one - other).abs().max() <= tolerance * other.abs().max()
+
+
+@pytest.mark.parametrize("frozen", ["squeeze", "fc1", "memory", "everything", "x"])
+def test_what_is_frozen_needs_no_gradient(frozen: str) -> None:
+    made, x = block(torch.float64), images(2 * ROWS, torch.float64)
+    for name, parameter in made.named_parameters():
+        parameter.requires_grad_(frozen != "everything" and frozen not in name)
+    wanted = "parameters" if frozen == "x" else "all"
+    for one, other in zip(
+        gradients(made, made, x, wanted), gradients(lambda x: plainly(made, x), made, x, wanted), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")  # which torch's forward derivatives use
+@pytest.mark.parametrize("layout", FORMATS)
+def test_second_derivatives_and_those_of_torch_func(layout: Any) -> None:
+    made, x = block(torch.float64), images(2 * ROWS, torch.float64, layout)
+    values = [p.detach().clone().requires_grad_() for p in made.parameters()]
+    names = [name for name, _ in made.named_parameters()]
+
+    def run(x: Tensor, *values: Tensor) -> Tensor:
+        return torch.func.functional_call(made, dict(zip(names, values, strict=True)), (x,))  # type: ignore[no-any-return]
+
+    assert torch.autograd.gradcheck(run, (x.clone().requires_grad_(), *values), fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, (x.clone().requires_grad_(), *values), fast_mode=True)
+    along = torch.randn_like(x)
+    by = torch.func.jvp(made, (x,), (along,))[1]
+    torch.testing.assert_close(by, torch.func.jvp(lambda x: plainly(made, x), (x,), (along,))[1])
+    ours = torch.func.grad(lambda x: made(x).square().sum())(x)
+    torch.testing.assert_close(ours, torch.func.grad(lambda x: plainly(made, x).square().sum())(x))
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_nothing_of_the_maps_size_is_kept_but_the_map(layout: Any) -> None:
+    """Of size (N, C, H, W) backward needs X alone, and of the memory's no copy."""
+    made, x = block(), images(2 * ROWS, layout=layout).requires_grad_()
+    made.to(memory_format=layout)
+    kept: dict[int, Tensor] = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
+        made(x)
+    large = [t for t in kept.values() if t.numel() >= made.memory.values.numel()]
+    assert {t.data_ptr() for t in large} <= {x.data_ptr(), made.memory.values.data_ptr()}
+
+
+def test_autocast_and_compilation_and_export_agree() -> None:
+    made, x = block(), images(2 * ROWS)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = made(x.requires_grad_())
+        y.sum().backward()
+    torch.testing.assert_close(y, plainly(made, x), rtol=0, atol=0.15)
+    compiled = torch.compile(made, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), made(x))
+    program = torch.export.export(made, (x.detach(),), dynamic_shapes=({0: torch.export.Dim("images")},))
+    for count in (3, ROWS, 3 * ROWS):
+        torch.testing.assert_close(program.module()(images(count)), made(images(count)))
+
+
+def test_a_memory_that_lies_otherwise_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block in NCHW in a network of channels_last would copy its memory at every call."""
+    made, x = block().eval(), images(1, layout=torch.channels_last)
+    with torch.no_grad():
+        expected = made(x)
+        first = made.memory.basis_like(x)
+        assert first.is_contiguous(memory_format=torch.channels_last)
+        assert made.memory.basis_like(x) is first
+        assert made.memory.basis_like(images(1)) is made.memory.values, "as it lies"
+        made.memory.values.mul_(2)
+        assert made.memory.basis_like(x) is not first
+        torch.testing.assert_close(made(x) - x, 2 * (expected - x))
+        made.memory.values.data = 2 * made.memory.values.data
+        torch.testing.assert_close(made(x) - x, 4 * (expected - x))
+        assert made.memory.basis_like(x.bfloat16()).dtype == torch.bfloat16
+    assert made.memory.basis_like(x) is made.memory.values, "training has the memory itself"
+    for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert other.memory._converted is None
+        torch.testing.assert_close(other(x), made(x))
+    assert list(made.state_dict()) == ["address.squeeze", "address.fc1", "address.fc2", "memory.values"]
+    copies: list[Tensor] = []
+    monkeypatch.setattr(compute, "_full_precision", lambda x: copies.append(x) or torch.no_grad())
+    with torch.no_grad():
+        made(x)
+    assert len(copies) == 1
+
+
+def test_what_was_converted_in_inference_mode_is_trained_on_later() -> None:
+    made, x = block(), images(2 * ROWS, layout=torch.channels_last)
+    with torch.inference_mode():
+        made(x)
+    made(x).sum().backward()
+    assert made.memory.values.grad is not None
