@@ -28,6 +28,7 @@ from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
 from srblock import SqueezeRemember2d
+from srblock.training import runtime
 
 SHAPES = ((128, 512, 4, 4), (128, 256, 8, 8), (32, 1024, 14, 14), (1, 1024, 14, 14), (2, 1024, 64, 128))
 BLOCKS = 10
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=machine.RESULTS)
     args = parser.parse_args()
     device = torch.device(args.device)
+    runtime.keep_freed_memory(device)  # as training does
     rows: list[dict[str, object]] = []
     for shape in (SHAPES[int(number)] for number in args.shapes.split(",")):
         for dtype in args.dtypes.split(","):
