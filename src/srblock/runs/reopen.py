@@ -9,7 +9,7 @@ from torch import nn
 
 from srblock.data import ImageData, SceneData, load_data
 from srblock.models.dilated import stem_of
-from srblock.runs.records import Run, read_config, read_run
+from srblock.runs.records import Run, damaged, read_config, read_run
 from srblock.runs.study import Study
 from srblock.training.checkpoint import CheckpointError
 from srblock.variants.custom import Build, function_of
@@ -33,10 +33,9 @@ def reopen(
     try:
         started = read_config(directory)
         recorded, image_size = started["source"], started["image_size"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"the run in {directory} is damaged (config.json: {error}); delete the folder to train it anew"
-        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise damaged(directory, f"config.json: {said}") from error
     if isinstance(source, (ImageData, SceneData)):
         data, source = source, source.name
     elif source is None:
