@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from srblock.runs.arrays import check_answers, check_recall, check_scenes, load_arrays
-from srblock.runs.schema import check_identity, check_run
+from srblock.runs.schema import CHECKPOINT_SHA256, check_identity, check_run
 from srblock.training.fields import is_whole, read_json, require
 from srblock.training.recipe import Recipe
 from srblock.training.task import Figure
@@ -106,7 +106,7 @@ class RunConfig:
         return f"{words[:60].rstrip('-')}-s{self.seed}-{hashlib.sha256(canonical).hexdigest()[:8]}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answers:
     """What a network said of each test image, and what is true: numbers of classes, in the order of the test part.
 
@@ -115,6 +115,13 @@ class Answers:
 
     said: np.ndarray[Any, Any]
     true: np.ndarray[Any, Any]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Answers):
+            return NotImplemented
+        return np.array_equal(self.said, other.said) and np.array_equal(self.true, other.true)
+
+    __hash__ = None  # type: ignore[assignment] # as arrays have none
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,7 @@ class Run:
         best_epoch: the one selected, from 1.
         parameters, overhead_percent: of the whole network, and of the SR blocks over the network without them.
         flops_per_image, train_ms_per_image, eval_ms_per_image, wall_s: None where they were not recorded.
+        checkpoint_sha256: of checkpoint.safetensors as the run left it; None where it was not recorded.
         environment: device, threads, versions, commit.
         metrics: what every epoch recorded.
         controls: of a network with blocks, its figures under each control (`inspection.controls`); {} without.
@@ -161,6 +169,7 @@ class Run:
     confusion: list[list[int]] | None
     recall: dict[str, np.ndarray[Any, Any]]
     answers: Answers | None = None
+    checkpoint_sha256: str | None = None
 
     @staticmethod
     def from_result(
@@ -200,6 +209,7 @@ class Run:
             confusion=result.get("confusion"),
             recall=recall,
             answers=answers,
+            checkpoint_sha256=result.get(CHECKPOINT_SHA256),
         )
 
     @property

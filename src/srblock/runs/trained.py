@@ -16,6 +16,7 @@ from srblock.data.offenders import offenders
 from srblock.models.dilated import stem_of
 from srblock.runs.input import Input, read_input
 from srblock.runs.records import damaged, finished, read_config
+from srblock.runs.seal import WEIGHTS
 from srblock.training import runtime
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
@@ -24,7 +25,6 @@ from srblock.variants.custom import Build, function_of
 from srblock.variants.notation import parse
 from srblock.variants.weights import read_weights
 
-WEIGHTS = "checkpoint.safetensors"
 BATCH = 32
 
 
