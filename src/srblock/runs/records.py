@@ -326,8 +326,8 @@ def read_config(directory: Path) -> dict[str, Any]:
     """
     config: dict[str, Any] = read_json((directory / "config.json").read_bytes())
     check_identity(config)
-    source, size, environment = config.get("source"), config.get("image_size"), config.get("environment", {})
-    require(source is None or isinstance(source, str), "source", source, "a text")
+    source, size, environment = config.get("source", ""), config.get("image_size"), config.get("environment", {})
+    require(isinstance(source, str), "source", source, "a text")
     require(size is None or is_whole(size, 1, 2**31), "image_size", size, "a side in pixels, or null")
     require(isinstance(environment, dict), "environment", environment, "fields by name")
     return config
