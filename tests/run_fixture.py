@@ -93,7 +93,7 @@ def write_run(
         result["controls"] = controls
     if recall and parsed.sr_blocks:
         save_file(
-            recall_figures(random, len(classes), parsed.sr_blocks[0].options.blocks, size, variation),
+            recall_figures(random, len(config.data["classes"]), parsed.sr_blocks[0].options.blocks, size, variation),
             directory / "recall.safetensors",
         )
     (directory / "result.json").write_text(json.dumps(config.as_dict() | result))

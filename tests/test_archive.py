@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from srblock.runs.archive import add_records, pack_study, read_records, write_ar
 from srblock.runs.record_file import dumps, pack_run, read_record
 from srblock.runs.records import NUMERICS, RunConfig, read_run
 from srblock.statistics.comparison import comparison
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 @pytest.fixture(autouse=True)
@@ -262,3 +265,137 @@ def test_an_archive_is_checked_like_the_records(tmp_path: Path, monkeypatch: pyt
         assert tar.getnames() == [f"{run.directory.name}.json"]
     with pytest.raises(ValueError, match="does not belong to its content"):
         add_records(path, tmp_path / "results")
+
+
+def signed(record: dict[str, Any]) -> dict[str, Any]:
+    """Sign a record that was changed, as an attacker does."""
+    return record | {"sha256": record_file._digest(record)}
+
+
+LIES: dict[str, tuple[dict[str, Any], str]] = {
+    "an accuracy beyond all": ({"result__test_top1": 1e9}, r"test_top1 is 1000000000.0, expected a share in percent"),
+    "an accuracy below all": ({"result__last_test_top1": -1}, r"last_test_top1 is -1, expected a share in percent"),
+    "no accuracy": ({"result__test_top1": None}, r"test_top1 is None, expected a share in percent"),
+    "a text": ({"result__test_loss": "0.1"}, r"test_loss is '0.1', expected a finite number"),
+    "an unknown figure": ({"result__test_top5": 99.0}, r"test_top5 is 99.0, expected no such figure"),
+    "an epoch that was not": ({"result__best_epoch": 21}, r"best_epoch is 21, expected 1 to 20"),
+    "another validation": (
+        {"result__validation_top1": 99.9},
+        r"validation_top1 is 99.9, expected .* as epoch",
+    ),
+    "another identity": (
+        {"result__variant": "R20"},
+        r"result is \['variant'\], expected nothing that",
+    ),
+    "no device": ({"environment": {"threads": 1}}, r"environment device is None, expected a text"),
+    "no epochs": ({"epochs": []}, r"the list of epochs is \[\], expected a record for each epoch"),
+    "no date": ({"date": "yesterday"}, r"date is 'yesterday', expected a day such as"),
+    "controls of nothing": ({"result__controls": {"mean": {"top1": 9}}}, r"controls is \['mean'\], expected intact"),
+    "a confusion of images": ({"result__confusion": [[1]]}, r"confusion is \[\[1\]\], expected 10 rows of 10 counts"),
+    "a line break": ({"environment__device": "CPU\n\n# 100%"}, r"control characters or broken Unicode"),
+    "half a character": ({"environment__device": "\ud800"}, r"control characters or broken Unicode"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_signed_lie_is_refused(tmp_path: Path, lie: str) -> None:
+    """With a name and a sum that fit, it is refused for what it says."""
+    changes, message = LIES[lie]
+    run = write_run(tmp_path / "out", BASELINE, 0)
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps(pack_run(run.directory)))
+    edit(file, **changes)
+    write_archive(tmp_path / "lie.tar.gz", [signed(json.loads(file.read_text()))])
+    with pytest.raises(ValueError, match=rf"lie.tar.gz .*{message}"):
+        add_records(tmp_path / "lie.tar.gz", tmp_path / "results")
+    assert list((tmp_path / "results" / "records").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("seed", "a/../../evil", r"seed is 'a/../../evil', expected a whole number from 0"),
+        ("seed", "7", r"seed is '7', expected a whole number"),
+        ("seed", -1, r"seed is -1, expected a whole number"),
+        ("seed", 2**63, r"seed is 9223372036854775808, expected"),
+        ("seed", True, r"seed is True, expected"),
+        ("variant", 5, r"variant is 5, expected a text such as"),
+        ("recipe", 7, r"recipe is 7, expected fields by name"),
+        ("recipe", {"epochs": 20.0}, r"recipe epochs is 20.0, expected a whole number"),
+        ("recipe", {"flip": "no"}, r"recipe flip is 'no', expected true or false"),
+        ("recipe", {"learning_rate": float("1e301")}, r"recipe learning_rate is 1e\+301, expected a number"),
+        ("data", {"name": "digits"}, r"data fingerprint is None, expected a text"),
+        ("code", [], r"code is \[\], expected texts by name"),
+        ("numerics", "1", r"numerics is '1', expected a whole number"),
+    ],
+)
+def test_an_identity_of_the_wrong_kind_is_refused(tmp_path: Path, field: str, value: Any, message: str) -> None:
+    run = write_run(tmp_path / "out", BASELINE, 0)
+    record = pack_run(run.directory)
+    record["config"][field] = value
+    write_archive(tmp_path / "lie.tar.gz", [signed(record)])
+    with pytest.raises(ValueError, match=rf"lie.tar.gz is damaged \({message}.*; take it from the run again"):
+        add_records(tmp_path / "lie.tar.gz", tmp_path / "results")
+
+
+def test_every_published_record_is_taken(tmp_path: Path) -> None:
+    records = [read_record(path) for path in sorted((RESULTS / "records").glob("*.json"))]
+    write_archive(tmp_path / "all.tar.gz", records)
+    assert len(add_records(tmp_path / "all.tar.gz", tmp_path / "results").added) == len(records) > 40
+
+
+def test_records_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    """Each by itself is right, and no table can be made of both."""
+    records = [pack_run(run.directory) for run in write_runs(tmp_path / "out", seeds=(0,))]
+    records[1]["config"]["data"]["classes"] = ["one"]
+    write_archive(tmp_path / "two.tar.gz", [signed(record) for record in records])
+    with pytest.raises(ValueError, match=r"are of the same images by their fingerprint, and say different things"):
+        add_records(tmp_path / "two.tar.gz", tmp_path / "results")
+    twice = [pack_run(run.directory) for run in write_runs(tmp_path / "again", (BASELINE,), seeds=(0,))]
+    twice.append(json.loads(json.dumps(twice[0])))
+    twice[1]["config"]["code"] = {"source": "0" * 64}
+    twice[1]["name"] = RunConfig.from_dict(twice[1]["config"]).name
+    write_archive(tmp_path / "two.tar.gz", [signed(record) for record in twice])
+    with pytest.raises(ValueError, match=r"are both R8 with seed 0 in one study"):
+        add_records(tmp_path / "two.tar.gz", tmp_path / "results")
+    assert list((tmp_path / "results" / "records").iterdir()) == []
+
+
+def pack_members(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as tar:
+        for info, data in members:
+            tar.addfile(info, io.BytesIO(data))
+
+
+def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, len(data), "elsewhere" if kind == tarfile.SYMTYPE else ""
+    return info, data
+
+
+def test_an_archive_of_anything_else_than_records_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = pack_run(write_run(tmp_path / "out", BASELINE, 0).directory)
+    name, text = f"{record['name']}.json", dumps(record).encode()
+    path = tmp_path / "records.tar.gz"
+    for members, message in (
+        ([member(name, text), member(name, text)], rf"holds two files with the name '{name}'"),
+        ([member(name, text), member(f"copy/{name}", text)], rf"has {name} more than once; a run has one record"),
+        ([member("folder", kind=tarfile.DIRTYPE)], r"holds 'folder', which is no regular file"),
+        ([member(name, kind=tarfile.SYMTYPE)], r"which is no regular file"),
+        ([member(name, kind=tarfile.FIFOTYPE)], r"which is no regular file"),
+        ([member("other.json", text)], r"other.json in .* holds the run r8-s0-\w+; a record is named after its run"),
+        ([member(name, b" " * 4_000_001)], r"holds 'r8-.*' of 4,000,001 bytes, a record has 4,000,000"),
+    ):
+        pack_members(path, *members)
+        with pytest.raises(ValueError, match=message):
+            add_records(path, tmp_path / "results")
+    with monkeypatch.context() as patch:
+        patch.setattr(archive, "MOST_RECORDS", 1)
+        pack_members(path, member(name, text), member("b.json", text))
+        with pytest.raises(ValueError, match=r"holds more than 1 files"):
+            add_records(path, tmp_path / "results")
+    monkeypatch.setattr(archive, "MOST_BYTES", 10_000)
+    pack_members(path, member(name, b" " * 20_000))
+    with pytest.raises(ValueError, match=r"unpacks to more than 10,000 bytes; take one that srblock results pack made"):
+        add_records(path, tmp_path / "results")
+    assert list((tmp_path / "results" / "records").iterdir()) == []

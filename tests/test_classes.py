@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from run_fixture import BASELINE, WITH_SR, write_run
@@ -122,7 +124,11 @@ def test_of_two_equal_networks_as_many_images_differ_as_chance_says(seeds: int) 
 
 
 def write_answers(run: Run, said: Answers) -> Run:
-    """Give a finished run what it said of the test images."""
+    """Give a finished run what it said of the test images, and the accuracy and the number that follow from it."""
+    file = run.directory / "result.json"
+    result = json.loads(file.read_text())
+    result["data"]["test"] = len(said.true)
+    file.write_text(json.dumps(result | {"test_top1": 100 * float(np.mean(said.said == said.true))}))
     save_file({"predictions": said.said, "labels": said.true}, run.directory / "predictions.safetensors")
     return read_run(run.directory)
 

@@ -169,6 +169,7 @@ def test_a_run_half_finished_when_blocks_had_no_parts_resumes_bit_for_bit(tmp_pa
         run(parts, with_block(), on_epoch=interrupt)
     with safe_open(parts / "trainer.safetensors", "pt") as file:
         tensors, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    del header["sha256"]  # younger than that
     older = {key.replace("1.address.", "1.").replace("1.memory.values", "1.memory"): tensors[key] for key in tensors}
     assert {key for key in older if key.startswith(("model/1.", "best/1."))} == {
         f"{part}/1.{name}" for part in ("model", "best") for name in ("squeeze", "fc1", "fc2", "memory")

@@ -86,7 +86,7 @@ def test_epochs_done_here_say_how_long_the_next_ones_take(
     for config, device in zip(study.runs, (here, "another"), strict=False):
         folder = tmp_path / "runs" / config.name
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps({"environment": {"device": device}}))
+        (folder / "config.json").write_text(json.dumps(config.as_dict() | {"environment": {"device": device}}))
         lines = [json.dumps({"train_seconds": seconds}) for seconds in (90.0, 5.0, 6.0)]
         (folder / "metrics.jsonl").write_text("\n".join(lines[:2]) + "\n" + lines[2] + "\n")
     plain, block = plan(study, tmp_path, CPU)

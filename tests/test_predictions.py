@@ -91,10 +91,13 @@ def test_measuring_without_them_says_the_same() -> None:
 def test_runs_with_and_without_the_file_are_read(tmp_path: Path) -> None:
     run = write_run(tmp_path, BASELINE, 0)
     assert run.answers is None, "as of runs made before"
-    save_file({"predictions": np.array([1, 2], np.uint16), "labels": np.array([1, 0], np.uint16)}, run.directory / FILE)
+    said, true = np.full(360, 9, np.uint16), np.full(360, 9, np.uint16)
+    said[:9] = range(9)
+    run = write_run(tmp_path, BASELINE, 1, test_top1=97.5)
+    save_file({"predictions": said, "labels": true}, run.directory / FILE)
     found = read_run(run.directory).answers
     assert found is not None
-    assert (found.said.tolist(), found.true.tolist()) == ([1, 2], [1, 0])
+    assert (found.said.tolist(), found.true.tolist()) == (said.tolist(), true.tolist())
 
 
 @pytest.mark.parametrize("content", [b"PK", None, {"predictions": np.zeros(2, np.uint8)}])

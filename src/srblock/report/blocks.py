@@ -79,9 +79,24 @@ def block_views(groups: Sequence[tuple[str, Sequence[Run]]], classes: Sequence[s
     views: list[BlockView] = []
     for variant, runs in groups:
         recorded = [run for run in runs if run.recall]
+        for run in recorded[1:]:
+            _check_alike(run, recorded[0])
         for name in dict.fromkeys(key.rpartition("/")[0] for run in recorded[:1] for key in run.recall):
             views.append(_view(variant, name, recorded, classes, f"block{len(views)}"))
     return views
+
+
+def _check_alike(run: Run, first: Run) -> None:
+    """Refuse a run whose blocks are not those of another seed of its variant.
+
+    Raises: ValueError naming both, and what to do.
+    """
+    here, there = ({key: value.shape for key, value in one.recall.items()} for one in (run, first))
+    if here != there:
+        raise ValueError(
+            f"recall.safetensors of {run.directory} has other blocks than that of {first.directory}, of the same "
+            "variant; one of them is foreign: delete its folder to train it anew"
+        )
 
 
 def _view(variant: str, name: str, runs: Sequence[Run], classes: Sequence[str], figure: str) -> BlockView:

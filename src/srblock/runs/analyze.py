@@ -21,7 +21,8 @@ from srblock.inspection.mean_weights import mean_weights
 from srblock.runs.loaders import as_tested, training_part
 from srblock.runs.records import Run, read_run
 from srblock.runs.reopen import reopen
-from srblock.runs.trained import WEIGHTS, load_run
+from srblock.runs.seal import WEIGHTS
+from srblock.runs.trained import load_run
 from srblock.surgery import blocks
 from srblock.training import runtime
 from srblock.training.checkpoint import save_weights

@@ -9,17 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from srblock.runs.records import Run, RunConfig, read_result, read_run
+from srblock.training.fields import is_text, read_json, require
 
 FORMAT = "srblock-record-1"
 FIELDS = ("format", "name", "date", "config", "result", "environment", "columns", "epochs", "sha256")
 CONFIG = ("variant", "seed", "recipe", "data", "weights", "numerics")
 CODE = "code"  # in the config of networks of a user's own
+NAME = re.compile(r"[a-z0-9.-]{1,61}-s[0-9]{1,19}-[0-9a-f]{8}")  # it becomes the name of a file
+DATA_NAME = 100  # characters, most: it becomes part of the names of files
+LARGEST = 4_000_000  # bytes of a record; one of 450 epochs and 1,000 classes has 0.2 MB
 PLACE = re.compile(r"(^|[\s:=\"'(])(~?/|[A-Za-z]:[\\/])|\\\\|file:")  # an absolute path, anywhere in a text
 
 Record = dict[str, Any]
@@ -67,26 +72,74 @@ def read_record(path: Path) -> Record:
 def check(record: Any, where: str) -> None:
     """Check that a record is whole, unchanged, of the run that its name says, and names no place on a machine.
 
+    All that it says is in the range that `schema.check_run` knows, so that tables can be made of it.
+
     Raises: ValueError naming `where` and what is wrong.
     """
+    try:
+        _check(record, where)
+    except KeyError as error:
+        raise _damaged(where, f"it lacks {error}") from error
+
+
+def _check(record: Any, where: str) -> None:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{where} is no record of a run that this version knows ({FORMAT})")
-    if set(record) != set(FIELDS) or set(record["config"]) - {CODE} != set(CONFIG):
+    config = record.get("config")
+    if not isinstance(config, dict):
+        raise _damaged(where, "its config holds no fields")
+    if set(record) != set(FIELDS) or set(config) - {CODE} != set(CONFIG):
         raise ValueError(f"{where}: a record has the fields {', '.join(FIELDS)}, and config {', '.join(CONFIG)}")
-    run = RunConfig.from_dict(record["config"])
-    if record["name"] != run.name:
+    try:
+        run = RunConfig.from_dict(config)
+    except ValueError as error:
+        raise _damaged(where, error) from error
+    if record["name"] != run.name or not NAME.fullmatch(run.name):
         raise ValueError(
             f"{where}: the name {record['name']} does not belong to its content, which is {run.name}; the record was "
             "changed or mixed up: take it from the run's folder again"
         )
-    if record["sha256"] != _digest(record):
+    try:
+        changed = record["sha256"] != _digest(record)
+    except ValueError as error:  # of infinity, written as 1e999
+        raise _damaged(where, error) from error
+    if changed:
         raise ValueError(f"{where} was changed after it was made (its sha256 differs); take it from the run again")
-    if len(record["epochs"]) != run.recipe.epochs:
-        raise ValueError(f"{where} has {len(record['epochs'])} epochs, its recipe {run.recipe.epochs}: not a whole run")
+    try:
+        _check_form(record)
+        as_run(record, Path(where))
+    except ValueError as error:
+        raise _damaged(where, error) from error
     data = run.data | {"classes": []}  # names of the data's own, free to look like anything
     for text in _texts(record | {"config": record["config"] | {"data": data}}):
         if PLACE.search(text):
             raise ValueError(f"{where} names a place on a machine ({text!r}); a published record must not")
+    for text in _texts(record):
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+            raise ValueError(f"{where} has control characters or broken Unicode in {text!r}; tables cannot show it")
+
+
+def _check_form(record: Record) -> None:
+    """Check the parts of a record beside its config, as far as the schema of runs does not."""
+    try:
+        day = date.fromisoformat(record["date"]) if is_text(record["date"]) else None
+    except ValueError:
+        day = None
+    require(day is not None, "date", record["date"], "a day such as 2026-11-25")
+    columns, epochs, result = record["columns"], record["epochs"], record["result"]
+    named = isinstance(columns, list) and all(map(is_text, columns)) and len(set(columns)) == len(columns)
+    require(named, "columns", columns, "different names")
+    rows = isinstance(epochs, list) and all(isinstance(row, list) and len(row) == len(columns) for row in epochs)
+    require(rows, "epochs", epochs, f"rows of {len(columns)} figures")
+    require(isinstance(result, dict), "result", result, "figures by name")
+    again = sorted(set(result) & {*CONFIG, CODE, "environment"})
+    require(not again, "result", again, "nothing that stands elsewhere in the record")
+    name = record["config"]["data"]["name"]
+    require(len(name.encode(errors="replace")) <= DATA_NAME, "data name", name, f"at most {DATA_NAME} bytes")
+
+
+def _damaged(where: str, why: object) -> ValueError:
+    return ValueError(f"{where} is damaged ({why}); take it from the run again")
 
 
 def dumps(record: Record) -> str:
@@ -113,11 +166,13 @@ def loads(data: bytes, where: str) -> Record:
 
     Raises: ValueError as `check`, or if it is no JSON.
     """
+    if len(data) > LARGEST:
+        raise _damaged(where, f"it has {len(data):,} bytes, and a record {LARGEST:,} at most")
     try:
-        record: Record = json.loads(data)
-        check(record, where)
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where} is damaged ({type(error).__name__}: {error}); take it from the run again") from error
+        record: Record = read_json(data)
+    except ValueError as error:
+        raise _damaged(where, error) from error
+    check(record, where)
     return record
 
 

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
+from srblock.runs.arrays import check_answers, check_recall, check_scenes, load_arrays
+from srblock.runs.schema import CHECKPOINT_SHA256, check_identity, check_run
+from srblock.training.fields import is_whole, read_json, require
 from srblock.training.recipe import Recipe
 from srblock.training.task import Figure
 from srblock.training.tasks import figures
@@ -35,7 +36,7 @@ from srblock.variants.notation import Variant, parse
 NUMERICS = 1
 """Raised when a change to the code changes the numbers of a run: older runs are then not reused."""
 
-NEEDED = ("variant", "seed", "recipe", "data", "best_epoch", "parameters", "environment")
+NEEDED = ("variant", "seed", "recipe", "data", "best_epoch", "parameters", "overhead_percent", "environment")
 LOSS = "loss"
 
 
@@ -79,11 +80,13 @@ class RunConfig:
     def from_dict(values: dict[str, Any]) -> RunConfig:
         """Read an identity from a record, a config.json or a result.json; other entries are left alone.
 
-        Raises: ValueError for a variant or a recipe that this version does not know; KeyError for a missing entry.
+        Raises: ValueError for a field of another kind than it has, and for a variant or a recipe that this version does
+        not know; KeyError for a missing entry.
         """
+        check_identity(values)
         return RunConfig(
             parse(values["variant"]),
-            int(values["seed"]),
+            values["seed"],
             Recipe.from_dict(values["recipe"]),
             values["data"],
             values.get("weights"),
@@ -103,7 +106,7 @@ class RunConfig:
         return f"{words[:60].rstrip('-')}-s{self.seed}-{hashlib.sha256(canonical).hexdigest()[:8]}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answers:
     """What a network said of each test image, and what is true: numbers of classes, in the order of the test part.
 
@@ -112,6 +115,13 @@ class Answers:
 
     said: np.ndarray[Any, Any]
     true: np.ndarray[Any, Any]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Answers):
+            return NotImplemented
+        return np.array_equal(self.said, other.said) and np.array_equal(self.true, other.true)
+
+    __hash__ = None  # type: ignore[assignment] # as arrays have none
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,7 @@ class Run:
         best_epoch: the one selected, from 1.
         parameters, overhead_percent: of the whole network, and of the SR blocks over the network without them.
         flops_per_image, train_ms_per_image, eval_ms_per_image, wall_s: None where they were not recorded.
+        checkpoint_sha256: of checkpoint.safetensors as the run left it; None where it was not recorded.
         environment: device, threads, versions, commit.
         metrics: what every epoch recorded.
         controls: of a network with blocks, its figures under each control (`inspection.controls`); {} without.
@@ -158,6 +169,7 @@ class Run:
     confusion: list[list[int]] | None
     recall: dict[str, np.ndarray[Any, Any]]
     answers: Answers | None = None
+    checkpoint_sha256: str | None = None
 
     @staticmethod
     def from_result(
@@ -169,15 +181,16 @@ class Run:
     ) -> Run:
         """Read what result.json holds.
 
-        Raises: ValueError or KeyError if something is missing.
+        Raises: ValueError or KeyError if something is missing, out of range, or contradicts the rest.
         """
-        missing = [key for key in NEEDED if key not in result]
-        if missing or not (test := _figures(result, "test_")):
-            raise ValueError(f"result.json lacks {', '.join(missing) or 'the figures of the test'}")
+        require(isinstance(result, dict), "result.json", result, "fields by name")
+        if missing := [key for key in NEEDED if key not in result]:
+            raise ValueError(f"result.json lacks {', '.join(missing)}")
+        check_run(result, metrics)
         return Run(
             directory,
             RunConfig.from_dict(result),
-            test=test,
+            test=_figures(result, "test_"),
             validation=_figures(result, "validation_"),
             last_test=_figures(result, "last_test_"),
             last_validation=_figures(result, "last_validation_"),
@@ -196,6 +209,7 @@ class Run:
             confusion=result.get("confusion"),
             recall=recall,
             answers=answers,
+            checkpoint_sha256=result.get(CHECKPOINT_SHA256),
         )
 
     @property
@@ -247,9 +261,11 @@ def read_scenes(directory: Path) -> dict[str, np.ndarray[Any, Any]]:
     """
     file = directory / "scenes.safetensors"
     try:
-        return load_file(file) if file.exists() else {}
-    except (OSError, SafetensorError) as error:
+        found = load_arrays(file) if file.exists() else {}
+        check_scenes(found)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}); delete it, the report then lacks its pictures") from error
+    return found
 
 
 def epochs_done(directory: Path) -> int:
@@ -267,11 +283,22 @@ def read_run(directory: Path) -> Run:
         raise FileNotFoundError(f"{directory} holds no finished run (no result.json); train it first")
     try:
         recall_file = directory / "recall.safetensors"
-        recall = load_file(recall_file) if recall_file.exists() else {}
+        recall = load_arrays(recall_file) if recall_file.exists() else {}
         result, metrics = read_result(directory), read_metrics(directory)
-        return Run.from_result(directory, result, metrics, recall, _read_answers(directory))
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise ValueError(f"the run in {directory} is damaged ({error}); delete the folder to train it anew") from error
+        run = Run.from_result(directory, result, metrics, recall, _read_answers(directory))
+        if recall_file.exists():
+            check_recall(recall, result, metrics)
+        if run.answers is not None:
+            check_answers(run.answers.said, run.answers.true, result)
+    except (OSError, ValueError, KeyError) as error:
+        raise damaged(directory, error) from error
+    return run
+
+
+def damaged(directory: Path, error: object) -> ValueError:
+    """Say that a run's folder cannot be believed, why, and what to do."""
+    said = f"it lacks {error}" if isinstance(error, KeyError) else error
+    return ValueError(f"the run in {directory} is damaged ({said}); delete the folder to train it anew")
 
 
 def _read_answers(directory: Path) -> Answers | None:
@@ -279,11 +306,8 @@ def _read_answers(directory: Path) -> Answers | None:
     file = directory / "predictions.safetensors"
     if not file.exists():
         return None
-    stored = load_file(file)
-    found = Answers(stored["predictions"], stored["labels"])
-    if found.said.shape != found.true.shape or found.said.ndim != 1:
-        raise ValueError(f"{file.name} has predictions {found.said.shape} for labels {found.true.shape}")
-    return found
+    stored = load_arrays(file)
+    return Answers(stored["predictions"], stored["labels"])
 
 
 def read_result(directory: Path) -> dict[str, Any]:
@@ -291,16 +315,21 @@ def read_result(directory: Path) -> dict[str, Any]:
 
     Raises: OSError or ValueError if that is not possible.
     """
-    result: dict[str, Any] = json.loads((directory / "result.json").read_text())
+    result: dict[str, Any] = read_json((directory / "result.json").read_bytes())
     return result
 
 
 def read_config(directory: Path) -> dict[str, Any]:
     """Read a run's config.json as it is: its identity, "source", "image_size", "environment", "input".
 
-    Raises: OSError or ValueError if that is not possible.
+    Raises: OSError or ValueError if that is not possible; KeyError for an identity that lacks something.
     """
-    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    config: dict[str, Any] = read_json((directory / "config.json").read_bytes())
+    check_identity(config)
+    source, size, environment = config.get("source", ""), config.get("image_size"), config.get("environment", {})
+    require(isinstance(source, str), "source", source, "a text")
+    require(size is None or is_whole(size, 1, 2**31), "image_size", size, "a side in pixels, or null")
+    require(isinstance(environment, dict), "environment", environment, "fields by name")
     return config
 
 
@@ -309,4 +338,4 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
 
     Raises: OSError or ValueError if that is not possible.
     """
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [read_json(line) for line in (directory / "metrics.jsonl").read_bytes().splitlines()]

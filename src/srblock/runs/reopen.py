@@ -9,9 +9,10 @@ from torch import nn
 
 from srblock.data import ImageData, SceneData, load_data
 from srblock.models.dilated import stem_of
-from srblock.runs.records import Run, read_config, read_run
+from srblock.runs.records import Run, RunConfig, damaged, read_config, read_run
 from srblock.runs.study import Study
 from srblock.training.checkpoint import CheckpointError
+from srblock.training.fields import require
 from srblock.variants.custom import Build, function_of
 from srblock.variants.weights import read_weights
 
@@ -33,10 +34,14 @@ def reopen(
     try:
         started = read_config(directory)
         recorded, image_size = started["source"], started["image_size"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"the run in {directory} is damaged (config.json: {error}); delete the folder to train it anew"
-        ) from error
+        began = RunConfig.from_dict(started).name
+        require(began == config.name, "it", began, f"{config.name}, as result.json")
+        sides = config.data["size"][1:]
+        fit = image_size is None or image_size in sides or config.recipe.crop_size is not None
+        require(fit, "image_size", image_size, f"a side of {sides}, as the data has")
+    except (OSError, ValueError, KeyError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise damaged(directory, f"config.json: {said}") from error
     if isinstance(source, (ImageData, SceneData)):
         data, source = source, source.name
     elif source is None:

@@ -22,7 +22,9 @@ from srblock.runs.events import Events
 from srblock.runs.input import Input, describe_input
 from srblock.runs.log import output_to
 from srblock.runs.outcome import Outcome, outcome_of
-from srblock.runs.records import Run, RunConfig, finished, read_config, read_run
+from srblock.runs.records import Run, RunConfig, damaged, finished, read_config, read_run
+from srblock.runs.schema import CHECKPOINT_SHA256
+from srblock.runs.seal import WEIGHTS, is_sealed, seal_of
 from srblock.runs.study import Study
 from srblock.training import distributed, runtime
 from srblock.training.files import write_json
@@ -131,9 +133,14 @@ def make_folder(path: Path) -> Path:
 def reuse(directory: Path, config: RunConfig, here: dict[str, Any] | None) -> Run:
     """Read a finished run; warn if it was made under other conditions than `here`, unless that is None.
 
-    Raises: ValueError if it is damaged.
+    Raises: ValueError if it is damaged, is another run than the one asked for, or has other weights than it was
+    finished with. (Runs made before 2026-11-25 do not say which those were.)
     """
     run = read_run(directory)
+    if run.config.name != config.name:
+        raise damaged(directory, f"result.json is of the run {run.config.name}, expected {config.name}")
+    if not is_sealed(run):
+        raise damaged(directory, f"{WEIGHTS} is not the file that the run was finished with, by its SHA-256")
     if here is not None:
         warn_if_elsewhere(config, "is reused but was made", run.environment, here)
     (directory / "trainer.safetensors").unlink(missing_ok=True)  # of a process killed just before
@@ -198,7 +205,8 @@ def _train(
         whole = loaders if distributed.world_size() == 1 else study.loaders(config.seed, device)
         found = work.inspect(model, whole.test, directory, study.data, study.task)
         environment = {"environment": here | {"peak_memory_mb": runtime.peak_memory_mb()}}
-        write_json(directory / "result.json", config.as_dict() | result | found | environment)
+        weights = {CHECKPOINT_SHA256: seal_of(directory)}
+        write_json(directory / "result.json", config.as_dict() | result | found | weights | environment)
         (directory / "trainer.safetensors").unlink(missing_ok=True)
 
     distributed.on_rank0(finish)

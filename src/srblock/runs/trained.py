@@ -15,7 +15,8 @@ from srblock.data.loading.preprocess import Images, Preprocess
 from srblock.data.offenders import offenders
 from srblock.models.dilated import stem_of
 from srblock.runs.input import Input, read_input
-from srblock.runs.records import finished, read_config
+from srblock.runs.records import damaged, finished, read_config
+from srblock.runs.seal import WEIGHTS
 from srblock.training import runtime
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
@@ -24,7 +25,6 @@ from srblock.variants.custom import Build, function_of
 from srblock.variants.notation import parse
 from srblock.variants.weights import read_weights
 
-WEIGHTS = "checkpoint.safetensors"
 BATCH = 32
 
 
@@ -215,7 +215,6 @@ def _identity(folder: Path) -> tuple[str, int]:
     try:
         config = read_config(folder)
         return config["variant"], config["seed"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"the run in {folder} is damaged (config.json: {error}); delete it to train it anew"
-        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise damaged(folder, f"config.json: {said}") from error

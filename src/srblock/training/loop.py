@@ -86,7 +86,7 @@ def train(
     optimizer = make_optimizer(model, recipe, device, groups)
     torch.manual_seed(seed)
     average = average_of(model, recipe)
-    state, saver = _resume(model, optimizer, average, directory / "trainer.safetensors", run, device)
+    state, saver = _resume(model, optimizer, average, directory / "trainer.safetensors", run, task, recipe, device)
     freeze(optimizer, state.epoch)
     step = Step(distributed.wrap(model, recipe, device), optimizer, task, recipe, device, average)
     tell = partial(_tell, directory / "metrics.jsonl", state, on_epoch)
@@ -126,10 +126,14 @@ def _resume(
     average: Average | None,
     file: Path,
     run: str,
+    task: Task,
+    recipe: Recipe,
     device: torch.device,
 ) -> tuple[checkpoint.TrainerState, checkpoint.Saver]:
     """Put model, optimizer and random state where an earlier start left them, if there was one."""
-    saved = distributed.on_rank0(lambda: checkpoint.read_trainer(file, run) if file.exists() else None)
+    saved = distributed.on_rank0(
+        lambda: checkpoint.read_trainer(file, run, recipe.epochs, task.figures) if file.exists() else None
+    )
     if saved is not None:
         checkpoint.restore(saved, model, optimizer, device, average)
     state = checkpoint.TrainerState([], {}) if saved is None else saved.state

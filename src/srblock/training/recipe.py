@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
 
+from srblock.training.fields import require_kinds
 from srblock.training.ranges import check
 
 # Fields younger than the first published runs: at these values they do not enter a run's identity.
@@ -210,12 +212,18 @@ class Recipe:
     def from_dict(values: dict[str, Any]) -> Recipe:
         """Read a recipe from a run's config.json.
 
-        Raises: ValueError if a field is unknown to this version.
+        Raises: ValueError if a field is unknown to this version, or of another kind than it has.
         """
         unknown = set(values) - {field.name for field in fields(Recipe)}
         if unknown:
             raise ValueError(f"this version of srblock does not know the recipe fields {', '.join(sorted(unknown))}")
+        require_kinds(values, _kinds(), "recipe")
         return Recipe(**values)
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    return get_type_hints(Recipe)
 
 
 # Ours, for scenes other than Cityscapes and small budgets: the paper's recipe for those, by passes.
