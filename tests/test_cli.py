@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -627,6 +628,49 @@ def test_who_works_is_checked_before_data_is_loaded(
 ) -> None:
     monkeypatch.setattr("srblock.data.load", lambda *_, **__: pytest.fail("nothing is to be loaded"))
     assert message in error(capsys, monkeypatch, *command, *options, "--dry-run")
+
+
+HUGE = "9" * 20
+
+
+@pytest.mark.parametrize(
+    "command", ["compare", "train", "reproduce", "sweep", "evaluate", "analyze", "predict", "stages"]
+)
+def test_no_option_takes_a_number_that_is_none_or_beyond_64_bits(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every option of every command, by its type: a new one is tested without a word here."""
+    words = {"sweep": ["R8 + SR(P={2,3})"], "compare": [PLAIN, BLOCK], "predict": ["x", "y"]}.get(command, ["x"])
+    tried = 0
+    for argument in cli.app[command].assemble_argument_collection():
+        name, kinds = argument.name, {argument.hint, *typing.get_args(argument.hint)}
+        if not name.startswith("-"):
+            continue
+        given = [[f"{name}={value}"] for value in (HUGE, f"-{HUGE}")] if int in kinds else []
+        given += [[f"{name}={value}"] for value in ("inf", "nan", "-inf", "1e999")] if float in kinds else []
+        given += [[name, "2", "inf"], [name, "nan", "2"]] if tuple[float, float] in kinds else []
+        for option in given:
+            text = error(capsys, monkeypatch, command, *words, *option)
+            assert f"for {name}. Must be" in text, (option, text)
+            tried += 1
+    assert tried >= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare", PLAIN, BLOCK, "--seeds", HUGE], "--seeds must be at most 100,000, each of at most 64 bits"),
+        (["compare", PLAIN, BLOCK, "--seeds", "100001"], "--seeds must be at most 100,000"),
+        (["sweep", "R8 + SR(P={2..999999999999})"], "counts more than 1,000 settings; leave some out"),
+        (["compare", PLAIN, f"R8 + SR(P={HUGE})"], "P of SR must be a whole number of at most 9 digits, got '9999"),
+        (["stages", "R8", "--input-size", "65537"], "for --input-size. Must be <= 65536"),
+        (["compare", PLAIN, BLOCK, "--crop-size", f"{HUGE}x1"], "--crop-size must be height x width in pixels"),
+    ],
+)
+def test_numbers_that_are_a_slip_of_the_pen(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert message in error(capsys, monkeypatch, *words)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from srblock.cli import running
 from srblock.cli.app import FAILED, app, console
 from srblock.cli.config import VARIANTS, read_config_file
+from srblock.cli.numbers import MOST_SEEDS, number
 from srblock.cli.options import (
-    AT_LEAST_1,
     BuildOption,
     Device,
     Margin,
@@ -58,7 +57,7 @@ def train(
     variant: Annotated[str, Parameter(help='e.g. "R18 + D2D + SR(M=4, P=12)"')],
     /,
     *,
-    seed: Annotated[int, own_option("decides all that is drawn", validator=Number(gte=0))] = 0,
+    seed: Annotated[int, own_option("decides all that is drawn", validator=number(gte=0))] = 0,
     options: StudyOptions = STUDY,
 ) -> int:
     """Train one variant with one seed; the same command goes on where it stopped.
@@ -160,8 +159,12 @@ def sweep(
     settings: Annotated[str, Parameter(help='e.g. "R18 + D2D + SR(M={3,4}, P={2..12:2}, U={8,16,32})"')],
     /,
     *,
-    seeds: Annotated[int, own_option("of every setting, to choose on validation", validator=AT_LEAST_1)] = 2,
-    fresh: Annotated[int, own_option("fresh seeds of the choice and of the plain network", validator=AT_LEAST_1)] = 5,
+    seeds: Annotated[
+        int, own_option("of every setting, to choose on validation", validator=number(gte=1, lte=MOST_SEEDS))
+    ] = 2,
+    fresh: Annotated[
+        int, own_option("fresh seeds of the choice and of the plain network", validator=number(gte=1, lte=MOST_SEEDS))
+    ] = 5,
     margin: Margin = 0.2,
     options: StudyOptions = STUDY,
     work: WorkOptions = WORK,

@@ -10,7 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from srblock.cli.app import FAILED, app
-from srblock.cli.options import AT_LEAST_1, BuildOption, Device
+from srblock.cli.numbers import AT_LEAST_1
+from srblock.cli.options import BuildOption, Device
 
 RunPath = Annotated[
     Path, Parameter(help="the folder of a finished run, its checkpoint.safetensors, or a study's --out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -186,8 +187,10 @@ def check_margin(margin: float) -> None:
 
     Raises: ValueError.
     """
-    if not margin > 0:
-        raise ValueError(f"--margin must be above 0 percentage points, got {margin}; {MARGIN} is the default")
+    if not 0 < margin < math.inf:
+        raise ValueError(
+            f"--margin must be above 0 percentage points and finite, got {margin}; {MARGIN} is the default"
+        )
 
 
 def write_reports(
