@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from scene_fixture import write_cityscapes
 
 import srblock
@@ -628,6 +629,42 @@ def test_who_works_is_checked_before_data_is_loaded(
 ) -> None:
     monkeypatch.setattr("srblock.data.load", lambda *_, **__: pytest.fail("nothing is to be loaded"))
     assert message in error(capsys, monkeypatch, *command, *options, "--dry-run")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (["compare", PLAIN, BLOCK, "--out", "o\udce9"], r"--out: 1 path not in UTF-8: o\xe9; rename it"),
+        (["train", PLAIN, "--data", "d\udce9"], r"d\xe9; rename it, or name another place"),
+    ],
+)
+def test_paths_that_no_report_can_hold_are_refused_before_training(
+    words: tuple[list[str], str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words[1] in error(capsys, monkeypatch, *words[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_reach_page_and_terminal_without_their_control_characters(tmp_path: Path) -> None:
+    for name in ("a\x1b[31mred", "=tea\x07", "plain"):
+        folder = tmp_path / "se\x1b[31mt" / name
+        folder.mkdir(parents=True)
+        for number in range(8):
+            image = torch.randint(256, (8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+            Image.fromarray(image.numpy()).save(folder / f"{number}.png")
+    shown = invoke(
+        "compare", PLAIN, BLOCK, "--data", folder.parent, "--epochs", "1", "--batch-size", "8", "--seeds", "1",
+        "--device", "cpu", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert shown.exit_code == 0, shown.output
+    [page] = tmp_path.glob("out/compare-*/report.html")
+    for text in (shown.output, page.read_text()):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+        assert r"se\x1b[31mt" in text
+    assert r"a\x1b[31mred" in page.read_text()
+    with (page.parent / "classes.csv").open(newline="") as file:
+        assert {line["class"] for line in csv.DictReader(file)} == {"a\x1b[31mred", "'=tea\x07", "plain"}
 
 
 HUGE = "9" * 20

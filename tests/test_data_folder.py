@@ -147,6 +147,25 @@ def test_links_are_followed(tmp_path):
     assert load(pets).fingerprint == load(tmp_path / "elsewhere").fingerprint
 
 
+# Names
+
+
+def test_class_folders_that_are_no_utf_8_are_refused_before_a_file_is_read(form, tmp_path, monkeypatch):
+    if form != "folder":
+        pytest.skip("names in a zip are decoded, by what the zip says")
+    monkeypatch.setattr(module, "read_header", refuse_decoding)
+    pets = write(tmp_path / "pets", tree(classes=(os.fsdecode(b"caf\xe9"), "tea")))
+    with pytest.raises(ValueError, match=r"pets: 1 class folder not in UTF-8: caf\\xe9; rename them"):
+        load(pets)
+
+
+def test_images_may_have_any_name(tmp_path):
+    pets = write(tmp_path / "pets", {**tree(), os.fsdecode(b"cat/caf\xe9.png"): png(9), "dog/\x1b[31m.png": png(8)})
+    data = load(pets)
+    assert data.train_size + data.test_size == 12
+    assert load(pets).fingerprint == data.fingerprint
+
+
 # What is refused
 
 

@@ -57,7 +57,9 @@ def started() -> float:
 
 
 def _say(text: object) -> None:
-    print(text, file=sys.stderr)
+    from srblock.report.terminal import without_controls
+
+    print(without_controls(str(text)), file=sys.stderr)
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
@@ -75,6 +77,7 @@ def main() -> None:
         raise KeyboardInterrupt  # nothing else gets through Ray
 
     warnings.showwarning = _warn
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")  # Pillow's; ours is an error
     signal.signal(signal.SIGTERM, terminate)  # what Slurm and containers send
     try:
         take_options(app["compare"], sys.argv[1:])

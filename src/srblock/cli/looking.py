@@ -137,11 +137,12 @@ def pack(
 ) -> None:
     """Pack the records of finished runs into one small file, to be added elsewhere."""
     from srblock.data.offenders import counted
+    from srblock.report.terminal import without_controls
     from srblock.runs.archive import pack_study
 
     names, unfinished = pack_study(out, file)
     packed, size = counted(len(names), "finished run"), file.stat().st_size / 1000
-    print(f"packed {packed} into {file} ({size:.0f} kB), {unfinished} unfinished left out")
+    print(without_controls(f"packed {packed} into {file} ({size:.0f} kB), {unfinished} unfinished left out"))
 
 
 @results.command(help_epilogue="Example: srblock results add records.tar.gz --to results")

@@ -142,11 +142,13 @@ def reproduce(
     if done.worth_a_report:
         from srblock.report import reproduction, tables
         from srblock.statistics.reproduction import reproduction as beside
+        from srblock.training.files import remove_scrap
 
         lines = beside({row: paper.variant_of(row, choices) for row in chosen}, done.runs, margin=margin)
         reproduction.print_reproduction(lines, study.runs[0], console())
         folder = options.out / experiment.folder_name(f"reproduce-{table.lower()}", study, margin)
         folder.mkdir(parents=True, exist_ok=True)
+        remove_scrap(folder)
         tables.write_csv(folder / "results.csv", done.runs)
         reproduction.write_markdown(folder / "table.md", lines, study.runs[0], done.runs)
         reproduction.write_latex(folder / "table.tex", lines)

@@ -26,6 +26,7 @@ from srblock.statistics.comparison import Row, comparison
 from srblock.statistics.equivalence import MARGIN
 from srblock.statistics.times import VariantTimes
 from srblock.statistics.verdicts import Verdict
+from srblock.training.files import remove_scrap
 from srblock.training.recipe import Recipe
 from srblock.variants.custom import Build
 from srblock.variants.notation import Variant, parse
@@ -211,6 +212,7 @@ def write_reports(
     from srblock.report.classes import class_lines
 
     folder.mkdir(parents=True, exist_ok=True)
+    remove_scrap(folder)
     seeds, page = folder / "results.csv", folder / "report.html"
     tables.write_csv(seeds, runs)
     tables.write_comparison(folder, rows, times)
