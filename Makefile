@@ -1,10 +1,10 @@
-# make quickstart | test | check | bench; the first call builds .venv with the exact versions of constraints.txt
+# make quickstart | test | fuzz | check | bench; the first call builds .venv with the exact versions of constraints.txt
 PYTHON ?= python3
 UV     := $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: help quickstart test check bench bench-scenes clean
+.PHONY: help quickstart test fuzz check bench bench-scenes clean
 help:
 	@sed -n 1p Makefile
 
@@ -22,6 +22,10 @@ quickstart: $(READY)
 # Two workers, one thread each: most tests are too small to feed two cores.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# make fuzz N=1000: damaged files of every kind; make test tries some seconds' worth
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 SRBLOCK_FUZZ=$(or $(N),2000) $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz $(ARGS)
 
 # make bench DATA=cifar100:PATH
 bench: $(READY)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+import traceback
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -305,6 +307,44 @@ def test_what_hides_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"evil.pth cannot be read as weights .*: broken, or more than tensors"):
         made("R8", weights=path)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_torchs_advice_to_run_a_pickle_is_not_passed_on(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"trap": Trap(tmp_path / "sprung")}, "evil.pth")
+    with pytest.raises(ValueError, match="which is no tensor and is not run") as refusal:
+        made("R8", weights=path)
+    shown = "".join(traceback.format_exception(refusal.value))
+    assert "`False`" not in shown
+    assert "trusted source" not in shown
+
+
+UNUSABLE = {
+    "sparse (sparse_coo)": lambda value: value.to_sparse(),
+    "meta, without values": lambda value: value.to("meta"),
+    "int32": lambda value: value.int(),
+    "bool": lambda value: value > 0,
+    "complex64": lambda value: value.to(torch.complex64),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_tensors_that_are_no_weights_are_refused_by_key(tmp_path: Path, kind: str) -> None:
+    state = made("R8").state_dict()
+    path = saved(tmp_path, state | {"fc.weight": UNUSABLE[kind](state["fc.weight"])}, "odd.pth")
+    with pytest.raises(ValueError, match=re.escape(f"fc.weight is {kind}; expected dense floating-point tensors")):
+        made("R8", weights=path)
+
+
+def test_keys_of_weights_are_names(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"odd.pth has 3 for a key, and keys are names"):
+        made("R8", weights=saved(tmp_path, {3: torch.zeros(1)}, "odd.pth"))
+
+
+def test_weights_of_less_precision_and_counters_of_another_kind_load(tmp_path: Path) -> None:
+    state = made("R8").state_dict()
+    other = {key: value.half() if value.is_floating_point() else value.float() for key, value in state.items()}
+    found = made("R8", weights=saved(tmp_path, other, "half.pth")).state_dict()
+    assert torch.equal(found["conv1.weight"], state["conv1.weight"].half().float())
 
 
 @pytest.fixture

@@ -13,12 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from scene_fixture import write_cityscapes
 
 import srblock
@@ -627,6 +629,85 @@ def test_who_works_is_checked_before_data_is_loaded(
 ) -> None:
     monkeypatch.setattr("srblock.data.load", lambda *_, **__: pytest.fail("nothing is to be loaded"))
     assert message in error(capsys, monkeypatch, *command, *options, "--dry-run")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (["compare", PLAIN, BLOCK, "--out", "o\udce9"], r"--out: 1 path not in UTF-8: o\xe9; rename it"),
+        (["train", PLAIN, "--data", "d\udce9"], r"d\xe9; rename it, or name another place"),
+    ],
+)
+def test_paths_that_no_report_can_hold_are_refused_before_training(
+    words: tuple[list[str], str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words[1] in error(capsys, monkeypatch, *words[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_reach_page_and_terminal_without_their_control_characters(tmp_path: Path) -> None:
+    for name in ("a\x1b[31mred", "=tea\x07", "plain"):
+        folder = tmp_path / "se\x1b[31mt" / name
+        folder.mkdir(parents=True)
+        for number in range(8):
+            image = torch.randint(256, (8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+            Image.fromarray(image.numpy()).save(folder / f"{number}.png")
+    shown = invoke(
+        "compare", PLAIN, BLOCK, "--data", folder.parent, "--epochs", "1", "--batch-size", "8", "--seeds", "1",
+        "--device", "cpu", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert shown.exit_code == 0, shown.output
+    [page] = tmp_path.glob("out/compare-*/report.html")
+    for text in (shown.output, page.read_text()):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+        assert r"se\x1b[31mt" in text
+    assert r"a\x1b[31mred" in page.read_text()
+    with (page.parent / "classes.csv").open(newline="") as file:
+        assert {line["class"] for line in csv.DictReader(file)} == {"a\x1b[31mred", "'=tea\x07", "plain"}
+
+
+HUGE = "9" * 20
+
+
+@pytest.mark.parametrize(
+    "command", ["compare", "train", "reproduce", "sweep", "evaluate", "analyze", "predict", "stages"]
+)
+def test_no_option_takes_a_number_that_is_none_or_beyond_64_bits(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every option of every command, by its type: a new one is tested without a word here."""
+    words = {"sweep": ["R8 + SR(P={2,3})"], "compare": [PLAIN, BLOCK], "predict": ["x", "y"]}.get(command, ["x"])
+    tried = 0
+    for argument in cli.app[command].assemble_argument_collection():
+        name, kinds = argument.name, {argument.hint, *typing.get_args(argument.hint)}
+        if not name.startswith("-"):
+            continue
+        given = [[f"{name}={value}"] for value in (HUGE, f"-{HUGE}")] if int in kinds else []
+        given += [[f"{name}={value}"] for value in ("inf", "nan", "-inf", "1e999")] if float in kinds else []
+        given += [[name, "2", "inf"], [name, "nan", "2"]] if tuple[float, float] in kinds else []
+        for option in given:
+            text = error(capsys, monkeypatch, command, *words, *option)
+            assert f"for {name}. Must be" in text, (option, text)
+            tried += 1
+    assert tried >= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare", PLAIN, BLOCK, "--seeds", HUGE], "--seeds must be at most 100,000, each of at most 64 bits"),
+        (["compare", PLAIN, BLOCK, "--seeds", "100001"], "--seeds must be at most 100,000"),
+        (["sweep", "R8 + SR(P={2..999999999999})"], "counts more than 1,000 settings; leave some out"),
+        (["compare", PLAIN, f"R8 + SR(P={HUGE})"], "P of SR must be a whole number of at most 9 digits, got '9999"),
+        (["stages", "R8", "--input-size", "65537"], "for --input-size. Must be <= 65536"),
+        (["compare", PLAIN, BLOCK, "--crop-size", f"{HUGE}x1"], "--crop-size must be height x width in pixels"),
+    ],
+)
+def test_numbers_that_are_a_slip_of_the_pen(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert message in error(capsys, monkeypatch, *words)
 
 
 @pytest.mark.parametrize(

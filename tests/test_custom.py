@@ -439,6 +439,7 @@ class Mean(nn.Module):
         (["R8", "R20"], {"seeds": [1, 1]}, ValueError, "each once and at least 0"),
         (["R8", "R20"], {"seeds": 0}, ValueError, "expected one seed or more"),
         (["R8", "R20"], {"margin": 0.0}, ValueError, "margin must be above 0"),
+        (["R8", "R20"], {"margin": float("inf")}, ValueError, "margin must be above 0 percentage points and finite"),
         (["R8", "R20"], {"data": 3}, TypeError, r"two datasets \(train, test\) of \(image, label\), got int"),
     ],
 )

@@ -245,3 +245,31 @@ def test_damaged_exif_data_leave_the_image_as_it_is():
 def test_a_broken_file_is_refused_by_the_cut():
     with pytest.raises(ValueError, match="truncated"):
         decode_cut(encode(waves(50, 50), "JPEG")[:-200], 16, lambda h, w: (0, 0, h, w), reduced=True)
+
+
+# How many pixels
+
+
+def huge(side: int = 13_300) -> bytes:
+    return encode(Image.new("1", (side, side)))
+
+
+@pytest.mark.parametrize(("side", "said"), [(13_300, "13300x13300|176890000"), (20_000, "400000000")])
+@pytest.mark.filterwarnings("ignore:Image size")
+def test_images_of_too_many_pixels_are_refused_by_their_header(side: int, said: str) -> None:
+    message = rf"({said}).*, more than the limit of 89,478,485 pixels for one image; .*set SRBLOCK_MAX_PIXELS"
+    for read in (read_header, lambda content: decode(content, gray=True, image_size=8)):
+        with pytest.raises(ValueError, match=message):
+            read(huge(side))
+
+
+def test_the_limit_of_pixels_can_be_set(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # put back at the end
+    monkeypatch.setenv("SRBLOCK_MAX_PIXELS", "200000000")
+    assert read_header(huge()).size == (13_300, 13_300)
+    monkeypatch.setenv("SRBLOCK_MAX_PIXELS", "39")
+    with pytest.raises(ValueError, match=r"5x8, more than the limit of 39 pixels|40 pixels.*limit of 39 pixels"):
+        read_header(encode(Image.fromarray(COLOR)))
+    monkeypatch.setenv("SRBLOCK_MAX_PIXELS", "many")
+    with pytest.raises(ValueError, match=r"SRBLOCK_MAX_PIXELS must be how many pixels .* got 'many'"):
+        read_header(encode(Image.fromarray(COLOR)))

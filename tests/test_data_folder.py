@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import shutil
 import stat
 import struct
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -144,6 +147,25 @@ def test_links_are_followed(tmp_path):
     assert load(pets).fingerprint == load(tmp_path / "elsewhere").fingerprint
 
 
+# Names
+
+
+def test_class_folders_that_are_no_utf_8_are_refused_before_a_file_is_read(form, tmp_path, monkeypatch):
+    if form != "folder":
+        pytest.skip("names in a zip are decoded, by what the zip says")
+    monkeypatch.setattr(module, "read_header", refuse_decoding)
+    pets = write(tmp_path / "pets", tree(classes=(os.fsdecode(b"caf\xe9"), "tea")))
+    with pytest.raises(ValueError, match=r"pets: 1 class folder not in UTF-8: caf\\xe9; rename them"):
+        load(pets)
+
+
+def test_images_may_have_any_name(tmp_path):
+    pets = write(tmp_path / "pets", {**tree(), os.fsdecode(b"cat/caf\xe9.png"): png(9), "dog/\x1b[31m.png": png(8)})
+    data = load(pets)
+    assert data.train_size + data.test_size == 12
+    assert load(pets).fingerprint == data.fingerprint
+
+
 # What is refused
 
 
@@ -263,6 +285,36 @@ def test_broken_links_and_loops(tmp_path):
         load(pets)
 
 
+def test_links_that_double_at_every_level_end_at_once(tmp_path):
+    """22 levels with two links to the next one in each are four million folders."""
+    pets = write(tmp_path / "pets", {**tree(), "cat/l0/x.png": png(1)})
+    for level in range(1, 23):
+        (pets / f"cat/l{level}").mkdir()
+        for name in ("a", "b"):
+            (pets / f"cat/l{level}/{name}").symlink_to(f"../l{level - 1}")
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"links lead to one folder in more than 64 ways, .*remove links"):
+        load(pets)
+    assert time.monotonic() - start < 5
+
+
+def test_folders_nested_1500_deep_are_read_in_seconds(tmp_path, monkeypatch):
+    pets = write(tmp_path / "pets", tree())
+    monkeypatch.chdir(pets / "cat")
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("x.png").write_bytes(png(1))
+    start = time.monotonic()
+    data = load(pets)
+    assert time.monotonic() - start < 10
+    assert data.train_size + data.test_size == 11
+    os.remove("x.png")  # what follows is too deep for those who clean up
+    for _ in range(1500):
+        os.chdir("..")
+        os.rmdir("d")
+
+
 @pytest.mark.parametrize("image_size", [None, 7])
 def test_folders_larger_than_memory_are_streamed_and_say_so(tmp_path, monkeypatch, image_size):
     pets = write(tmp_path / "pets", tree())
@@ -374,8 +426,45 @@ def test_zip_with_damaged_members(tmp_path):
 def test_zip_with_a_damaged_directory(tmp_path):
     path = write_zip(tmp_path / "pets.zip", tree())
     path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x07\x07"))
-    with pytest.raises(ValueError, match=r"pets.zip: damaged zip: Bad magic number"):
+    with pytest.raises(ValueError, match=r"pets.zip: damaged zip: Bad magic number.*; copy or pack it again"):
         load(path)
+
+
+@pytest.mark.parametrize("kind", ["stored", "deflated", "bzip2", "lzma"])
+def test_zip_with_members_damaged_in_any_compression(tmp_path, kind):
+    path = tmp_path / "pets.zip"
+    with zipfile.ZipFile(path, "w", getattr(zipfile, f"ZIP_{kind.upper()}")) as archive:
+        for name, data in tree().items():
+            archive.writestr(name, data)
+    whole, refused = path.read_bytes(), 0
+    for place in range(39, 100):  # in the data of the first member, behind its name; some bytes of LZMA do not matter
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        with contextlib.suppress(ValueError):  # and nothing else
+            load(path)
+            refused -= 1
+        refused += 1
+    assert refused >= 50
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (6, 99, r"pets.zip: damaged zip: zip file version 9.9; copy or pack it again"),  # version needed
+        (10, 77, r"cat/0.png \(damaged in the zip: That compression method is not supported"),
+    ],
+)
+def test_zip_that_asks_for_what_is_not_there(tmp_path, place, value, message):
+    path = write_zip(tmp_path / "pets.zip", tree())
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + place] = value
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load(path)
+
+
+def test_zip_with_endless_names(tmp_path):
+    with pytest.raises(ValueError, match=r"1 entry refused, .*: d/d/.*\.\.\..*\(a name of 60,001 characters\)"):
+        load(write_zip(tmp_path / "pets.zip", {**tree(), "d/" * 30_000 + "x": png(1)}))
 
 
 def test_zip_bomb_by_what_it_declares(tmp_path):

@@ -2,11 +2,12 @@
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from srblock.training.files import write_bytes, write_json
+from srblock.training.files import remove_scrap, write_bytes, write_json
 
 
 def test_replaces_and_leaves_no_scrap(tmp_path: Path) -> None:
@@ -41,6 +42,26 @@ def test_an_interrupt_leaves_no_scrap(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(KeyboardInterrupt):
         write_bytes(tmp_path / "a.bin", b"new")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
+    for taken, path in ((f".a.bin.{os.getpid()}.tmp", "a.bin"), ("b.bin", "b.bin")):
+        (tmp_path / taken).mkdir()
+        with pytest.raises(OSError, match=rf"cannot write .*{path}: there is a folder .*/{taken} in its place; move"):
+            write_bytes(tmp_path / path, b"new")
+
+
+def test_scrap_of_the_dead_is_removed_and_of_the_living_not(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / f".folder.{dead.pid}.tmp").mkdir()
+    for name in (f".a.html.{dead.pid}.tmp", f".b.html.{os.getpid()}.tmp", ".old.1.tmp", ".hidden", "a.html"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".old.1.tmp", (0, 0))
+    remove_scrap(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        [f".b.html.{os.getpid()}.tmp", f".folder.{dead.pid}.tmp", ".hidden", "a.html"]
+    )
 
 
 def test_json_holds_no_nan(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from run_fixture import BASELINE, DIGITS, WITH_SR, recall_figures, write_run, write_runs
 
 from srblock.report import block_figures, figures
 from srblock.report.difference_figure import differences, seed_differences
 from srblock.report.difference_figure import frame as difference_frame
-from srblock.report.svg import VARIABLES
+from srblock.report.svg import VARIABLES, Plate
 from srblock.statistics.comparison import comparison
 from srblock.statistics.differences import mean_interval
 
@@ -161,6 +162,20 @@ def test_memory_scale_is_centered_at_zero() -> None:
     shown = texts(block_figures.memories(np.array([[[0.5]], [[-0.1]]]), "memory", 900))
     assert {"-0.5", "0", "0.5"} <= set(shown)
     assert {"-1", "0", "1"} <= set(texts(block_figures.memories(np.zeros((2, 2, 2)), "memory", 900)))
+
+
+def test_control_characters_of_names_are_shown_by_their_codes() -> None:
+    """A terminal that shows the file would obey them, and XML has no place for them."""
+
+    def paint(figure: Figure) -> None:
+        figure.text(0.5, 0.5, "a\x1b[31mred\x07\x9b\x00")
+
+    plate = Plate(200, 100, "of \x1b[31m", paint)
+    assert [node.text for node in ElementTree.fromstring(plate.svg()).iter() if node.text and "red" in node.text] == [
+        r"a\x1b[31mred\x07\x9b\x00"
+    ]
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", plate.svg() + plate.inline("x"))
+    assert plate.png().startswith(b"\x89PNG")
 
 
 def test_names_of_any_script_and_length() -> None:

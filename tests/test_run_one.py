@@ -145,3 +145,17 @@ def test_a_damaged_state_is_told_of(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_fails_the_run(tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
     assert "cannot make the folder" in train(tmp_path).text
+
+
+def test_a_folder_where_the_lock_should_be_is_named(tmp_path: Path) -> None:
+    folder = log(tmp_path).parent
+    (folder / ".lock").mkdir(parents=True)
+    outcome = train(tmp_path)
+    assert outcome.ending == "failed"
+    assert f"cannot lock {folder / '.lock'}: a folder is in the place of that file; move it away" in outcome.text
+
+
+@pytest.mark.usefixtures("_warnings_are_shown")
+def test_scrap_that_is_a_folder_ends_no_run(tmp_path: Path) -> None:
+    (log(tmp_path).parent / ".config.json.1.tmp").mkdir(parents=True)
+    assert train(tmp_path).ending == "done"

@@ -9,10 +9,11 @@ import time
 import warnings
 from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from srblock import __version__
 from srblock.cli.config import take_options
+from srblock.cli.numbers import within
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +29,7 @@ app = App(
     print_error=False,
     suppress_keyboard_interrupt=False,
     result_action="return_value",
+    default_parameter=Parameter(validator=within),  # of options without limits of their own; others name it, too
 )
 app.register_install_completion_command()
 
@@ -55,7 +57,9 @@ def started() -> float:
 
 
 def _say(text: object) -> None:
-    print(text, file=sys.stderr)
+    from srblock.report.terminal import without_controls
+
+    print(without_controls(str(text)), file=sys.stderr)
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
@@ -73,6 +77,7 @@ def main() -> None:
         raise KeyboardInterrupt  # nothing else gets through Ray
 
     warnings.showwarning = _warn
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")  # Pillow's; ours is an error
     signal.signal(signal.SIGTERM, terminate)  # what Slurm and containers send
     try:
         take_options(app["compare"], sys.argv[1:])
@@ -88,7 +93,8 @@ def main() -> None:
         _say(f"error: {ours or error}")
         sys.exit(WRONG)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; not worth importing torch for
+        # torch's on a GPU, which is not worth importing torch for, and on the CPU.
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
             raise
         _say(
             f"error: the device is out of memory ({str(error).splitlines()[0]}); use a smaller --batch-size or "

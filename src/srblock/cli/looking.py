@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
-from cyclopts.validators import Number
 
 from srblock.cli.app import app, command_line, console
-from srblock.cli.options import AT_LEAST_1, BuildOption, Device
+from srblock.cli.numbers import SIDE, number
+from srblock.cli.options import BuildOption, Device
 
 FormatOption = Annotated[
     Literal["text", "markdown", "latex", "csv"],
@@ -31,7 +31,7 @@ def analyze(
     *,
     classes: Annotated[str | None, Parameter(help='to look at closely: a,b,"c, with a comma" (default: three)')] = None,
     per_class: Annotated[
-        int, Parameter(help="images of a class that its recall weights are of; 0: all", validator=Number(gte=0))
+        int, Parameter(help="images of a class that its recall weights are of; 0: all", validator=number(gte=0))
     ] = 50,
     controls: Annotated[bool, Parameter(negative="--no-controls", help="test under controls too")] = True,
     data: Annotated[str | None, Parameter(help="where the data is now (default: where it was)")] = None,
@@ -67,7 +67,7 @@ def stages(
     network: Annotated[str, Parameter(help="R18, timm/NAME, torchvision/NAME, ...")],
     /,
     *,
-    input_size: Annotated[int, Parameter(help="side of the images in pixels", validator=AT_LEAST_1)] = 224,
+    input_size: Annotated[int, Parameter(help="side of the images in pixels", validator=SIDE)] = 224,
     all_modules: Annotated[
         bool, Parameter(name="--all", negative="", show_default=False, help="every usable module, after the stages")
     ] = False,
@@ -112,7 +112,7 @@ def audit(
     *,
     ddof: Annotated[
         int,
-        Parameter(help="read the printed deviations as divided by n - 1 (1) or n (0)", validator=Number(gte=0, lte=1)),
+        Parameter(help="read the printed deviations as divided by n - 1 (1) or n (0)", validator=number(gte=0, lte=1)),
     ] = 1,
     form: FormatOption = "text",
 ) -> None:
@@ -137,11 +137,12 @@ def pack(
 ) -> None:
     """Pack the records of finished runs into one small file, to be added elsewhere."""
     from srblock.data.offenders import counted
+    from srblock.report.terminal import without_controls
     from srblock.runs.archive import pack_study
 
     names, unfinished = pack_study(out, file)
     packed, size = counted(len(names), "finished run"), file.stat().st_size / 1000
-    print(f"packed {packed} into {file} ({size:.0f} kB), {unfinished} unfinished left out")
+    print(without_controls(f"packed {packed} into {file} ({size:.0f} kB), {unfinished} unfinished left out"))
 
 
 @results.command(help_epilogue="Example: srblock results add records.tar.gz --to results")

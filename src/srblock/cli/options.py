@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
-from cyclopts.validators import Number
+
+from srblock.cli.numbers import AT_LEAST_1, LARGEST, LARGEST_SIDE, MOST_SEEDS, SIDE, number, within
 
 if TYPE_CHECKING:
     from srblock.paper.select import Unsaid
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def _under(heading: str, sort_key: int) -> Callable[..., Parameter]:
     """Return a way to describe options under one heading of the help: in words, and what else cyclopts takes."""
     group = Group(heading, sort_key=sort_key)
-    return lambda help, **more: Parameter(group=group, help=help, **more)
+    return lambda help, **more: Parameter(group=group, help=help, **{"validator": within, **more})
 
 
 own_option = _under("What to run", 0)
@@ -27,7 +28,6 @@ training_option = _under("Training (default: as the recipe says)", 2)
 where_option = _under("Where it runs", 3)
 output_option = _under("Output", 4)
 
-AT_LEAST_1 = Number(gte=1)
 FLAG: dict[str, Any] = {"negative": "", "show_default": False}  # given or not, without a --no-... of its own
 
 
@@ -41,8 +41,10 @@ def seeds_of(text: str) -> range:
     """
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)", text)
     first, last = (0, 0) if found is None else (int(found[1] or 0), int(found[2]) - (found[1] is None))
-    if found is None or not first <= last < 2**63:
+    if found is None or not first <= last:
         raise ValueError(f"--seeds must be how many, such as 5, or from which to which, such as 5-9, got {text}")
+    if last > LARGEST or last - first >= MOST_SEEDS:
+        raise ValueError(f"--seeds must be at most {MOST_SEEDS:,}, each of at most 64 bits, got {text}")
     return range(first, last + 1)
 
 
@@ -51,7 +53,7 @@ def size_of(text: str) -> tuple[int, int]:
 
     Raises: ValueError for anything else.
     """
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    found = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
     if found is None:
         raise ValueError(f"--crop-size must be height x width in pixels, such as 180x240, got {text}")
     return int(found[1]), int(found[2])
@@ -84,7 +86,7 @@ class StudyOptions:
     ] = None
     image_size: Annotated[
         int | None,
-        data_option("resize images to this many pixels square", validator=AT_LEAST_1),
+        data_option("resize images to this many pixels square", validator=SIDE),
     ] = None
     crop: Annotated[str | None, data_option("padded, or resized: how training images are cut")] = None
     crop_size: Annotated[str | None, data_option("of scenes: HxW that is trained on, such as 180x240")] = None
@@ -95,7 +97,10 @@ class StudyOptions:
     class_share: Annotated[float | None, data_option("of scenes: share of a crop that one class may have")] = None
     photometric: Annotated[bool | None, data_option("of scenes: distort colors of training scenes")] = None
     inference: Annotated[str | None, data_option("of scenes: slide or whole: how they are tested")] = None
-    padding: Annotated[int | None, data_option("pixels of the border that padded crops reach into")] = None
+    padding: Annotated[
+        int | None,
+        data_option("pixels of the border that padded crops reach into", validator=number(lte=LARGEST_SIDE)),
+    ] = None
     padding_mode: Annotated[str | None, data_option("zeros or reflect: what is in that border")] = None
     flip: Annotated[bool | None, data_option("mirror training images at random")] = None
     alternating_flip: Annotated[bool | None, data_option("the other side of each image at every pass")] = None
@@ -109,7 +114,10 @@ class StudyOptions:
     tta: Annotated[
         str | None, data_option("none, flip, flip+translate; of scenes multiscale: average over these in tests")
     ] = None
-    test_resize: Annotated[int | None, data_option("short side of test images before the center is cut")] = None
+    test_resize: Annotated[
+        int | None,
+        data_option("short side of test images before the center is cut", validator=number(lte=LARGEST_SIDE)),
+    ] = None
     test_square: Annotated[bool | None, data_option("resize both sides to --test-resize")] = None
 
     recipe: Annotated[
@@ -163,7 +171,7 @@ class StudyOptions:
     engine: Annotated[str | None, where_option("eager, compile, graph or compile+graph: how a step is run")] = None
 
     minutes: Annotated[
-        float | None, where_option("end by then, with status 75 if runs are left", validator=Number(gt=0))
+        float | None, where_option("end by then, with status 75 if runs are left", validator=number(gt=0))
     ] = None
 
     out: Annotated[
@@ -194,7 +202,7 @@ class WorkOptions:
     cpus_per_run: Annotated[int | None, where_option("with ray: CPU cores of each run", validator=AT_LEAST_1)] = None
     gpus_per_run: Annotated[
         float | None,
-        where_option("with ray: GPUs of each run; 0.5 lets two share one", validator=Number(gte=0)),
+        where_option("with ray: GPUs of each run; 0.5 lets two share one", validator=number(gte=0)),
     ] = None
     dry_run: Annotated[bool, output_option("print the plan and stop; nothing is downloaded or written", **FLAG)] = False
 

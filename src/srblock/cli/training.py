@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from srblock.cli import running
 from srblock.cli.app import FAILED, app, console
 from srblock.cli.config import VARIANTS, read_config_file
+from srblock.cli.numbers import MOST_SEEDS, number
 from srblock.cli.options import (
-    AT_LEAST_1,
     BuildOption,
     Device,
     Margin,
@@ -58,7 +57,7 @@ def train(
     variant: Annotated[str, Parameter(help='e.g. "R18 + D2D + SR(M=4, P=12)"')],
     /,
     *,
-    seed: Annotated[int, own_option("decides all that is drawn", validator=Number(gte=0))] = 0,
+    seed: Annotated[int, own_option("decides all that is drawn", validator=number(gte=0))] = 0,
     options: StudyOptions = STUDY,
 ) -> int:
     """Train one variant with one seed; the same command goes on where it stopped.
@@ -143,11 +142,13 @@ def reproduce(
     if done.worth_a_report:
         from srblock.report import reproduction, tables
         from srblock.statistics.reproduction import reproduction as beside
+        from srblock.training.files import remove_scrap
 
         lines = beside({row: paper.variant_of(row, choices) for row in chosen}, done.runs, margin=margin)
         reproduction.print_reproduction(lines, study.runs[0], console())
         folder = options.out / experiment.folder_name(f"reproduce-{table.lower()}", study, margin)
         folder.mkdir(parents=True, exist_ok=True)
+        remove_scrap(folder)
         tables.write_csv(folder / "results.csv", done.runs)
         reproduction.write_markdown(folder / "table.md", lines, study.runs[0], done.runs)
         reproduction.write_latex(folder / "table.tex", lines)
@@ -160,8 +161,12 @@ def sweep(
     settings: Annotated[str, Parameter(help='e.g. "R18 + D2D + SR(M={3,4}, P={2..12:2}, U={8,16,32})"')],
     /,
     *,
-    seeds: Annotated[int, own_option("of every setting, to choose on validation", validator=AT_LEAST_1)] = 2,
-    fresh: Annotated[int, own_option("fresh seeds of the choice and of the plain network", validator=AT_LEAST_1)] = 5,
+    seeds: Annotated[
+        int, own_option("of every setting, to choose on validation", validator=number(gte=1, lte=MOST_SEEDS))
+    ] = 2,
+    fresh: Annotated[
+        int, own_option("fresh seeds of the choice and of the plain network", validator=number(gte=1, lte=MOST_SEEDS))
+    ] = 5,
     margin: Margin = 0.2,
     options: StudyOptions = STUDY,
     work: WorkOptions = WORK,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from srblock.cli.app import FAILED, app
-from srblock.cli.options import AT_LEAST_1, BuildOption, Device
+from srblock.cli.numbers import AT_LEAST_1
+from srblock.cli.options import BuildOption, Device
 
 RunPath = Annotated[
     Path, Parameter(help="the folder of a finished run, its checkpoint.safetensors, or a study's --out")
@@ -43,6 +43,7 @@ def predict(
     from srblock.report.terminal import escaped
     from srblock.runs.predict import mask_file, predict_files, write_mask
     from srblock.runs.trained import Prediction, load_run
+    from srblock.training.csv_lines import lines_text
 
     trained = load_run(run, variant=variant, seed=seed, build=build, device=device)
     if masks is not None and trained.input.task != "segmentation":
@@ -55,10 +56,9 @@ def predict(
         table = None
         if csv_file is not None:
             file = stack.enter_context(csv_file.open("w", newline="", encoding="utf-8", errors="surrogateescape"))
-            table = csv.writer(file)
-            table.writerow(
-                ["file", "error", *(f"{what}_{n}" for n in range(1, most + 1) for what in ("class", "share"))]
-            )
+            table = file
+            columns = (f"{what}_{n}" for n in range(1, most + 1) for what in ("class", "share"))
+            table.write(lines_text([["file", "error", *columns]]))
         for name, found in predict_files(trained, images, top=most):
             if masks is not None and isinstance(found, Prediction):
                 mask = mask_file(masks, name)
@@ -76,7 +76,7 @@ def predict(
                     if isinstance(found, str)
                     else [*zip(found.classes, (f"{s:.6f}" for s in found.shares), strict=True)]
                 )
-                table.writerow([name, error, *(value for pair in said for value in pair)])
+                table.write(lines_text([[name, error, *(value for pair in said for value in pair)]]))
     return FAILED if failed else 0
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from srblock.data.image_files import ImageFiles
-from srblock.data.offenders import counted, offenders
+from srblock.data.offenders import counted, offenders, refuse_unencodable
 
 MEMORY_LIMIT_BYTES = 8 * 2**30
 
@@ -57,13 +57,15 @@ class ImageData:
     ) -> ImageData:
         """Check a set, whatever its source, and take its fingerprint.
 
-        Raises: ValueError if shapes, dtypes or labels do not fit together, there are fewer than two classes, or a
-            class has fewer than two images to train on or none to test on.
+        Raises: ValueError if shapes, dtypes or labels do not fit together, there are fewer than two classes, a class
+            has fewer than two images to train on or none to test on, or a name is not in UTF-8.
         """
         if len(classes) < 2:
             raise ValueError(f"{name}: expected at least two classes, got {len(classes)}: {offenders(list(classes))}")
         if len(set(classes)) < len(classes):
             raise ValueError(f"{name}: class names are not unique: {offenders(sorted(classes))}")
+        refuse_unencodable("the data", "name", [name], "rename its folder or file")
+        refuse_unencodable(name, "class name", classes, "rename them")
         for part, images, labels, least in (
             ("train", train_images, train_labels, 2),
             ("test", test_images, test_labels, 1),

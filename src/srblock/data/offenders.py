@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 
 SHOWN = 5
 
@@ -20,3 +21,21 @@ def counted(count: int, noun: str) -> str:
     if noun.endswith("y"):
         return f"{count:,} {noun[:-1]}ies"
     return f"{count:,} {noun}es" if noun.endswith("s") else f"{count:,} {noun}s"
+
+
+def refuse_unencodable(where: str, noun: str, names: Iterable[str], remedy: str) -> None:
+    """Refuse names that no file of text can hold, such as those of folders that are no UTF-8 (Latin-1 caf\\xe9).
+
+    Raises: ValueError naming them, their odd bytes by number.
+    """
+    wrong = [name for name in names if name.encode("utf-8", "replace").decode() != name]
+    if wrong:
+        shown = [_bytewise(name) for name in wrong]
+        raise ValueError(f"{where}: {counted(len(wrong), noun)} not in UTF-8: {offenders(shown)}; {remedy}")
+
+
+def _bytewise(name: str) -> str:
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a pair that no file name has
+        return name.encode("utf-8", "backslashreplace").decode()

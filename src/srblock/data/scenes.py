@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from srblock.data.offenders import counted, offenders
+from srblock.data.offenders import counted, offenders, refuse_unencodable
 from srblock.data.scene_files import SceneFiles
 
 Color = tuple[int, int, int]  # red, green, blue, 0 to 255
@@ -57,14 +57,16 @@ class SceneData:
     ) -> SceneData:
         """Check a set, whatever its source, and take its fingerprint.
 
-        Raises: ValueError if there are fewer than two classes, two of one name, no color for each, fewer than two
-            images to train on or none in another part.
+        Raises: ValueError if there are fewer than two classes, two of one name, a name not in UTF-8, no color for each,
+            fewer than two images to train on or none in another part.
         """
         if len(classes) < 2:
             raise ValueError(f"{name}: expected at least two classes, got {len(classes)}: {offenders(list(classes))}")
         if len(set(classes)) < len(classes):
             double = sorted({c for c in classes if list(classes).count(c) > 1})
             raise ValueError(f"{name}: class names are not unique: {offenders(double)}")
+        refuse_unencodable("the data", "name", [name], "rename its folder")
+        refuse_unencodable(name, "class name", classes, "rename them")
         if len(colors) != len(classes) or len(pixels) != len(classes) + 1:
             got = f"{counted(len(colors), 'color')} and {counted(len(pixels), 'pixel count')}"
             raise ValueError(f"{name}: expected a color for each of {len(classes)} classes and a count more, got {got}")

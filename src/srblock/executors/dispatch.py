@@ -17,7 +17,7 @@ from srblock.executors.watch import Watch
 from srblock.runs.log import LOG
 from srblock.runs.outcome import Outcome
 from srblock.runs.records import Run, RunConfig, finished, read_run
-from srblock.runs.run_one import Work, make_folder, reuse, warn_if_elsewhere
+from srblock.runs.run_one import Work, locking_failed, make_folder, reuse, warn_if_elsewhere
 from srblock.training import distributed
 
 PATIENCE_S = 60.0  # how long a network file system may take to show a file that another machine wrote
@@ -208,6 +208,8 @@ def _locked(directory: Path) -> bool:
             return False
     except Timeout:
         return True
+    except OSError as error:
+        raise OSError(error.errno, f"cannot lock {directory / '.lock'}: {locking_failed(error)}") from error
 
 
 def _read_when_there(directory: Path) -> Run:

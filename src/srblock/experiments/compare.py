@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from srblock.statistics.comparison import Row, comparison
 from srblock.statistics.equivalence import MARGIN
 from srblock.statistics.times import VariantTimes
 from srblock.statistics.verdicts import Verdict
+from srblock.training.files import remove_scrap
 from srblock.training.recipe import Recipe
 from srblock.variants.custom import Build
 from srblock.variants.notation import Variant, parse
@@ -186,8 +188,10 @@ def check_margin(margin: float) -> None:
 
     Raises: ValueError.
     """
-    if not margin > 0:
-        raise ValueError(f"--margin must be above 0 percentage points, got {margin}; {MARGIN} is the default")
+    if not 0 < margin < math.inf:
+        raise ValueError(
+            f"--margin must be above 0 percentage points and finite, got {margin}; {MARGIN} is the default"
+        )
 
 
 def write_reports(
@@ -208,6 +212,7 @@ def write_reports(
     from srblock.report.classes import class_lines
 
     folder.mkdir(parents=True, exist_ok=True)
+    remove_scrap(folder)
     seeds, page = folder / "results.csv", folder / "report.html"
     tables.write_csv(seeds, runs)
     tables.write_comparison(folder, rows, times)

@@ -13,14 +13,14 @@ import torch
 from rich.console import Console
 
 from srblock.data import ImageData, SceneData, load_data
-from srblock.data.offenders import counted
+from srblock.data.offenders import counted, refuse_unencodable
 from srblock.data.sources import SOURCES, at_hand
 from srblock.data.sources.published import stand_in
 from srblock.data.sources.scenes import SCENE_SOURCES
 from srblock.executors.execute import Executor, run_study
 from srblock.report.plan import print_plan
 from srblock.report.progress import LoadProgress, RunProgress
-from srblock.report.terminal import print_lines
+from srblock.report.terminal import print_lines, without_controls
 from srblock.runs import events
 from srblock.runs.plan import plan, seconds_left
 from srblock.runs.records import Run, finished, read_config
@@ -131,6 +131,7 @@ def prepare(asked: Asked, variants: Sequence[Variant]) -> Session:
             locate(variant.network)
         elif variant.custom and variant.network not in asked.networks:
             raise ValueError(f"there is no function for {variant.network}; {_known(asked.networks)}")
+    _refuse_unencodable(asked)
     if asked.pretrained and asked.weights is not None:
         raise ValueError("--pretrained and --weights both say where to start; give one of them")
     if asked.weights is not None and not asked.weights.is_file():
@@ -249,7 +250,15 @@ def say_where(files: Sequence[tuple[str, Path]], console: Console) -> None:
     """Print where files lie, a line each."""
     width = max(len(name) for name, _ in files) + 1
     for name, path in files:
-        console.print(f"{name + ':':{width}} {path}", soft_wrap=True, highlight=False, markup=False)
+        console.print(without_controls(f"{name + ':':{width}} {path}"), soft_wrap=True, highlight=False, markup=False)
+
+
+def _refuse_unencodable(asked: Asked) -> None:
+    """Refuse paths that the report, which has the command and the data's place, could not hold after the training."""
+    data = lasting(asked.data) if isinstance(asked.data, str) else ""
+    weights = "" if asked.weights is None else str(asked.weights.resolve())
+    for option, path in (("--out", str(asked.out)), ("--data", data), ("--weights", weights)):
+        refuse_unencodable(option, "path", [path], "rename it, or name another place")
 
 
 def _known(networks: Mapping[str, Build]) -> str:

@@ -16,7 +16,7 @@ from srblock.report.analysis_numbers import number_tables
 from srblock.report.blocks import WIDE, Drawing, draw_both
 from srblock.report.page import render
 from srblock.report.units import probability, reach, signed
-from srblock.training.files import write_bytes
+from srblock.training.files import remove_scrap, write_bytes
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ def write_analysis(
     page = folder / "analysis.html"
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
+    for place in (folder, figures):
+        remove_scrap(place)
     written = [("page", page)]
     for name, text in tables.items():
         written.append((f"numbers: {name}", folder / f"{name}.csv"))

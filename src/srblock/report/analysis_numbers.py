@@ -5,8 +5,6 @@ Memory blocks, rows, columns and ranks count from 1, as in the figures; images f
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from srblock.inspection.analysis import Analysis, Array, Subject
 from srblock.report.control_words import Judged
 from srblock.statistics.paired_images import wilson_interval
+from srblock.training.csv_lines import lines_text
 from srblock.training.task import Figure
 
 Table = tuple[str, list[tuple[Any, ...]]]  # the columns' names, by spaces, and the rows
@@ -91,11 +90,7 @@ def own_logits(by_class: Array) -> Array:
 
 
 def _text(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return file.getvalue()
+    return lines_text([columns, *([_cell(value) for value in row] for row in rows)])
 
 
 def _cell(value: Any) -> Any:

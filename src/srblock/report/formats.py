@@ -6,8 +6,6 @@ three rules. Both print what people read on the terminal; CSV has the same rows 
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from srblock.report.terminal import Column
+from srblock.training.csv_lines import lines_text
 from srblock.training.files import write_bytes
 
 T = TypeVar("T")
@@ -134,12 +133,8 @@ def latex(text: str) -> str:
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     """Return lines of CSV under the names of all of them; what a line does not have stays empty."""
-    text = io.StringIO(newline="")
     names = list(dict.fromkeys(name for record in records for name in record))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    return lines_text([names, *([record.get(name) for name in names] for record in records)])
 
 
 def _rows(one: Sheet) -> str:

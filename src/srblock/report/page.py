@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from srblock.report import units
+from srblock.report.terminal import without_controls
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
@@ -22,7 +23,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"typeset": typeset, "duration": units.duration, "count": "{:,}".format, "opening": opening}
-    return environment.get_template(template).render(context)
+    return without_controls(environment.get_template(template).render(context))
 
 
 def opening(text: str) -> str:

@@ -29,7 +29,7 @@ from srblock.runs.archive import read_records
 from srblock.runs.protocol import Protocol, read_protocols
 from srblock.runs.records import Run, RunConfig
 from srblock.statistics.comparison import Row, comparison, comparisons
-from srblock.training.files import write_bytes
+from srblock.training.files import remove_scrap, write_bytes
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.variants.notation import Variant, parse
 
@@ -84,6 +84,7 @@ def write_tables(results: Path) -> list[Path]:
     studies = published(read_records(results), read_protocols(results))
     folder = results / "tables"
     folder.mkdir(exist_ok=True)
+    remove_scrap(folder)
     written = [folder / "index.md"]
     write_bytes(written[0], index(studies).encode())
     for study in studies:

@@ -26,6 +26,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
+from srblock.report.terminal import without_controls
+
 # Stand-ins for colors that the page defines; no color map contains them.
 INK, FAINT, PAPER = "#010203", "#040506", "#070809"
 SERIES = tuple(f"#0a0b{index:02x}" for index in range(6))
@@ -76,7 +78,7 @@ class Plate:
 
     def inline(self, name: str) -> str:
         """Return an <svg> element of a page; its ids start with `name`, which is unique there."""
-        return _inline(self._drawn({}), name, self._opening())
+        return without_controls(_inline(self._drawn({}), name, self._opening()))
 
     def svg(self) -> str:
         """Return a file by itself, in light colors on white."""
@@ -86,7 +88,8 @@ class Plate:
         opening = self._opening(spaces, MARGIN)
         ground = f'\n<rect x="{-MARGIN}" y="{-MARGIN}" width="100%" height="100%" fill="{LIGHT[PAPER]}"/>'
         text = re.sub(r"<svg[^>]*>", lambda _: opening + ground, text, count=1)
-        return '<?xml version="1.0" encoding="utf-8"?>\n' + re.sub(r"\s*\n\s*", "\n", text).strip() + "\n"
+        text = without_controls(re.sub(r"\s*\n\s*", "\n", text).strip())
+        return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
 
     def png(self, scale: float = 2) -> bytes:
         """Return pixels in light colors on white, `scale` of them for each CSS pixel."""

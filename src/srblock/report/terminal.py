@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 T = TypeVar("T")
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 Column = tuple[str, Callable[[T], str]]  # its heading, and what it says of a row
 
 
@@ -29,7 +31,7 @@ def table_of(
     """Return a table with a line for each row, in a style of rich by the row."""
     table = empty_table(first[0], *(name for name, _ in columns))
     for row in rows:
-        table.add_row(*(Text(cell(row), style(row)) for _, cell in (first, *columns)))
+        table.add_row(*(Text(without_controls(cell(row)), style(row)) for _, cell in (first, *columns)))
     return table
 
 
@@ -43,7 +45,14 @@ def print_fitting(whole: Table, parts: Sequence[Table], console: Console) -> Non
 def print_lines(lines: Iterable[str], console: Console) -> None:
     """Print sentences, wrapped at the console's width."""
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(without_controls(line), markup=False, highlight=False)
+
+
+def without_controls(text: str) -> str:
+    """Show in a text of ours by its code what a name in it may have brought: control characters, which would command a
+    terminal and which XML has not, and halves of pairs, which no encoding has. New lines and tabs stay.
+    """
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def escaped(text: str) -> str:

@@ -14,7 +14,7 @@ from srblock.runs.study import Study
 from srblock.training.checkpoint import CheckpointError
 from srblock.training.fields import require
 from srblock.variants.custom import Build, function_of
-from srblock.variants.weights import read_weights
+from srblock.variants.weights import read_weights, refuse_unusable
 
 
 def reopen(
@@ -70,6 +70,7 @@ def reopen(
     try:
         state = read_weights(weights)
         model = study.build(config.variant, config.seed, stem=stem_of(state))
+        refuse_unusable(state, model.state_dict(), str(weights))
         model.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"{weights} does not fit {run.variant}: {error}") from error

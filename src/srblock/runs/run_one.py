@@ -162,7 +162,16 @@ def _acquire(lock: FileLock, directory: Path) -> bool:
         lock.acquire(blocking=False)
     except Timeout:
         return False
+    except OSError as error:
+        raise OSError(error.errno, f"cannot lock {lock.lock_file}: {locking_failed(error)}") from error
     return True
+
+
+def locking_failed(error: OSError) -> str:
+    """Say what is wrong with the file of a lock, and what to do."""
+    if isinstance(error, (IsADirectoryError, PermissionError)) and Path(error.filename or "").is_dir():
+        return "a folder is in the place of that file; move it away"
+    return f"{error.strerror or error}; make its folder writable, or name another one with --out"
 
 
 def _train(
@@ -234,7 +243,8 @@ def _found(config: RunConfig, directory: Path, here: dict[str, Any]) -> bool:
 def _prepare(study: Study, config: RunConfig, given: Input, directory: Path, here: dict[str, Any]) -> None:
     """Write what the run is; note in `here` if it was started elsewhere."""
     for scrap in directory.glob(".*.tmp"):  # of a process killed while writing; the lock is ours
-        scrap.unlink()
+        if not scrap.is_dir():  # which whoever writes in its place will name
+            scrap.unlink()
     started = _started_on(directory)
     if started is not None and warn_if_elsewhere(config, "goes on but was started", started, here):
         here["started_on"] = {key: started.get(key) for key in runtime.DECISIVE}

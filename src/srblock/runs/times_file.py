@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
 
 from srblock.runs.side_by_side import SideBySide, Times
+from srblock.training.csv_lines import lines_text, said
 from srblock.training.files import write_bytes
 
 MEASURED = ("variant", "part", "round", "ms_per_image")
@@ -18,14 +18,12 @@ def write_times(path: Path, found: SideBySide) -> None:
 
     Raises: OSError if the file cannot be written; an older one stays whole.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*MEASURED, *found.conditions])
+    lines: list[list[object]] = [[*MEASURED, *found.conditions]]
     for variant, times in found.times.items():
         for part in PARTS:
             for number, ms in enumerate(getattr(times, part), 1):
-                writer.writerow([variant, part, number, ms, *found.conditions.values()])
-    write_bytes(path, text.getvalue().encode())
+                lines.append([variant, part, number, ms, *found.conditions.values()])
+    write_bytes(path, lines_text(lines).encode())
 
 
 def read_times(path: Path) -> SideBySide:
@@ -34,7 +32,7 @@ def read_times(path: Path) -> SideBySide:
     Raises: OSError or ValueError if that is not possible.
     """
     with path.open(newline="", encoding="utf-8") as file:
-        header, *lines = list(csv.reader(file)) or [[]]
+        header, *lines = [[said(text) for text in line] for line in csv.reader(file)] or [[]]
     wrong = ValueError(f"{path} holds no times as srblock writes them; delete it")
     if tuple(header[: len(MEASURED)]) != MEASURED or not lines or any(len(line) != len(header) for line in lines):
         raise wrong

@@ -23,7 +23,7 @@ from srblock.training.tasks import find_task
 from srblock.variants.build import build as build_variant
 from srblock.variants.custom import Build, function_of
 from srblock.variants.notation import parse
-from srblock.variants.weights import read_weights
+from srblock.variants.weights import read_weights, refuse_unusable
 
 BATCH = 32
 
@@ -158,6 +158,7 @@ def load_run(
         custom=function_of(parse(said.variant), build),
         task=said.task,
     )
+    refuse_unusable(state, model.state_dict(), str(weights))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -18,7 +18,9 @@ def tost_p(estimate: Estimate, margin: float = MARGIN) -> float:
 
     Raises: ValueError if the margin is not above 0.
     """
-    if not margin > 0:
-        raise ValueError(f"the margin must be above 0 percentage points, got {margin}; {MARGIN} is the default")
+    if not 0 < margin < np.inf:
+        raise ValueError(
+            f"the margin must be above 0 percentage points and finite, got {margin}; {MARGIN} is the default"
+        )
     p: float = np.maximum(estimate.p_below(margin), estimate.p_above(-margin))
     return p

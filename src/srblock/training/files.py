@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
+
+DAY_S = 86_400
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -21,6 +26,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(scrap, path)
     except OSError as error:
+        for taken in (scrap, path):
+            if taken.is_dir():
+                raise OSError(
+                    error.errno, f"cannot write {path}: there is a folder {taken} in its place; move it away"
+                ) from error
         scrap.unlink(missing_ok=True)
         raise OSError(
             error.errno,
@@ -30,6 +40,29 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         scrap.unlink(missing_ok=True)
         raise
+
+
+def remove_scrap(folder: Path) -> None:
+    """Remove the scrap that processes killed while writing left in a folder: of those that run no more here, and of
+    anyone's what is older than a day.
+    """
+    for scrap in folder.glob(".*.tmp"):
+        number = scrap.name.split(".")[-2]
+        with contextlib.suppress(OSError):  # somebody else was faster, or it is a folder
+            if time.time() - scrap.stat().st_mtime > DAY_S or (number.isdecimal() and not _runs(int(number))):
+                scrap.unlink()
+
+
+def _runs(process: int) -> bool:
+    if process == os.getpid() or sys.platform == "win32":  # where a signal of 0 is not only asked about
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        pass
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

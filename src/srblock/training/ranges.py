@@ -43,9 +43,9 @@ def check(recipe: Any) -> None:
         ("epochs", recipe.epochs >= 1, "be at least 1"),
         ("epoch_steps", recipe.epoch_steps is None or recipe.epoch_steps >= 1, "be at least 1 or None"),
         ("batch_size", recipe.batch_size >= 2, "be at least 2 (batch norm needs two images)"),
-        ("learning_rate", recipe.learning_rate > 0, "be positive"),
+        ("learning_rate", 0 < recipe.learning_rate < math.inf, "be positive and finite"),
         ("momentum", 0 <= recipe.momentum < 1, "be in [0, 1)"),
-        ("weight_decay", recipe.weight_decay >= 0, "not be negative"),
+        ("weight_decay", 0 <= recipe.weight_decay < math.inf, "not be negative or infinite"),
         (
             "memory_lr_scale",
             recipe.memory_lr_scale is None or 0 < recipe.memory_lr_scale < math.inf,
@@ -56,7 +56,7 @@ def check(recipe: Any) -> None:
             0 <= (recipe.memory_weight_decay or 0) < math.inf,
             "be at least 0 and finite, or None",
         ),
-        ("power", recipe.power > 0, "be positive"),
+        ("power", 0 < recipe.power < math.inf, "be positive and finite"),
         (
             "end_lr",
             0 <= recipe.end_lr < recipe.learning_rate,
@@ -75,7 +75,7 @@ def check(recipe: Any) -> None:
             "be (low, high) above 0 and at most 8",
         ),
         ("class_share", 0 < recipe.class_share <= 1, "be above 0 and at most 1"),
-        ("gamma", recipe.gamma > 0, "be positive"),
+        ("gamma", 0 < recipe.gamma < math.inf, "be positive and finite"),
         (
             "milestones",
             list(recipe.milestones) == sorted({m for m in recipe.milestones if m >= 1}),
@@ -87,7 +87,7 @@ def check(recipe: Any) -> None:
             f"be in 0..epochs-1 = {recipe.epochs - 1}",
         ),
         ("label_smoothing", 0 <= recipe.label_smoothing < 1, "be in [0, 1)"),
-        ("clip_norm", recipe.clip_norm is None or recipe.clip_norm > 0, "be positive or None"),
+        ("clip_norm", recipe.clip_norm is None or 0 < recipe.clip_norm < math.inf, "be positive and finite, or None"),
         ("padding", recipe.padding >= 0, "not be negative"),
         ("test_resize", recipe.test_resize is None or recipe.test_resize >= 1, "be at least 1 or None"),
         ("validation_fraction", 0 <= recipe.validation_fraction < 1, "be at least 0 and below 1"),

@@ -51,5 +51,7 @@ def _choices(braces: str, text: str) -> list[str]:
         first, last, step = int(span[1]), int(span[2]), int(span[3] or 1)
         if step < 1 or first > last:
             raise ValueError(f"{text!r}: {word} counts nothing; write first..last:step, such as 2..12:2")
+        if (last - first) // step >= MOST:
+            raise ValueError(f"{text!r}: {word} counts more than {MOST:,} settings; leave some out")
         found += map(str, range(first, last + 1, step))
     return found

@@ -32,6 +32,7 @@ from srblock.variants.variant import (
 __all__ = ["SR", "Regularizer", "Variant", "parse"]
 
 NETWORKS = {name.upper().replace("-", ""): name for name in STAGES}  # as they are read, as they are printed
+DIGITS = 9  # of whole numbers; what has more is no layer of this world, and too much for 64 bits in a product
 WORDS = (*REGULARIZERS, *ATTENTION, "SR")
 
 
@@ -149,13 +150,15 @@ def _refuse_word(name: str, text: str) -> NoReturn:
 
 
 def _whole(value: str) -> int:
-    if not re.fullmatch(r"[0-9]+", value) or int(value) < 1:
+    if not re.fullmatch(r"[0-9]+", value) or not value.strip("0"):
         raise ValueError("a whole number of at least 1")
+    if len(value) > DIGITS:
+        raise ValueError(f"a whole number of at most {DIGITS} digits")
     return int(value)
 
 
 def _odd(value: str) -> int:
-    if not re.fullmatch(r"[0-9]+", value) or int(value) % 2 == 0:
+    if not re.fullmatch(rf"[0-9]{{1,{DIGITS}}}", value) or int(value) % 2 == 0:
         raise ValueError("an odd whole number")
     return int(value)
 
@@ -196,7 +199,7 @@ def _grid(value: str) -> tuple[int, int] | None:
     """Read 2x4, or 2 for 2x2."""
     if value.lower() == "none":
         return None
-    match = re.fullmatch(r"([0-9]+)(?:x([0-9]+))?", value.lower())
+    match = re.fullmatch(rf"([0-9]{{1,{DIGITS}}})(?:x([0-9]{{1,{DIGITS}}}))?", value.lower())
     if match is None or not int(match[1]) or not int(match[2] or 1):
         raise ValueError("rows x columns of at least 1, or none")
     return int(match[1]), int(match[2] or match[1])

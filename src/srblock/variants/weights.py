@@ -6,6 +6,8 @@ a network that is trained in part is not what anybody asked for.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,14 +40,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix not in (".pth", ".pt"):
         raise ValueError(f"weights are read from .safetensors, .pth or .pt files, got {path.name}; convert it first")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of sparse tensors, which are refused by their keys
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file can fail in any way
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{path} cannot be read as weights ({reason}): broken, or more than tensors; "
+            f"{path} cannot be read as weights ({_reason(error)}): broken, or more than tensors; "
             "save a state dict alone: torch.save(model.state_dict(), path)"
-        ) from error
+        ) from None  # whose words advise to run what is in the file
     return _state_dict(content, path)
+
+
+def _reason(error: Exception) -> str:
+    """Say why torch did not read a file, without its advice to read it in a way that runs what is in it."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign:
+        return f"it asks for {foreign[1].strip('.`')}, which is no tensor and is not run"
+    first = (str(error).splitlines() or [""])[0]
+    telling = isinstance(error, OSError) and "weights_only" not in first
+    return first if telling else "no pickle of tensors"
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -58,7 +70,35 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             f"{path} holds no state dict, at the top or under {', '.join(WRAPPERS)}; save one with "
             "torch.save(model.state_dict(), path)"
         )
+    if odd := [key for key in content if not isinstance(key, str)]:
+        raise ValueError(f"{path} has {odd[0]!r} for a key, and keys are names; save model.state_dict()")
     return dict(content)
+
+
+def refuse_unusable(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that torch would not copy into a network, or would copy as something else.
+
+    Raises: ValueError naming the first keys.
+    """
+    wrong = [f"{key} is {kind}" for key, value in state.items() if (kind := _kind(value, own.get(key)))]
+    if wrong:
+        raise ValueError(
+            f"the weights of {source} hold what is no weight: {_first(wrong)}; expected dense floating-point tensors "
+            "with their values, as model.state_dict() has them"
+        )
+
+
+def _kind(value: Tensor, own: Tensor | None) -> str:
+    """Say what is wrong about a tensor; "" if nothing is."""
+    if value.is_meta:
+        return "meta, without values"
+    if value.is_nested or value.is_quantized:
+        return "nested" if value.is_nested else "quantized"
+    if value.layout != torch.strided:
+        return f"sparse ({str(value.layout).removeprefix('torch.')})"
+    if value.is_complex() or (own is not None and own.is_floating_point() and not value.is_floating_point()):
+        return str(value.dtype).removeprefix("torch.")
+    return ""
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, classes: int, source: str) -> list[str]:
@@ -66,10 +106,11 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, classes: int,
 
     Prefixes that DDP and torch.compile add to names are taken off.
 
-    Raises: ValueError if names or other shapes differ, naming the first.
+    Raises: ValueError if names or other shapes differ, or a tensor cannot be used, naming the first.
     """
     state = {plain_name(key): value for key, value in state.items()}
     own = model.state_dict()
+    refuse_unusable(state, own, source)
     unlike = [key for key in own if key in state and state[key].shape != own[key].shape]
     head = [key for key in unlike if _is_head(state[key], own[key], classes)]
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]

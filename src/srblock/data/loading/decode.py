@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 TURNED_COLUMNS, TURNED_ROWS = (2, 3, 6, 7), (3, 4, 7, 8)  # orientations that are seen from the other end
 ORIENTATION_TAG = 0x0112
+MAX_PIXELS = "SRBLOCK_MAX_PIXELS"
 DEPTH_BYTE = 24  # of a PNG, where its header says how many bits a value has
 SPREAD = {2: 85, 4: 17}  # Pillow multiplies gray of fewer bits by these, so that white is 255
 
@@ -35,7 +39,7 @@ class Header:
 def read_header(content: bytes) -> Header:
     """Read size and kind of an image, and the SHA-256 of the file.
 
-    Raises: ValueError if this is no image, or one that cannot be used.
+    Raises: ValueError if this is no image, one that cannot be used, or one of more pixels than the limit.
     """
     with _open(content) as image:
         _refuse_floats(image)
@@ -156,14 +160,48 @@ def cut(image: Image.Image, box: Box, size: tuple[int, int]) -> Image.Image:
 
 def _open(content: bytes | Path) -> Image.Image:
     Image.init()
+    _allow_pixels()
     try:
         source = io.BytesIO(content) if isinstance(content, bytes) else content
-        return Image.open(source, formats=[name for name in WANTED if name in Image.OPEN])
+        image = Image.open(source, formats=[name for name in WANTED if name in Image.OPEN])
     except MemoryError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(_too_many(str(error).partition(" exceeds")[0])) from error
     except Exception as error:
         known = not content or isinstance(error, UnidentifiedImageError)
         raise ValueError("empty file" if not content else "no image" if known else str(error)) from error
+    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        image.close()
+        raise ValueError(_too_many(f"{image.height}x{image.width}"))
+    return image
+
+
+def most_pixels() -> int | None:
+    """Read how many pixels an image may have from $SRBLOCK_MAX_PIXELS; None leaves that to Pillow.
+
+    Raises: ValueError if that is no number from 1 on.
+    """
+    text = os.environ.get(MAX_PIXELS, "")
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
+        raise ValueError(f"{MAX_PIXELS} must be how many pixels an image may have, such as 200000000, got {text!r}")
+    return int(text)
+
+
+def _allow_pixels() -> None:
+    """Raise Pillow's limit where the user says so: it is the same for a whole process."""
+    most = most_pixels()
+    if most is not None:
+        Image.MAX_IMAGE_PIXELS = most
+
+
+def _too_many(what: str) -> str:
+    return (
+        f"{what}, more than the limit of {Image.MAX_IMAGE_PIXELS or 0:,} pixels for one image; make it smaller, or set "
+        f"{MAX_PIXELS} to as many as this machine has memory for"
+    )
 
 
 def _refuse_floats(image: Image.Image) -> None:

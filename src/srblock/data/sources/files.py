@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +17,11 @@ from srblock.data import images
 from srblock.data.offenders import counted, offenders
 
 LARGEST_FILE_BYTES = 2**28
+LONGEST_NAME = 4096  # of a zip's member; what a path may have on Linux
+MOST_WAYS = 64  # that links may lead to one folder: with two to the next folder in each, 22 folders are four million
+# What zipfile and its decompressors raise of damaged bytes, besides OSError (bz2): RuntimeError of an encrypted member,
+# NotImplementedError, which is one, of methods and versions that are none.
+DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError, OverflowError)
 SPLIT_NAMES = ("train", "test", "val", "valid", "validation")  # after train: the first there is the test set
 HIDDEN = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir"}
 
@@ -56,8 +63,8 @@ def opened(path: Path) -> Iterator[Files]:
     elif zipfile.is_zipfile(path):
         try:
             archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{path}: damaged zip: {error}") from error
+        except (*DAMAGED, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: damaged zip: {error}; copy or pack it again") from error
         with archive:
             yield _zip(path, archive)
     else:
@@ -71,27 +78,45 @@ def _folder(root: Path) -> Files:
     sizes: dict[str, int] = {}
     folders: set[str] = set()
     broken: list[str] = []
-    pending = [(root, "", frozenset({root.resolve()}))]
+    ways: dict[tuple[int, int], int] = {}
+    pending = [(root, "", frozenset({_identity(root)}))]
     while pending:
         folder, prefix, above = pending.pop()
-        for entry in os.scandir(folder):
-            name = prefix + entry.name
-            if hidden(entry.name):
-                continue
-            if entry.is_dir():
-                real = Path(entry.path).resolve()
-                if real in above:
-                    broken.append(f"{name} (a link to a folder above it)")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if hidden(entry.name):
                     continue
-                folders.add(name)
-                pending.append((Path(entry.path), name + "/", above | {real}))
-            elif entry.is_file():
-                sizes[name] = entry.stat().st_size
-            else:
-                broken.append(f"{name} (a broken link, or no regular file)")
+                if entry.is_dir():
+                    real = _identity(entry.path)
+                    if real in above:
+                        broken.append(f"{name} (a link to a folder above it)")
+                        continue
+                    ways[real] = ways.get(real, 0) + 1
+                    if ways[real] > MOST_WAYS:
+                        raise ValueError(
+                            f"{root}: links lead to one folder in more than {MOST_WAYS} ways, the last of them "
+                            f"{_short(name)}; remove links, so that every image is there once"
+                        )
+                    folders.add(name)
+                    pending.append((Path(entry.path), name + "/", above | {real}))
+                elif entry.is_file():
+                    sizes[name] = entry.stat().st_size
+                else:
+                    broken.append(f"{name} (a broken link, or no regular file)")
     _refuse(str(root), "unreadable", sorted(broken))
     _refuse_large(str(root), sizes)
     return Files(str(root), tuple(sorted(sizes)), frozenset(folders), sizes, lambda name: (root / name).read_bytes())
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """Tell a folder by what links cannot change."""
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:40]}...{name[-40:]}"
 
 
 def _zip(path: Path, archive: zipfile.ZipFile) -> Files:
@@ -100,6 +125,9 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Files:
     unsafe, encrypted, double = [], [], []
     for info in archive.infolist():
         name = info.filename.replace("\\", "/")
+        if len(name) > LONGEST_NAME:
+            unsafe.append(f"{_short(name)} (a name of {len(name):,} characters)")
+            continue
         pure = PurePosixPath(name)
         mode = info.external_attr >> 16
         if pure.is_absolute() or ".." in pure.parts or (len(name) > 1 and name[1] == ":") or stat.S_ISLNK(mode):
@@ -132,8 +160,8 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Files:
     def read(name: str) -> bytes:
         try:
             return archive.read(members[top + name])
-        except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError) as error:
-            raise ValueError(f"damaged in the zip: {error}") from error
+        except DAMAGED as error:
+            raise ValueError(f"damaged in the zip: {error or type(error).__name__}") from error
 
     sizes = {name.removeprefix(top): info.file_size for name, info in members.items()}
     below = frozenset(f.removeprefix(top) for f in folders if f + "/" != top)

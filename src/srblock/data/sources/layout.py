@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from srblock.data.images import refuse_small
-from srblock.data.offenders import counted, offenders
+from srblock.data.offenders import counted, offenders, refuse_unencodable
 from srblock.data.sources.files import SPLIT_NAMES, Files
 from srblock.data.split import split
 
@@ -114,6 +114,7 @@ def _classes(files: Files, prefix: str) -> tuple[tuple[str, ...], Labeled]:
             + (f"one: {classes[0]}/" if classes else "none")
             + (f"; if the classes are the folders in it, give {where}/{classes[0]}" if nested else "")
         )
+    refuse_unencodable(where, "class folder", classes, "rename them")
     numbers = {name: label for label, name in enumerate(classes)}
     labeled = tuple(
         (name, numbers[name.removeprefix(prefix).split("/", 1)[0]])
