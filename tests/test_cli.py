@@ -527,11 +527,13 @@ def leave_finished(out: Path, variant: str, top1: float) -> None:
     (config,) = study.runs
     folder = out / "runs" / config.name
     folder.mkdir(parents=True)
-    figures = {"test_top1": top1, "last_test_top1": top1, "validation_top1": top1, "test_loss": 1.0, "best_epoch": 1,
-               "parameters": 10, "overhead_percent": 1.0, "wall_s": 1.0,
+    figures = {"test_top1": top1, "last_test_top1": top1, "validation_top1": top1, "last_validation_top1": top1,
+               "test_loss": 1.0, "best_epoch": 1, "parameters": 10, "overhead_percent": 1.0, "wall_s": 1.0,
                "environment": runtime.environment(torch.device("cpu"))}  # fmt: skip
     (folder / "result.json").write_text(json.dumps(config.as_dict() | figures))
-    (folder / "metrics.jsonl").write_text("")
+    epoch = {"epoch": 1, "lr": 0.1, "train_loss": 1.0, "train_top1": top1, "validation_loss": 1.0,
+             "validation_top1": top1, "train_seconds": 0.5, "seconds": 1.0}  # fmt: skip
+    (folder / "metrics.jsonl").write_text(json.dumps(epoch) + "\n")
 
 
 def test_sweep_chooses_on_validation_and_tests_on_fresh_seeds(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_words_can_be_chosen_among() -> None:
         ("R8 + SR(P={})", r"cannot read \{\}"),
         ("R8 + SR(P={5..2})", "5..2 counts nothing"),
         ("R8 + SR(P={1..9:0})", "1..9:0 counts nothing"),
-        ("R8 + SR(P={1..2000})", "stands for 2,000 settings, more than 1,000"),
+        ("R8 + SR(P={1..2000})", "counts more than 1,000 settings; leave some out"),
         ("R8 + {D,D2D} + SR", "chooses a block for one network, got R8 .* D, R8 .* D2D"),
         ("R8 + D(p={0.1,0.2})", "a sweep chooses a block, but there is none"),
         ("R8 + SR(M={3,4})", "R8 has stages 1 to 3, got M=4"),

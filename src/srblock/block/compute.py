@@ -24,7 +24,7 @@ def squeeze(x: Tensor, weight: Tensor) -> Tensor:
 
     Shapes: x (N, C, H, W), weight (1, C, 1, 1) -> (N, 1, H, W).
     """
-    if x.device.type != "cpu" or torch.compiler.is_exporting():
+    if x.device.type != "cpu" or recorded():
         return F.conv2d(x, weight)
     return _squeezed(x, weight)
 
@@ -34,7 +34,7 @@ def tap(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
     Shapes: x (N, C, H, W), weight (1, C, 1, 1) -> (N, C, H, W), (N, 1, H, W).
     """
-    plain = x.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+    plain = x.device.type != "cpu" or recorded() or torch.is_autocast_enabled("cpu")
     if plain or not learning(x, weight):
         return x, squeeze(x, weight)
     through, squeezed = _Tap.apply(x, weight)
@@ -132,7 +132,7 @@ def _weighted_sum(coefficients: Tensor, basis: Tensor, *, like: Tensor, onto: Te
 def _add_product(onto: Tensor, coefficients: Tensor, rows: Tensor) -> Tensor:
     """Add a product of matrices. Shapes: onto (N, L), coefficients (N, R), rows (R, L) -> (N, L)."""
     images = onto.shape[0]
-    if onto.device.type != "cpu" or torch.compiler.is_compiling() or images % ROWS or images == ROWS:
+    if onto.device.type != "cpu" or recorded() or images % ROWS or images == ROWS:
         return torch.addmm(onto, coefficients, rows)
     if not learning(onto, coefficients, rows):
         return _product(onto, coefficients, rows)
@@ -228,6 +228,11 @@ class _Product(torch.autograd.Function):
         coefficients, rows = ctx.saved_tensors
         changed: Tensor = by_onto + by_coefficients @ rows + coefficients @ by_rows
         return changed
+
+
+def recorded() -> bool:
+    """Tell whether what is computed is being made into a program: compiled, exported or traced."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def learning(*tensors: Tensor) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srblock.block.compute import learning, lies_channels_last, repeated
+from srblock.block.compute import learning, lies_channels_last, recorded, repeated
 
 
 class Dense(nn.Module):
@@ -50,7 +50,7 @@ class Dense(nn.Module):
         """
         basis, layout = self.basis(), torch.channels_last if lies_channels_last(x) else torch.contiguous_format
         fits = basis.dtype == x.dtype and basis.is_contiguous(memory_format=layout)
-        if fits or torch.compiler.is_compiling() or learning(basis) or basis.is_inference() or basis.is_meta:
+        if fits or recorded() or learning(basis) or basis.is_inference() or basis.is_meta:
             return basis
         key = basis.data_ptr(), basis._version, x.dtype, layout
         if self._converted is None or self._converted[0] != key:
