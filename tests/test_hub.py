@@ -337,6 +337,9 @@ def test_the_card_of_a_model_says_where_its_blocks_stand(tmp_path: Path) -> None
         ("cifar10", None, "cifar10", {"nesterov": True, "clip_norm": 1.5, "epochs": 9, "test_resize": None}),
         ("imagenet:x", 128, "auto", {"test_square": True, "precision": "bfloat16"}),
         ("cityscapes:y", None, "auto", {"crop_size": (64, 128), "ratios": (0.5, 1.5), "inference": "whole"}),
+        ("cifar10", None, "finetune", {"auto_augment": "none", "lr_scales": ["fc.*=2", "*.bias=3"]}),
+        ("cifar10", None, "finetune", {"crop": "resized", "freeze_epochs": 2}),
+        ("imagenet:x", 128, "finetune", {"mixup": 0.2}),
         ("camvid:y", None, "scenes", {"scene_scale": 0.5, "photometric": False, "tta": "flip"}),
     ],
 )
@@ -346,7 +349,7 @@ def test_the_command_gives_the_recipe_again(
     """Read as the command line reads it, the options make the recipe that the run had."""
     data = stand_in(source, image_size)
     recipe = recipe_for(data, CPU, name, **changes)
-    found = again(of(recipe), {"source": source, "image_size": image_size})
+    found = again(of(recipe, size=data.size), {"source": source, "image_size": image_size})
     assert found.unsaid == ()
     _, given, *_ = app.parse_args(["train", "R8", *shlex.split(found.options)])
     options = given.arguments["options"]
@@ -354,8 +357,8 @@ def test_the_command_gives_the_recipe_again(
     assert recipe_for(data, CPU, options.recipe, **options.changes()) == recipe
 
 
-def of(recipe: Recipe, weights: str | None = None) -> RunConfig:
-    return RunConfig(parse("R8"), 0, recipe, {}, weights)
+def of(recipe: Recipe, weights: str | None = None, size: tuple[int, int] = (8, 8)) -> RunConfig:
+    return RunConfig(parse("R8"), 0, recipe, {"size": [3, *size]}, weights)
 
 
 def test_what_no_option_says_is_said() -> None:

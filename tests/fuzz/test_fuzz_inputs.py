@@ -67,8 +67,13 @@ def mutated(whole: bytes, chance: random.Random) -> bytes:
     return bytes(found)
 
 
-def survive(whole: bytes, read: Callable[[bytes], object]) -> None:
-    """Read mutations of a file: each gives something, or raises ValueError or OSError, within seconds."""
+def survive(whole: bytes, read: Callable[[bytes], object], *, sound: bool = True) -> None:
+    """Read mutations of a file: each gives something, or raises ValueError or OSError, within seconds.
+
+    Args: sound: whether the file can be read as it is; mutations of one that cannot would prove little.
+    """
+    if sound:
+        read(whole)
     begin = time.monotonic()
     number = 0
     while number < MOST or (SECONDS is not None and time.monotonic() - begin < SECONDS):
@@ -146,4 +151,4 @@ def test_weights(ending: str, tmp_path: Path) -> None:
 
     whole = file.read_bytes()
     survive(whole, read)
-    survive(whole[:2000], read)  # where the header is
+    survive(whole[:2000], read, sound=False)  # where the header is

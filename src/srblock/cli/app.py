@@ -66,7 +66,7 @@ def _say(text: object) -> None:
 def _leave_torchrun(status: int) -> None:
     """End one of several processes at once, as all is written: torch's threads may abort one that tears itself down.
 
-    ("terminate called without an active exception", in one of ten runs on a busy machine, torch 2.15 with gloo.)
+    ("terminate called without an active exception", seen now and then on a busy machine, torch 2.15 with gloo.)
     """
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         sys.stdout.flush()

@@ -9,6 +9,7 @@ from typing import Any
 from srblock.data.sources import SOURCES
 from srblock.data.sources.scenes import SCENE_SOURCES
 from srblock.runs.records import RunConfig
+from srblock.runs.study import named_recipe
 from srblock.training.recipe import RECIPES, Recipe
 
 # Fields that no option sets: a recipe has them, or the device decides.
@@ -51,13 +52,11 @@ def again(config: RunConfig, started: dict[str, Any]) -> Again:
 def _from(name: str, config: RunConfig) -> tuple[list[str], list[str]]:
     """Return the options that turn a named recipe into a run's, and the fields that none can change."""
     recipe = config.recipe
-    named = RECIPES[name].with_epochs(recipe.epochs)
+    named = named_recipe(name, config.data["size"][1:]).with_epochs(recipe.epochs)
     fitted = _fitted(named, recipe)
     words, unsaid = ["--recipe", name, "--epochs", str(recipe.epochs), "--precision", recipe.precision], []
     for field in (field.name for field in fields(Recipe)):
         value = getattr(recipe, field)
-        if name == "finetune" and field == "test_resize" and recipe.crop == "padded":
-            continue  # as `study.recipe_for` fits it
         if field in ("epochs", "precision") or (value == getattr(named, field) and field not in fitted):
             continue
         if field in WITHOUT_OPTION or value is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from srblock.variants.custom import Build, identity_of
 from srblock.variants.notation import Variant
 from srblock.variants.variant import SEGMENTATION
 
+SMALL: dict[str, dict[str, Any]] = {"finetune": {"crop": "padded", "test_resize": None}}  # under 96 pixels
 COLORS = (1, 3)  # channels of images that `data.loading.policies` can distort
 
 
@@ -199,7 +200,10 @@ def recipe_for(
         raise ValueError(f"there is no recipe {name!r}; there are: auto, {', '.join(RECIPES)}")
     precision = changes.pop("precision", None) or "auto"
     given = {key: value for key, value in changes.items() if value is not None}
-    named = RECIPES[name] if isinstance(name, str) else name
+    named = name
+    if isinstance(name, str):
+        named = RECIPES[name] if "crop" in given else named_recipe(name, data.size)
+    assert isinstance(named, Recipe)
     if (given.get("crop", named.crop) == "scene") != of_scenes:
         fitting = ", ".join(key for key, recipe in RECIPES.items() if (recipe.crop == "scene") == of_scenes)
         what = "scenes with a class for every pixel" if of_scenes else "images with one class each"
@@ -209,9 +213,7 @@ def recipe_for(
     fits: dict[str, Any] = {}
     if isinstance(name, str):
         fits = (
-            _fit_scenes(data, named, given, device)
-            if isinstance(data, SceneData)
-            else _fit_images(data, named, given, name)
+            _fit_scenes(data, named, given, device) if isinstance(data, SceneData) else _fit_images(data, named, given)
         )
     elif precision == "auto":
         precision = name.precision
@@ -225,15 +227,16 @@ def recipe_for(
     return recipe
 
 
-def _fit_images(data: ImageData, named: Recipe, given: dict[str, Any], name: str) -> dict[str, Any]:
-    crop = given.get("crop", named.crop)
-    if name == "finetune" and "crop" not in given and min(data.size) < IMAGENET_SIDE:
-        crop = "padded"  # a box of a small image shows too little
-    resize = named.test_resize and round(named.test_resize / 224 * min(data.size))
+def named_recipe(name: str, size: Sequence[int]) -> Recipe:
+    """Return a recipe by its name, for images of a size (H, W): boxes of small ones would show too little."""
+    small = SMALL.get(name, {}) if min(size) < IMAGENET_SIDE else {}
+    return replace(RECIPES[name], **small)
+
+
+def _fit_images(data: ImageData, named: Recipe, given: dict[str, Any]) -> dict[str, Any]:
     return {
-        "crop": crop,
-        "padding": (named.padding or 4) * min(data.size) // 32 if crop == "padded" else 0,
-        "test_resize": None if name == "finetune" and crop == "padded" else resize,
+        "padding": (named.padding or 4) * min(data.size) // 32 if given.get("crop", named.crop) == "padded" else 0,
+        "test_resize": named.test_resize and round(named.test_resize / 224 * min(data.size)),
         "flip": named.flip and data.flip,
         "alternating_flip": named.alternating_flip and given.get("flip", data.flip),
         "tta": named.tta if data.flip else "none",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -79,25 +80,10 @@ class Policy:
         """
         for (order, bins, signs), sizes in zip(rows.view(-1, 3, len(images)), counts, strict=True):
             parts = torch.split(images.index_select(0, order), list(sizes))
-            magnitudes = self._magnitudes(images.shape[2:], images.device)
+            magnitudes = _magnitudes(self.name, tuple(images.shape[2:]), images.device)
             done = torch.cat(_operate(parts, torch.split(torch.stack([bins, signs], 1), list(sizes)), magnitudes))
             images = done.index_select(0, order.argsort())
         return images
-
-    def _magnitudes(self, size: Sequence[int], device: torch.device) -> Tensor:
-        """Return what a magnitude means for each operation. Shapes: -> (14, 31)."""
-        wide = self.name == "trivialaugment"
-        height, width = size
-        tops = torch.zeros(OPERATIONS)
-        tops[[SHEAR_X, SHEAR_Y]] = 0.99 if wide else 0.3
-        tops[TRANSLATE_X] = 32.0 if wide else 150 / 331 * width
-        tops[TRANSLATE_Y] = 32.0 if wide else 150 / 331 * height
-        tops[ROTATE] = 135.0 if wide else 30.0
-        tops[BRIGHTNESS : SHARPNESS + 1] = 0.99 if wide else 0.9
-        tops[POSTERIZE] = 6.0 if wide else 4.0  # bits taken away
-        table = tops[:, None] * torch.linspace(0, 1, BINS)
-        table[SOLARIZE] = 255 * torch.linspace(1, 0, BINS)  # from this value on
-        return table.to(device, non_blocking=True)
 
 
 def sort(drawn: NDArray[np.int64], sizes: Sequence[int]) -> tuple[NDArray[np.int64], list[list[list[int]]]]:
@@ -122,6 +108,23 @@ def sort(drawn: NDArray[np.int64], sizes: Sequence[int]) -> tuple[NDArray[np.int
             rows[number, 1:, batch] = drawn[number, 1:, batch][:, order]
         start += size
     return rows.reshape(-1, rows.shape[2]), counts
+
+
+@lru_cache(maxsize=8)
+def _magnitudes(name: str, size: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return what a magnitude means for each operation of a policy, for images (H, W). Shapes: -> (14, 31)."""
+    wide = name == "trivialaugment"
+    height, width = size
+    tops = torch.zeros(OPERATIONS)
+    tops[[SHEAR_X, SHEAR_Y]] = 0.99 if wide else 0.3
+    tops[TRANSLATE_X] = 32.0 if wide else 150 / 331 * width
+    tops[TRANSLATE_Y] = 32.0 if wide else 150 / 331 * height
+    tops[ROTATE] = 135.0 if wide else 30.0
+    tops[BRIGHTNESS : SHARPNESS + 1] = 0.99 if wide else 0.9
+    tops[POSTERIZE] = 6.0 if wide else 4.0  # bits taken away
+    table = tops[:, None] * torch.linspace(0, 1, BINS)
+    table[SOLARIZE] = 255 * torch.linspace(1, 0, BINS)  # from this value on
+    return table.to(device)
 
 
 def _operate(parts: Sequence[Tensor], drawn: Sequence[Tensor], table: Tensor) -> list[Tensor]:
