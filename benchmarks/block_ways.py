@@ -3,9 +3,10 @@
     python benchmarks/block_ways.py [--rounds 15] [--threads 0]
 
 - squeeze: a 1x1 convolution, or a product of matrices.
-- sum: the product of recall weights and memory, added to the map, for all images at once (`torch.addmm`) or for 2 to 32
-  images a product (`torch.baddbmm`).
-- gradient of the weights: the incoming gradient times the memory, or the other way round and transposed.
+- sum: the product of recall weights and memory, added to the map, for all images at once (`torch.addmm`), for 2 to 32
+  images a product (`torch.baddbmm`), or for pieces of a single map.
+- gradient of the weights: the incoming gradient times the memory, or the other way round and transposed, at once or as
+  the sum over 2 to 64 pieces of the map.
 - block: forward, and forward + backward, with the plain forms and with those chosen.
 
 P = 10; U = 8 for the CIFAR shapes, 16 otherwise. The first way of each part is the plain one; figures are medians over
@@ -33,7 +34,7 @@ from srblock.block import address, block, compute
 from srblock.training import runtime
 
 SHAPES = ((128, 512, 4, 4), (128, 256, 8, 8), (32, 1024, 14, 14), (1, 1024, 14, 14))
-BLOCKS, ROWS = 10, (2, 4, 8, 16, 32)
+BLOCKS, ROWS, PIECES = 10, (2, 4, 8, 16, 32), (2, 4, 16, 64)
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 CPU = torch.device("cpu")
 Ways = dict[str, Callable[[], object]]
@@ -45,6 +46,18 @@ def in_rows(onto: Tensor, weights: Tensor, rows: Tensor, count: int) -> Tensor:
     return torch.baddbmm(parts, own, rows.expand(len(parts), *rows.shape)).flatten(0, 1)
 
 
+def in_pieces(onto: Tensor, weights: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Add a product to so many pieces of one map."""
+    parts, own = onto.view(count, 1, -1), weights.expand(count, 1, weights.shape[1])
+    return torch.baddbmm(parts, own, rows.view(len(rows), count, -1).transpose(0, 1)).view(1, -1)
+
+
+def gradient_in_pieces(gradient: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Multiply the gradient and the memory in so many pieces."""
+    ours, theirs = (value.view(len(value), count, -1).transpose(0, 1) for value in (rows, gradient))
+    return torch.bmm(ours, theirs.transpose(1, 2)).sum(0).t()
+
+
 def parts(shape: Sequence[int], x: Tensor) -> dict[str, Ways]:
     """Return the parts of the block and the ways to compute each."""
     images, channels = shape[:2]
@@ -53,13 +66,14 @@ def parts(shape: Sequence[int], x: Tensor) -> dict[str, Ways]:
     weights, rows, gradient = torch.rand(images, BLOCKS), torch.randn(BLOCKS, flat.shape[1]), torch.randn_like(flat)
     sums: Ways = {"addmm": partial(torch.addmm, flat, weights, rows)}
     sums |= {f"{n} images": partial(in_rows, flat, weights, rows, n) for n in ROWS if images % n == 0 and images > n}
+    if images == 1:
+        sums |= {f"{n} pieces": partial(in_pieces, flat, weights, rows, n) for n in PIECES}
+    gradients: Ways = {"g @ m.t()": lambda: gradient @ rows.t(), "(m @ g.t()).t()": lambda: (rows @ gradient.t()).t()}
+    gradients |= {f"{n} pieces": partial(gradient_in_pieces, gradient, rows, n) for n in PIECES}
     return {
         "squeeze": {"convolution": partial(F.conv2d, x, weight), "product": partial(compute.squeeze, x, weight)},
         "sum": sums,
-        "gradient of the weights": {
-            "g @ m.t()": lambda: gradient @ rows.t(),
-            "(m @ g.t()).t()": lambda: (rows @ gradient.t()).t(),
-        },
+        "gradient of the weights": gradients,
     }
 
 
@@ -69,7 +83,7 @@ def whole(made: SqueezeRemember2d, x: Tensor, backward: bool, plain: bool) -> No
         _run(made, x, backward)
         return
     with (
-        mock.patch.object(compute, "ROWS", len(x)),
+        mock.patch.object(compute, "_add_product", torch.addmm),
         mock.patch.object(address, "squeeze", F.conv2d),
         mock.patch.object(block, "tap", lambda x, weight: (x, F.conv2d(x, weight))),
     ):

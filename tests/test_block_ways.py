@@ -43,7 +43,8 @@ def gradients(run: Any, made: SqueezeRemember2d, x: Tensor, wanted: str = "all")
     x = x.detach().requires_grad_(wanted != "parameters")
     sources = [x] if x.requires_grad else []
     sources += [p for p in made.parameters() if p.requires_grad]
-    return list(torch.autograd.grad(run(x), sources, torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)))
+    incoming = torch.linspace(-1, 1, x.numel()).bfloat16().to(x.dtype)  # the same numbers in every dtype
+    return list(torch.autograd.grad(run(x), sources, incoming.view_as(x)))
 
 
 @pytest.mark.parametrize("layout", FORMATS)
@@ -59,6 +60,32 @@ def test_values_and_gradients_are_the_plain_ones(count: int, layout: Any) -> Non
         ours, theirs = gradients(made, made, x), gradients(lambda x, made=made: plainly(made, x), made, x)
         for one, other in zip(ours, theirs, strict=True):
             assert (one - other).abs().max() <= tolerance * other.abs().max()
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("size", [(3, 5), (1, 1), (4, 4)])  # of 90, 6 and 96 numbers: in 2, 2 and 16 pieces
+def test_a_single_long_map_is_summed_in_pieces(
+    size: tuple[int, int], layout: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "LONG", 1)
+    made, x = block(size=size), torch.randn(1, 6, *size).to(memory_format=layout)
+    with torch.no_grad():
+        torch.testing.assert_close(made(x), plainly(made, x), rtol=1e-5, atol=1e-5)
+    ours, theirs = gradients(made, made, x), gradients(lambda x: plainly(made, x), made, x)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("count", COUNTS)
+def test_half_precision_agrees_to_a_hundredth_or_as_well_as_the_plain_forms(count: int, layout: Any) -> None:
+    made, x = block(torch.bfloat16), images(count, torch.bfloat16, layout)
+    exact = copy.deepcopy(made).double()
+    ours = [made(x), *gradients(made, made, x)]
+    theirs = [plainly(made, x), *gradients(lambda x: plainly(made, x), made, x)]
+    truth = [plainly(exact, x.double()), *gradients(lambda x: plainly(exact, x), exact, x.double())]
+    for one, other, true in zip(ours, theirs, truth, strict=True):
+        assert (one - true).norm() <= max(1e-2 * true.norm(), 1.1 * (other - true).norm())
 
 
 @pytest.mark.parametrize("frozen", ["squeeze", "fc1", "memory", "everything", "x"])
@@ -100,7 +127,8 @@ def test_nothing_of_the_maps_size_is_kept_but_the_map(layout: Any) -> None:
     kept: dict[int, Tensor] = {}
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
         made(x)
-    large = [t for t in kept.values() if t.numel() >= made.memory.values.numel()]
+    squeezed = x[:, :1].numel()
+    large = [t for t in kept.values() if t.numel() >= made.memory.values.numel() and t.numel() != squeezed]
     assert {t.data_ptr() for t in large} <= {x.data_ptr(), made.memory.values.data_ptr()}
 
 

@@ -8,6 +8,7 @@ the map. Where the input is of another size than that map, the sum is resized.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ROWS = 8  # images of which a CPU sums the maps in one product
+ROWS = 16  # images of which a CPU sums the maps in one product
+PIECES = 16  # of a map, whose products a CPU computes side by side
+LONG = 2**15  # numbers of a single map from which on that pays
 
 
 def squeeze(x: Tensor, weight: Tensor) -> Tensor:
@@ -131,8 +134,7 @@ def _weighted_sum(coefficients: Tensor, basis: Tensor, *, like: Tensor, onto: Te
 
 def _add_product(onto: Tensor, coefficients: Tensor, rows: Tensor) -> Tensor:
     """Add a product of matrices. Shapes: onto (N, L), coefficients (N, R), rows (R, L) -> (N, L)."""
-    images = onto.shape[0]
-    if onto.device.type != "cpu" or recorded() or images % ROWS or images == ROWS:
+    if onto.device.type != "cpu" or onto.dtype.itemsize < 4 or recorded():
         return torch.addmm(onto, coefficients, rows)
     if not learning(onto, coefficients, rows):
         return _product(onto, coefficients, rows)
@@ -142,7 +144,8 @@ def _add_product(onto: Tensor, coefficients: Tensor, rows: Tensor) -> Tensor:
 
 # --- on a CPU ---------------------------------------------------------------------------------------------------------
 # The same sums in the forms that a CPU is fastest at; `benchmarks/block_ways.py` measures them against the plain ones.
-# Devices that were not measured have the plain ones, and so have compiled and exported programs.
+# Devices that were not measured have the plain ones, and so have compiled and exported programs. So has the product in
+# half precision, where it is faster.
 
 
 def _squeezed(x: Tensor, weight: Tensor) -> Tensor:
@@ -156,10 +159,24 @@ def _squeezed(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _product(onto: Tensor, coefficients: Tensor, rows: Tensor) -> Tensor:
-    """Add a product of few coefficients and long rows, a few images at a time."""
-    repeated = rows.expand(len(onto) // ROWS, *rows.shape)
+    """Add a product of few coefficients and long rows: for a few images at a time, or to a few pieces of one image."""
+    (images, length), repeats = onto.shape, coefficients.shape[1]
+    if images == 1 and length >= LONG:
+        pieces = math.gcd(length, PIECES)
+        parts, weights = onto.view(pieces, 1, -1), coefficients.expand(pieces, 1, repeats)
+        return torch.baddbmm(parts, weights, rows.view(repeats, pieces, -1).transpose(0, 1)).view(1, length)
+    if images % ROWS or images == ROWS:
+        return torch.addmm(onto, coefficients, rows)
     parts, weights = (value.view(-1, ROWS, value.shape[1]) for value in (onto, coefficients))
-    return torch.baddbmm(parts, weights, repeated).flatten(0, 1)
+    return torch.baddbmm(parts, weights, rows.expand(images // ROWS, *rows.shape)).flatten(0, 1)
+
+
+def _of_coefficients(gradient: Tensor, rows: Tensor) -> Tensor:
+    """Multiply long rows by long rows, piece by piece. Shapes: gradient (N, L), rows (R, L) -> (N, R)."""
+    length = rows.shape[1]
+    pieces = math.gcd(length, PIECES)
+    by_piece, gradient = (value.view(-1, pieces, length // pieces).transpose(0, 1) for value in (rows, gradient))
+    return torch.bmm(by_piece, gradient.transpose(1, 2)).sum(0).t()
 
 
 class _Tap(torch.autograd.Function):
@@ -202,7 +219,7 @@ def _lying_as(weight: Tensor, values: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """`_product`, whose gradients are products for all images at once."""
+    """`_product`, and the gradients of its three parts."""
 
     @staticmethod
     def forward(onto: Tensor, coefficients: Tensor, rows: Tensor) -> Tensor:
@@ -219,7 +236,7 @@ class _Product(torch.autograd.Function):
         of_onto, of_coefficients, of_rows = ctx.needs_input_grad
         return (
             gradient if of_onto else None,
-            (rows @ gradient.t()).t() if of_coefficients else None,
+            _of_coefficients(gradient, rows) if of_coefficients else None,
             coefficients.t() @ gradient if of_rows else None,
         )
 

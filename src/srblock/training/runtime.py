@@ -24,7 +24,7 @@ PACKAGES = ("srblock", "torch", "torchvision", "timm", "numpy")
 DECISIVE = ("device", "threads", "torch", "processes", "block_rounding")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 ASSUMED = {"processes": 1, "block_rounding": 1}  # of records older than the entry
-BLOCK_ROUNDING = 2  # raised when the block is computed in other forms, that is rounded otherwise
+BLOCK_ROUNDING = 3  # raised when the block is computed in other forms, that is rounded otherwise
 
 
 def pick_device(name: str = "auto") -> torch.device:
