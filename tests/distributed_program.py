@@ -70,9 +70,9 @@ def loaders(recipe: Recipe = RECIPE) -> Loaders:
     return Loaders(loader(recipe, 39, True), loader(recipe, 33, False), loader(recipe, 35, False))
 
 
-def network(steady: bool = True) -> nn.Module:
+def network(steady: bool = True, options: str = "") -> nn.Module:
     """R8 with a block; `steady` keeps batch norm in evaluation mode, else there is dropout too."""
-    model = build(parse("R8 + SR(M=3, P=4)" if steady else "R8 + D + SR(M=3, P=4)"), classes=2, channels=1,
+    model = build(parse(f"R8 {'' if steady else '+ D'} + SR(M=3, P=4{options})"), classes=2, channels=1,
                   image_size=(8, 8), seed=0)  # fmt: skip
     for module in model.modules():
         if steady and isinstance(module, nn.BatchNorm2d):
@@ -140,10 +140,11 @@ class BreaksInOne(nn.Module):
         return logits * math.nan if self.training and self.steps > 3 and distributed.rank() == 1 else logits
 
 
-STEPS: dict[str, tuple[Recipe, Groups | None]] = {
-    "plain": (RECIPE, None),
-    "clipped": (CLIPPED, None),
-    "apart": (RECIPE, apart),
+STEPS: dict[str, tuple[Recipe, Groups | None, str]] = {
+    "plain": (RECIPE, None, ""),
+    "clipped": (CLIPPED, None, ""),
+    "apart": (RECIPE, apart, ""),
+    "standardized": (RECIPE, None, ", logits=standardized, start=normal"),  # over the images of both processes
 }
 
 
@@ -185,8 +186,8 @@ def scenes(folder: Path) -> tuple[dict[str, Tensor], list[Any]]:
 def check(folder: Path) -> dict[str, Any]:
     """Do everything once and return what this process saw."""
     seen: dict[str, Any] = {"rank": distributed.rank(), "world": distributed.world_size()}
-    for name, (recipe, groups) in STEPS.items():
-        weights, seen[name] = three_steps(recipe, network(), groups)
+    for name, (recipe, groups, options) in STEPS.items():
+        weights, seen[name] = three_steps(recipe, network(options=options), groups)
         distributed.on_rank0(lambda name=name, weights=weights: checkpoint.save_weights(folder / name, weights))
     for name in ("frozen", "bypassed"):
         model = network()

@@ -162,7 +162,7 @@ def test_a_memory_that_lies_otherwise_is_converted_once(monkeypatch: pytest.Monk
         assert made.memory.basis_like(x.bfloat16()).dtype == torch.bfloat16
     assert made.memory.basis_like(x) is made.memory.values, "training has the memory itself"
     for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
-        assert other.memory._converted is None
+        assert other.memory._kept.held is None
         torch.testing.assert_close(other(x), made(x))
     assert list(made.state_dict()) == ["address.squeeze", "address.fc1", "address.fc2", "memory.values"]
     copies: list[Tensor] = []

@@ -80,10 +80,12 @@ def records(folder: Path) -> list[Record]:
 @pytest.mark.parametrize("name", STEPS)
 def test_three_steps_give_the_weights_of_one_process(folder: Path, seen: list[dict[str, Any]], name: str) -> None:
     """With label smoothing, momentum, a block, and a last batch of 7 images, 3 and 4 for the two."""
-    recipe, groups = STEPS[name]
-    weights, figures = three_steps(recipe, network(), groups)
+    recipe, groups, options = STEPS[name]
+    weights, figures = three_steps(recipe, network(options=options), groups)
     assert largest_difference(weights, load_file(folder / name)) < 1e-5
-    assert largest_difference(weights, checkpoint.copy_weights(network())) > 1e-3, "three steps change something"
+    assert largest_difference(weights, checkpoint.copy_weights(network(options=options))) > 1e-3, (
+        "three steps change something"
+    )
     assert seen[0][name] == seen[1][name], "both have the figures over all images"
     assert seen[0][name] == pytest.approx(figures, rel=1e-5)
 

@@ -31,7 +31,9 @@ def trained(model: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
     for block in srblock.blocks(model).values():
         for name, value in block.named_parameters():
             draw = torch.randn(value.shape, generator=generator)
-            value.data.copy_(draw if name == "memory.values" else 2 * draw / value[0].numel() ** 0.5)
+            value.data.copy_(draw if name.startswith("memory.") else 2 * draw / value[0].numel() ** 0.5)
+        for name, value in block.named_buffers():
+            value.copy_(torch.rand(value.shape, generator=generator) + (0.1 if name.endswith("variance") else 0))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.copy_(torch.randn(module.num_features, generator=generator) / 3)
@@ -70,6 +72,32 @@ def check(model: nn.Module, size: Any = SIZE, count: int = 1) -> tuple[nn.Module
     before_, after_ = (sum(value.numel() for value in net.parameters()) for net in (model, folded))
     assert before_ - after_ == sum(block.parameters_before - block.parameters_after for block in report.blocks)
     return folded, report.blocks
+
+
+def every(*choices: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every option by itself, and all of them together."""
+    return [*choices, {key: value for choice in choices for key, value in choice.items()}]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("after", ["layer2", "layer3"])
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize(
+    "options", every({"logits": "standardized"}, {"temperature": 0.5}, {"squeeze_channels": 2}, {"rank": 2}), ids=str
+)
+def test_every_kind_of_block_keeps_its_logits(
+    options: dict[str, Any], activation: str | None, after: str, dtype: torch.dtype
+) -> None:
+    model = small(dtype, after, activation=activation, **options)
+    folded, blocks = check(model)
+    said, left = only(blocks)
+    unchanged = after == "layer2" and activation is not None and not {"logits", "temperature"} & set(options)
+    assert len(srblock.blocks(folded)) == unchanged, left
+    assert ("temperature" in said) == ("temperature" in options)
+    assert ("standardization" in said) == ("logits" in options)
+    assert ("'fc' adds" in said) == (after == "layer3")
+    inner = [name for name, _ in folded.named_buffers() if "standardize" in name]
+    assert not inner, "the running figures went into the weights"
 
 
 def only(blocks: tuple[FoldedBlock, ...]) -> tuple[str, str]:
@@ -261,7 +289,7 @@ def test_without_activation_the_linear_layers_are_one_matrix_where_it_is_smaller
         "the memory, into the classifier: its map goes into 'layer3.0.conv1' (Conv2d) and 'layer3.0.downsample' "
         "(PaddedShortcut), not straight into a module that averages it over positions"
     )
-    torch.testing.assert_close(folded.layer2.sr.address.matrix, block.address.fc2 @ block.address.fc1)
+    torch.testing.assert_close(folded.layer2.sr.address.last, block.address.fc2 @ block.address.fc1)
     assert (blocks[0].parameters_before, blocks[0].parameters_after) == (32 + 268 + 3 * 2048, 32 + 192 + 3 * 2048)
 
 

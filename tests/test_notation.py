@@ -92,9 +92,13 @@ def test_without_sr_keeps_the_rest() -> None:
 
 
 def values(setting: Setting) -> st.SearchStrategy[Any]:
-    if setting.grid:
-        return st.none() | st.tuples(st.integers(1, 99), st.integers(1, 99))
-    return st.integers(1, 99) if setting.choices is None else st.sampled_from(setting.choices)
+    drawn: dict[str, st.SearchStrategy[Any]] = {
+        "grid": st.tuples(st.integers(1, 99), st.integers(1, 99)),
+        "count": st.integers(1, 99),
+        "number": st.floats(1e-6, 1e6),
+        "choice": st.sampled_from(setting.choices or (None,)),
+    }
+    return drawn[setting.kind] | st.just(setting.default)
 
 
 @st.composite
@@ -163,7 +167,7 @@ REFUSED = {
     "R18 + SR M=3)": "a parenthesis is closed but not opened",
     "R18 + SR((M=3))": "a parenthesis is nested",
     "R18 + SR(M=3)x": "cannot read",
-    "R18 + SR(X=3)": "unknown option 'X=3' of SR, known are M, after, placement, P, .*, resize, grid; write M=3",
+    "R18 + SR(X=3)": "unknown option 'X=3' of SR, known are M, after, placement, P, .*, resize, .*, start; write M=3",
     "R18 + SR(place=inner)": "unknown option 'place=inner'.*write placement=inner",
     "R18 + SR(3)": "unknown option '3' of SR",
     "R18 + SR(M=3,)": "unknown option '' of SR",

@@ -111,7 +111,7 @@ ORDER = (
     "statistics", "report", "experiments", "cli", "__main__",
 )  # fmt: skip
 # The modules of the room of surgery.
-SURGERY = ("surgery", "trial", "tracing", "inputs", "maps", "numbering", "joining", "checkpoints")
+SURGERY = ("surgery", "trial", "tracing", "inputs", "maps", "numbering", "joining", "checkpoints", "features")
 WITHOUT_THE_BLOCK = ("data", "training")
 THE_BLOCK = ("block", "surgery", "folding", "models")
 

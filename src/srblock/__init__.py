@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from srblock.checkpoints import LoadReport, load_state
     from srblock.experiments.compare import Comparison as Comparison
     from srblock.experiments.compare import compare as compare
+    from srblock.features import init_memory
     from srblock.folding import FoldedBlock, Folding, fold
     from srblock.runs.hub import from_pretrained as from_pretrained
     from srblock.runs.hub import push_to_hub as push_to_hub
@@ -29,6 +30,7 @@ __all__ = [
     "blocks",
     "bypassed",
     "fold",
+    "init_memory",
     "insert",
     "load_state",
     "param_groups",
@@ -43,6 +45,7 @@ _HOMES = {
     "FoldedBlock": "folding",
     "Folding": "folding",
     "fold": "folding",
+    "init_memory": "features",
     "LoadReport": "checkpoints",
     "load_state": "checkpoints",
 }

@@ -131,10 +131,17 @@ def _fit_blocks(model: nn.Module, given: dict[str, Any], report: LoadReport, *, 
             continue
         prefix = plain_name(f"{name}.")
         rename_old_keys(fitted, prefix)
-        present = {part: fitted[prefix + key] for part, key in PARTS.items() if prefix + key in fitted}
+        parts = _parts(block)
+        present = {part: fitted[prefix + key] for part, key in parts.items() if prefix + key in fitted}
         if not present:
             continue
         where = f"the checkpoint's block {prefix[:-1]!r}"
+        kept = block.state_dict()
+        if others := [key for key in fitted if key.startswith(prefix) and key.removeprefix(prefix) not in kept]:
+            raise ValueError(
+                f"{where} has {', '.join(others)}, and the model's has not: it has other options, such as rank and "
+                "logits; insert the block with the checkpoint's before loading"
+            )
         old = _map_size(where, present, block)
         if old == block.size:
             continue
@@ -144,11 +151,18 @@ def _fit_blocks(model: nn.Module, given: dict[str, Any], report: LoadReport, *, 
                 "resize=True to fit it, or insert the block for the input_size that it was trained on"
             )
         scale = math.prod(old) / math.prod(block.size)
-        units = _resize(present["fc1"].unflatten(1, (1, *old)), block.size).flatten(1) * scale
+        units = _resize(present["fc1"].unflatten(1, (-1, *old)), block.size).flatten(1) * scale
         for part, value in (("fc1", units), ("memory", _resize(present["memory"], block.size))):
-            fitted[prefix + PARTS[part]] = value
-            report.resized[prefix + PARTS[part]] = (tuple(present[part].shape), tuple(value.shape))
+            fitted[prefix + parts[part]] = value
+            report.resized[prefix + parts[part]] = (tuple(present[part].shape), tuple(value.shape))
     return fitted
+
+
+def _parts(block: SqueezeRemember2d) -> dict[str, str]:
+    """Name the keys of a block's parts; of a memory of low rank the maps of one channel are what has positions."""
+    if block.options.rank is None:
+        return PARTS
+    return PARTS | {"channels": "memory.channels", "memory": "memory.positions"}
 
 
 def _map_size(where: str, present: dict[str, Any], block: SqueezeRemember2d) -> tuple[int, int]:
@@ -156,15 +170,18 @@ def _map_size(where: str, present: dict[str, Any], block: SqueezeRemember2d) -> 
 
     Raises: ValueError naming what differs.
     """
-    if missing := [part for part in PARTS if part not in present]:
+    if missing := [part for part in _parts(block) if part not in present]:
         raise ValueError(
             f"{where} is incomplete, it lacks {', '.join(missing)}; a block loads as a whole or not at all"
         )
     shapes = {part: _shape(f"{where}: {part}", value) for part, value in present.items()}
-    if [len(shape) for shape in shapes.values()] != [4, 2, 2, 4]:
+    rank = block.options.rank
+    kinds = {"squeeze": 4, "fc1": 2, "fc2": 2, "memory": 4, "channels": 3}
+    if any(len(shape) != kinds[part] for part, shape in shapes.items()):
         raise ValueError(f"{where} is not a block of this package; its shapes are {shapes}")
-    (blocks, channels, *size), hidden = shapes["memory"], shapes["fc2"][1]
-    own, positions = tuple(block.memory.basis().shape[-2:]), shapes["fc1"][1]
+    (blocks, second, *size), hidden, squeezed = shapes["memory"], shapes["fc2"][1], shapes["squeeze"][0]
+    channels = second if rank is None else shapes["channels"][2]
+    own, positions = block.memory.grid, shapes["fc1"][1] // max(squeezed, 1)
     coarse = positions > math.prod(size) and positions % math.prod(size) == 0
     if own != block.size or coarse:
         if (tuple(size), positions) != (own, math.prod(block.size)):
@@ -174,8 +191,9 @@ def _map_size(where: str, present: dict[str, Any], block: SqueezeRemember2d) -> 
                 "the block with the checkpoint's grid and for the input_size that it was trained on"
             )
         size = list(block.size)
-    expected = {"P": block.options.blocks, "C": block.channels, "U": block.options.hidden}
-    found = {"P": blocks, "C": channels, "U": hidden}
+    expected: dict[str, int | None] = {"P": block.options.blocks, "C": block.channels, "U": block.options.hidden}
+    expected |= {"K": block.options.squeeze_channels, "rank": rank}
+    found = {"P": blocks, "C": channels, "U": hidden, "K": squeezed, "rank": None if rank is None else second}
     if found != expected:
         pairs = [
             f"{key}={found[key]} (the model has {value})" for key, value in expected.items() if found[key] != value
@@ -183,11 +201,14 @@ def _map_size(where: str, present: dict[str, Any], block: SqueezeRemember2d) -> 
         raise ValueError(
             f"{where} has {', '.join(pairs)}; insert the block with the checkpoint's values before loading"
         )
-    if (shapes["squeeze"], shapes["fc1"], shapes["fc2"]) != (
-        (1, channels, 1, 1),
-        (hidden, math.prod(size)),
-        (blocks, hidden),
-    ):
+    whole = {
+        "squeeze": (squeezed, channels, 1, 1),
+        "fc1": (hidden, squeezed * math.prod(size)),
+        "fc2": (blocks, hidden),
+    }
+    if rank is not None:
+        whole["channels"] = (blocks, second, channels)
+    if any(shapes[part] != shape for part, shape in whole.items()):
         raise ValueError(f"{where} contradicts itself; its shapes are {shapes}")
     return size[0], size[1]
 

@@ -7,6 +7,7 @@ The block becomes the child `sr` of the module after which it stands, so that it
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 from collections.abc import Iterator
@@ -80,7 +81,8 @@ def insert(
     """Insert a block after a module, with every weight, state_dict key and output of the model as it was.
 
     First tried on a copy: a forward pass there must run the block exactly once, with the outputs unchanged (bit for bit
-    on the CPU) and dependent on the block. If that fails, the model has not been touched.
+    on the CPU) and dependent on the block. If that fails, the model has not been touched. (A memory that starts from
+    normal values, `start="normal"`, is tried empty, and changes the outputs a little.)
 
     Args:
         after: a module's name, or the 1-based number of a stage (the rule stands in `srblock.numbering`).
@@ -273,8 +275,12 @@ def _build(model: nn.Module, name: str, seen: Trace, options: dict[str, Any]) ->
 
 
 def _tried(seen: Trace, block: SqueezeRemember2d) -> SqueezeRemember2d:
-    """Return what to try on the copy in place of a block: itself, or its shapes where the trace is hollow."""
+    """Return what to try on the copy in place of a block, which must be the identity there, or its shapes alone."""
     if not seen.inputs.is_meta:
+        if block.options.start != "normal":
+            return block
+        block = copy.deepcopy(block)
+        block.memory.clear()
         return block
     hollow = shadow(block, "meta")
     assert isinstance(hollow, SqueezeRemember2d)

@@ -3,7 +3,7 @@
     a = address(X)                       weigh P memory blocks for each image
     Y = X + sum_p a_p M_p                add what was remembered
 
-The memory starts at zero, so a fresh block is the identity.
+The memory starts at zero unless told otherwise, so a fresh block is the identity.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from srblock.block.address import Address
 from srblock.block.checks import as_size, check_count
 from srblock.block.compute import add, recall, tap
 from srblock.block.geometry import memory_grid
-from srblock.block.memory import Dense
+from srblock.block.memory import Dense, LowRank
 from srblock.block.options import Options
 
 # The block's parameters: their short names, which are also their keys in older state dicts, and their keys.
@@ -41,7 +41,7 @@ class SqueezeRemember2d(nn.Module):
     Attributes:
         options: the settings, checked.
         address: the module that computes the recall weights.
-        memory: the module that holds what is recalled; `memory.maps()` are the P maps, zero at the start.
+        memory: the module that holds what is recalled; `memory.maps()` are the P maps.
         bypassed: while True the block returns its input (see `srblock.bypassed`).
     """
 
@@ -61,12 +61,13 @@ class SqueezeRemember2d(nn.Module):
         self.bypassed = False
         # In the order in which optimizers have always numbered the parameters: squeeze, fc1, fc2, memory.
         self.address = Address(channels, self.size, self.options, device=device, dtype=dtype)
-        self.memory = Dense(self.options.blocks, channels, self.size, grid, device=device, dtype=dtype)
+        kind = Dense if self.options.rank is None else LowRank
+        self.memory = kind(self.options, channels, self.size, grid, device=device, dtype=dtype)
         self.register_load_state_dict_pre_hook(_before_loading)  # type: ignore[no-untyped-call]
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw squeeze and addressing weights anew and clear the memory (Sec. III-A, III-B).
+        """Draw squeeze and addressing weights anew and start the memory anew (Sec. III-A, III-B).
 
         Without a generator the draw follows the global random state but leaves it as it is, so that inserting a
         block changes nothing else that a seed decides.
@@ -78,7 +79,7 @@ class SqueezeRemember2d(nn.Module):
                 int(torch.randint(2**62, (), generator=peek, device="cpu")) ^ 0x5152
             )
         self.address.reset_parameters(generator)
-        self.memory.reset_parameters()
+        self.memory.reset_parameters(generator)
 
     def recall_weights(self, x: Tensor) -> Tensor:
         """Weigh the memory blocks for each image; rows sum to 1 (Sec. III-A, III-B).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 
@@ -14,6 +15,17 @@ def check_count(name: str, value: object) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse what is no finite number above 0.
+
+    Raises: TypeError or ValueError.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
 
 def as_size(size: int | tuple[int, int], name: str = "size") -> tuple[int, int]:

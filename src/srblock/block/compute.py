@@ -23,11 +23,11 @@ LONG = 2**15  # numbers of a single map from which on that pays
 
 
 def squeeze(x: Tensor, weight: Tensor) -> Tensor:
-    """Sum the channels of a map by weight, as a 1x1 convolution to one channel does.
+    """Sum the channels of a map by weight: a 1x1 convolution, to one channel or K.
 
-    Shapes: x (N, C, H, W), weight (1, C, 1, 1) -> (N, 1, H, W).
+    Shapes: x (N, C, H, W), weight (K, C, 1, 1) -> (N, K, H, W).
     """
-    if x.device.type != "cpu" or recorded():
+    if x.device.type != "cpu" or len(weight) > 1 or recorded():
         return F.conv2d(x, weight)
     return _squeezed(x, weight)
 
@@ -35,9 +35,9 @@ def squeeze(x: Tensor, weight: Tensor) -> Tensor:
 def tap(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return a map, and it squeezed; where both are used, the gradient of the map is one sum, not a product and a sum.
 
-    Shapes: x (N, C, H, W), weight (1, C, 1, 1) -> (N, C, H, W), (N, 1, H, W).
+    Shapes: x (N, C, H, W), weight (K, C, 1, 1) -> (N, C, H, W), (N, K, H, W).
     """
-    plain = x.device.type != "cpu" or recorded() or torch.is_autocast_enabled("cpu")
+    plain = x.device.type != "cpu" or len(weight) > 1 or recorded() or torch.is_autocast_enabled("cpu")
     if plain or not learning(x, weight):
         return x, squeeze(x, weight)
     through, squeezed = _Tap.apply(x, weight)

@@ -13,19 +13,23 @@ def parameter_count(
     blocks: int = Options.blocks,
     hidden: int = Options.hidden,
     grid: int | tuple[int, int] | None = None,
+    rank: int | None = None,
+    squeeze_channels: int = Options.squeeze_channels,
 ) -> int:
     """Count the parameters of one block: C + HW*U + U*P + P*C*HW (Eq. 1).
 
     Args: channels C, size (H, W) or the side of a square, blocks P, hidden U; grid: of a coarser memory, whose
-        positions count in the last term instead of HW.
+        positions count in the last term instead of HW; rank: r of a memory of low rank, which has P*r*(C + HW);
+        squeeze_channels: K, by which C and HW*U are multiplied.
 
     Raises: TypeError or ValueError for counts that are no positive integers, and for a grid that does not divide size.
     """
     check_count("channels", channels)
-    options = Options(blocks=blocks, hidden=hidden, grid=grid)
+    options = Options(blocks=blocks, hidden=hidden, grid=grid, rank=rank, squeeze_channels=squeeze_channels)
     height, width = as_size(size)
     rows, columns = memory_grid((height, width), options)
-    return channels + height * width * hidden + hidden * blocks + blocks * channels * rows * columns
+    numbers = channels * rows * columns if rank is None else rank * (channels + rows * columns)
+    return squeeze_channels * (channels + height * width * hidden) + hidden * blocks + blocks * numbers
 
 
 def memory_grid(size: tuple[int, int], options: Options) -> tuple[int, int]:

@@ -2,37 +2,54 @@
 
 A memory is coefficients times a basis. It turns the recall weights (N, P) into `coefficients` (N, R) of the R maps of
 its `basis` (R, C, h, w), which may be fewer than P or lie on a coarser grid, and shows as `maps` (P, C, H, W) what
-weight 1 on each block would recall. All its parameters start so that it recalls nothing.
+weight 1 on each block would recall. `store` puts given maps into it, as well as it can hold them.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from srblock.block.compute import learning, lies_channels_last, recorded, repeated
+from srblock.block.options import Options
+
+STD = 0.01  # of the maps' numbers where they start from a normal distribution
 
 
 class Dense(nn.Module):
     """Store a map of its own for every block.
 
-    Args: blocks P, channels C, size (H, W), grid (h, w), which divides it; factory: device and dtype of the parameter
-        `values` (P, C, h, w).
+    Args: options of the block, channels C, size (H, W), grid (h, w), which divides it; factory: device and dtype of the
+        parameter `values` (P, C, h, w).
     """
 
     def __init__(
-        self, blocks: int, channels: int, size: tuple[int, int], grid: tuple[int, int], **factory: Any
+        self, options: Options, channels: int, size: tuple[int, int], grid: tuple[int, int], **factory: Any
     ) -> None:
         super().__init__()
-        self.size = size
-        self.values = nn.Parameter(torch.empty(blocks, channels, *grid, **factory))
-        self._converted: tuple[tuple[Any, ...], Tensor, Tensor] | None = None  # of what, that, and in the other format
+        self.size, self.grid, self.normal = size, grid, options.start == "normal"
+        self.values = nn.Parameter(torch.empty(options.blocks, channels, *grid, **factory))
+        self._kept = Kept()
 
-    def reset_parameters(self) -> None:
-        """Clear the memory: a fresh block is the identity."""
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Clear the memory, or draw small numbers."""
+        self.clear()
+        if self.normal:
+            _draw(self.values, STD, generator)
+
+    def clear(self) -> None:
+        """Let the block be the identity."""
         nn.init.zeros_(self.values)
+
+    @torch.no_grad()
+    def store(self, maps: Tensor) -> None:
+        """Take over maps (P, C, H, W), or their means where the grid is coarser."""
+        self.values.copy_(_averaged(maps, self.grid))
 
     def coefficients(self, weights: Tensor) -> Tensor:
         """Turn recall weights into coefficients of the basis. Shapes: (N, P) -> (N, P)."""
@@ -48,20 +65,110 @@ class Dense(nn.Module):
         For inference it is converted once and kept as long as the memory stays as it is: a network in channels_last
         whose block is not would copy its memory at every call.
         """
-        basis, layout = self.basis(), torch.channels_last if lies_channels_last(x) else torch.contiguous_format
-        fits = basis.dtype == x.dtype and basis.is_contiguous(memory_format=layout)
-        if fits or recorded() or learning(basis) or basis.is_inference() or basis.is_meta:
-            return basis
-        key = basis.data_ptr(), basis._version, x.dtype, layout
-        if self._converted is None or self._converted[0] != key:
-            # The memory itself is kept beside it, so that no other one can come to lie at its address.
-            self._converted = key, basis.detach(), basis.detach().to(x.dtype, memory_format=layout)
-        return self._converted[2]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the converted copy, which a copy or a pickle makes for itself."""
-        return self.__dict__ | {"_converted": None}
+        if self.values.dtype == x.dtype and self.values.is_contiguous(memory_format=_layout(x)):
+            return self.values
+        return self._kept.like(x, (self.values,), self.basis)
 
     def maps(self) -> Tensor:
         """Return what each block recalls, (P, C, H, W)."""
-        return repeated(self.values, self.size)
+        return repeated(self.basis(), self.size)
+
+
+class LowRank(nn.Module):
+    """Store for every block r vectors of channels and r maps of one channel, and recall the sum of their products.
+
+    P r (C + h w) numbers instead of P C h w. The maps of one channel start at random, so that the vectors, which start
+    at zero, have a gradient; scaled so that a first step on the vectors changes the recalled maps as one on maps of
+    their own would in these r directions.
+
+    Args: as of `Dense`; the parameters are `channels` (P, r, C) and `positions` (P, r, h, w).
+    """
+
+    def __init__(
+        self, options: Options, channels: int, size: tuple[int, int], grid: tuple[int, int], **factory: Any
+    ) -> None:
+        super().__init__()
+        assert options.rank is not None
+        self.size, self.grid, self.normal = size, grid, options.start == "normal"
+        self.channels = nn.Parameter(torch.empty(options.blocks, options.rank, channels, **factory))
+        self.positions = nn.Parameter(torch.empty(options.blocks, options.rank, *grid, **factory))
+        self._kept = Kept()
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw the maps of one channel; clear the vectors, or draw small ones."""
+        rank, places = self.positions.shape[1], math.prod(self.positions.shape[2:])
+        _draw(self.positions, math.sqrt(1 / places), generator)
+        self.clear()
+        if self.normal:
+            _draw(self.channels, STD * math.sqrt(places / rank), generator)
+
+    def clear(self) -> None:
+        """Let the block be the identity."""
+        nn.init.zeros_(self.channels)
+
+    @torch.no_grad()
+    def store(self, maps: Tensor) -> None:
+        """Take over the nearest maps of this rank, by singular value decomposition. Shapes: (P, C, H, W)."""
+        rank = self.channels.shape[1]
+        left, sizes, right = torch.linalg.svd(_averaged(maps, self.grid).double().flatten(2), full_matrices=False)
+        count = min(rank, sizes.shape[1])
+        self.clear()
+        self.channels[:, :count] = (left * sizes[:, None])[:, :, :count].transpose(1, 2).to(self.channels)
+        self.positions[:, :count] = right[:, :count].unflatten(2, self.grid).to(self.positions)
+
+    def coefficients(self, weights: Tensor) -> Tensor:
+        """Turn recall weights into coefficients of the basis. Shapes: (N, P) -> (N, P)."""
+        return weights
+
+    def basis(self) -> Tensor:
+        """Return the maps that are summed, (P, C, h, w), in channels_last."""
+        count, _, height, width = self.positions.shape
+        flat = self.positions.flatten(2).transpose(1, 2) @ self.channels  # (P, h w, C)
+        return flat.view(count, height, width, -1).permute(0, 3, 1, 2)
+
+    def basis_like(self, x: Tensor) -> Tensor:
+        """Return `basis` as x lies in memory and in its dtype, kept for inference."""
+        return self._kept.like(x, (self.channels, self.positions), self.basis)
+
+    def maps(self) -> Tensor:
+        """Return what each block recalls, (P, C, H, W)."""
+        return repeated(self.basis(), self.size)
+
+
+class Kept:
+    """A basis that was computed or converted for inference, until the parameters that it is made of change."""
+
+    def __init__(self) -> None:
+        self.held: tuple[tuple[Any, ...], list[Tensor], Tensor] | None = None
+
+    def like(self, x: Tensor, parameters: tuple[Tensor, ...], basis: Callable[[], Tensor]) -> Tensor:
+        """Return a basis as x lies in memory and in its dtype where no gradient is wanted, else as it is."""
+        if recorded() or learning(*parameters) or any(value.is_inference() or value.is_meta for value in parameters):
+            return basis()
+        key = (*((value.data_ptr(), value._version) for value in parameters), x.dtype, _layout(x))
+        if self.held is None or self.held[0] != key:
+            # The parameters are kept beside it, so that no other ones can come to lie at their addresses.
+            converted = basis().detach().to(x.dtype, memory_format=_layout(x))
+            self.held = key, [value.detach() for value in parameters], converted
+        return self.held[2]
+
+    def __deepcopy__(self, memo: object) -> Kept:
+        return Kept()  # a copy makes its own
+
+    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
+        return Kept, ()
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if lies_channels_last(x) else torch.contiguous_format
+
+
+def _draw(values: Tensor, std: float, generator: torch.Generator) -> None:
+    """Draw from a normal distribution, in float64 on the CPU as all that a seed decides."""
+    with torch.no_grad():
+        values.copy_(torch.empty(values.shape, dtype=torch.float64, device="cpu").normal_(0, std, generator=generator))
+
+
+def _averaged(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Average maps over the rectangles that the positions of a grid stand for. Shapes: (P, C, H, W) -> (P, C, h, w)."""
+    return maps if maps.shape[-2:] == grid else F.adaptive_avg_pool2d(maps, grid)

@@ -4,6 +4,7 @@
   v_p = W mean_hw(M_p): the memory becomes a table P x outputs. With P = 1 it becomes a bias.
 - Elsewhere a block of P = 1 is the addition of its one map: the weights sum to one.
 - Without an activation the two linear layers are one P x HW matrix, which is taken where it is the smaller.
+- Standardized logits and a temperature become a scale of the last linear layer, and a bias.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
-from srblock.folding.forms import Constant, OneMatrix, Pooled, Recall, wide, with_bias, with_table
+from srblock.folding.forms import Constant, Linears, Pooled, Recall, wide, with_bias, with_table
 from srblock.folding.probe import Head, Stays, agree, called, find_head, outputs_of
 from srblock.folding.report import FoldedBlock, Folding
 from srblock.inputs import ExampleInputs, ImageSize, Inputs, inputs_of
@@ -33,17 +34,19 @@ class Plan:
         head: where a memory is carried over to the classifier.
         constant: the block becomes the addition of its one map.
         one_matrix: the two linear layers become one.
+        scaled: standardization and temperature go into the last one.
     """
 
     name: str
     head: Head | None = None
     constant: bool = False
     one_matrix: bool = False
+    scaled: bool = False
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return self.head is None and not self.constant and not self.one_matrix
+        return self.head is None and not (self.constant or self.one_matrix or self.scaled)
 
 
 def fold(
@@ -111,7 +114,7 @@ def _fold_one(
     folded: list[str] = []
     left: list[str] = []
     if not single:
-        plan = replace(plan, one_matrix=_matrix_is_smaller(block, folded, left))
+        plan = replace(plan, one_matrix=_matrix_is_smaller(block, folded, left), scaled=_is_scaled(block, folded))
     try:
         head = _find_head(trial, block, given, inputs)
         trial = _tried(trial, replace(plan, head=head), inputs, expected)
@@ -131,7 +134,7 @@ def _fold_one(
 
 def _matrix_is_smaller(block: SqueezeRemember2d, folded: list[str], left: list[str]) -> bool:
     """Decide whether the two linear layers become one matrix, and say so."""
-    hidden, count, positions = block.options.hidden, block.options.blocks, block.size[0] * block.size[1]
+    hidden, count, positions = block.options.hidden, block.options.blocks, block.address.fc1.shape[1]
     one, two = count * positions, hidden * (positions + count)
     if block.options.activation is not None:
         left.append(f"the linear layers: activation={block.options.activation!r} stands between them")
@@ -141,6 +144,16 @@ def _matrix_is_smaller(block: SqueezeRemember2d, folded: list[str], left: list[s
         folded.append(f"the linear layers, {two:,} numbers, into one {count} x {positions} matrix, {one:,}")
         return True
     return False
+
+
+def _is_scaled(block: SqueezeRemember2d, folded: list[str]) -> bool:
+    """Decide whether the last linear layer takes over what comes after it, and say so."""
+    by = [f"temperature {block.options.temperature:g}"] if block.options.temperature != 1 else []
+    if block.options.logits == "standardized":
+        by.insert(0, f"standardization of the logits by their running figures, with a bias of {block.options.blocks}")
+    if by:
+        folded.append(f"{' and '.join(by)}: into the last linear layer")
+    return bool(by)
 
 
 def _find_head(trial: nn.Module, block: SqueezeRemember2d, given: list[torch.Size], inputs: Inputs) -> Head:
@@ -155,7 +168,7 @@ def _find_head(trial: nn.Module, block: SqueezeRemember2d, given: list[torch.Siz
     head = find_head(trial, block, given[0], inputs)
     linear = trial.get_submodule(head.linear)
     assert isinstance(linear, nn.Linear)
-    table, memory = block.options.blocks * linear.out_features, block.memory.basis().numel()
+    table, memory = block.options.blocks * linear.out_features, _count(block.memory)
     if block.options.blocks > 1 and table >= memory:
         raise Stays(f"a table for the outputs of {head.linear!r} has {table:,} numbers, the memory {memory:,}")
     return head
@@ -163,6 +176,8 @@ def _find_head(trial: nn.Module, block: SqueezeRemember2d, given: list[torch.Siz
 
 def _said(block: SqueezeRemember2d, head: Head, trial: nn.Module) -> str:
     memory = " x ".join(map(str, block.memory.basis().shape))
+    if block.options.rank is not None:
+        memory = f"{memory} of rank {block.options.rank}, {_count(block.memory):,}"
     outputs = trial.get_submodule(head.linear).out_features
     if block.options.blocks == 1:
         return f"the block, whose one weight is always 1, {memory} numbers: into the bias of {head.linear!r}"
@@ -196,7 +211,9 @@ def _carry_out(model: nn.Module, plan: Plan) -> None:
     if plan.empty:
         return
     block = blocks(model)[plan.name]
-    address: nn.Module = OneMatrix(block.address) if plan.one_matrix else block.address
+    address: nn.Module = block.address
+    if plan.one_matrix or plan.scaled:
+        address = Linears(block.address, plan.one_matrix)
     if plan.head is None:
         _put(model, block, Constant(block) if plan.constant else Recall(block, address))
         return

@@ -10,27 +10,41 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srblock.block import SqueezeRemember2d
-from srblock.block.address import Address
+from srblock.block.address import ACTIVATIONS, Address
 from srblock.block.block import node
 from srblock.block.compute import add, add_coarse, repeated, squeeze, to_grid
 
 
-class OneMatrix(nn.Module):
-    """Weigh the memory blocks as an `Address` without activation does, its two linear layers as one matrix.
+class Linears(nn.Module):
+    """Weigh the memory blocks as an `Address` does in evaluation, by the linear layers alone.
+
+    Standardization and temperature are in the last layer and a bias of P.
 
     Shapes: (N, C, H, W) -> (N, P).
+
+    Args: one_matrix: the two linear layers become one, which needs an address without activation.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, one_matrix: bool) -> None:
         super().__init__()
-        self.grid = address.grid
+        self.grid, self.activation = address.grid, address.activation
         self.squeeze = _frozen(address.squeeze)
-        self.matrix = _frozen((wide(address.fc2) @ wide(address.fc1)).to(address.fc1))
+        last, bias = wide(address.fc2) / address.temperature, None
+        if (standardize := address.standardize) is not None:
+            scale = torch.rsqrt(wide(standardize.variance) + standardize.EPS)
+            last, bias = last * scale[:, None], -wide(standardize.mean) * scale / address.temperature
+        if one_matrix:
+            last = last @ wide(address.fc1)
+        self.first = None if one_matrix else _frozen(address.fc1)
+        self.last = _frozen(last.to(address.fc2))
+        self.bias = None if bias is None else _frozen(bias.to(address.fc2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh the memory blocks. Shapes: (N, C, H, W) -> (N, P)."""
-        squeezed = to_grid(squeeze(x, self.squeeze), self.grid)
-        return F.linear(squeezed.flatten(1), self.matrix).softmax(dim=1)
+        units = to_grid(squeeze(x, self.squeeze), self.grid).flatten(1)
+        if self.first is not None:
+            units = ACTIVATIONS[self.activation](F.linear(units, self.first))
+        return F.linear(units, self.last, self.bias).softmax(dim=1)
 
 
 class Recall(nn.Module):

@@ -26,7 +26,7 @@ from srblock.training.loop import Loaders
 from srblock.training.recipe import Recipe
 
 TESTED = 500  # images in a batch that is tested, or more if training has more
-WHITENED = 5000  # images that a whitening layer is made from, as airbench94 does
+WHITENED = 5000  # images that a whitening layer is made from, as airbench94 does, and a memory from features
 
 
 def loaders(

@@ -189,6 +189,7 @@ def _train(
     if on_start is not None:
         on_start()
     model = study.build(config.variant, config.seed)
+    study.start_memories(model, config.variant, config.seed, device)
     _refuse_another(study, config)
     loaders = study.loaders(config.seed, device, distributed.rank(), distributed.world_size())
     given = describe_input(config.variant, study.data, config.recipe, loaders.test)

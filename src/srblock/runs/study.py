@@ -16,9 +16,10 @@ from torch import nn
 from srblock.data import ImageData, SceneData, normalization
 from srblock.data.image_files import MEAN, STD
 from srblock.data.loading.scene_crops import scaled
+from srblock.features import WAYS, init_memory
 from srblock.models.airbench import Airbench94
 from srblock.runs.groups import parameter_groups
-from srblock.runs.loaders import loaders, parts, some_training_images
+from srblock.runs.loaders import WHITENED, loaders, parts, some_training_images, training_part
 from srblock.runs.records import RunConfig
 from srblock.training import runtime
 from srblock.training.classification import balanced
@@ -118,6 +119,7 @@ class Study:
                 f"--inference whole shows a network scenes of their own size, and the memory of {fixed[0]} belongs to "
                 "crops; write resize=bilinear into it, or leave out --inference"
             )
+        self._check_starts(variant)
         model = build(
             variant,
             classes=len(self.data.classes),
@@ -135,6 +137,25 @@ class Study:
             assert isinstance(self.data, ImageData)
             model.whiten(some_training_images(self.data, self.recipe, seed))
         return model
+
+    def _check_starts(self, variant: Variant) -> None:
+        for block in (block for block in variant.sr_blocks if block.options.start in WAYS):
+            if self.data.task == "segmentation":
+                raise ValueError(f"{block} starts from features of images of one class each; for scenes: start=normal")
+            if block.options.blocks == 1:
+                raise ValueError(f"{block} starts from means of features, and has one memory block; take P=2 or more")
+            if block.options.start == "class_means" and block.options.blocks > len(self.data.classes):
+                raise ValueError(
+                    f"{block} has more memory blocks than {self.data.name} has classes, {len(self.data.classes)}; take "
+                    "fewer, or start=kmeans"
+                )
+
+    def start_memories(self, model: nn.Module, variant: Variant, seed: int, device: torch.device) -> None:
+        """Make the memories that start from features (`start` of a block) from training images of the seed."""
+        if any(block.options.start in WAYS for block in variant.sr_blocks):
+            assert isinstance(self.data, ImageData)  # `build` refuses scenes
+            part = training_part(self.data, self.recipe, seed, device, WHITENED)
+            init_memory(model.to(device), part.epoch(0), seed=seed)
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Sort a network's parameters for the optimizer, see `groups.parameter_groups`."""

@@ -7,6 +7,7 @@ with the same meaning print the same. The words, options and defaults are listed
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -195,25 +196,36 @@ def _choice(*known: str | None) -> Callable[[str], str | None]:
     return read
 
 
-def _grid(value: str) -> tuple[int, int] | None:
+def _grid(value: str) -> tuple[int, int]:
     """Read 2x4, or 2 for 2x2."""
-    if value.lower() == "none":
-        return None
     match = re.fullmatch(rf"([0-9]{{1,{DIGITS}}})(?:x([0-9]{{1,{DIGITS}}}))?", value.lower())
     if match is None or not int(match[1]) or not int(match[2] or 1):
         raise ValueError("rows x columns of at least 1, or none")
     return int(match[1]), int(match[2] or match[1])
 
 
+def _positive(value: str) -> float:
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+(e-?[0-9]{1,3})?", value.lower()) or not 0 < float(value) < math.inf:
+        raise ValueError("a number above 0")
+    return float(value)
+
+
+def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    def reader(value: str) -> Any:
+        return None if value.lower() == "none" else read(value)
+
+    return reader
+
+
 Reader = tuple[str, Callable[[str], Any], str]  # the field that an option sets, how its value is read, an example
 
 
 def _of_block(setting: Setting) -> Reader:
-    if setting.grid:
-        return setting.name, _grid, "1x1"
-    if setting.choices is None:
-        return setting.name, _whole, str(setting.default)
-    return setting.name, _choice(*setting.choices), str(setting.choices[-1])
+    if setting.kind == "choice":
+        return setting.name, _choice(*setting.choices), str(setting.choices[-1])
+    read, example = {"grid": (_grid, "1x1"), "count": (_whole, "1"), "number": (_positive, "0.5")}[setting.kind]
+    optional = setting.default is None
+    return setting.name, _or_none(read) if optional else read, example if optional else str(setting.default)
 
 
 # What each word's options are called.
