@@ -83,7 +83,9 @@ def every(*choices: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("after", ["layer2", "layer3"])
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize(
-    "options", every({"logits": "standardized"}, {"temperature": 0.5}, {"squeeze_channels": 2}, {"rank": 2}), ids=str
+    "options",
+    every({"logits": "standardized"}, {"temperature": 0.5}, {"squeeze_channels": 2}, {"rank": 2}, {"gain": 0.5}),
+    ids=str,
 )
 def test_every_kind_of_block_keeps_its_logits(
     options: dict[str, Any], activation: str | None, after: str, dtype: torch.dtype
@@ -503,3 +505,10 @@ def test_refusals() -> None:
     folded, _ = fold(model, SIZE)
     with pytest.raises(ValueError, match="no block to fold"):
         fold(folded, SIZE)
+
+
+@pytest.mark.parametrize("after", ["layer2", "layer3"])
+def test_a_single_block_with_a_gain_becomes_its_map(after: str) -> None:
+    folded, blocks = check(small(after=after, blocks=1, gain=3.0, rank=2))
+    assert blocks[0].folded
+    assert not srblock.blocks(folded)

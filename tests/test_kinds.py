@@ -33,9 +33,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "rank 1 on a grid": {"rank": 1, "grid": (3, 2)},
     "channels only": {"grid": 1},
     "normal": {"start": "normal"},
+    "gain": {"gain": 8.0},
     "all": {
         "logits": "standardized", "temperature": 2.0, "squeeze_channels": 2, "rank": 2, "grid": (3, 4),
-        "start": "normal", "activation": "relu", "resize": "bilinear",
+        "start": "normal", "activation": "relu", "resize": "bilinear", "gain": 0.5,
     },
 }  # fmt: skip
 
@@ -68,6 +69,7 @@ def written_out(made: SqueezeRemember2d, x: Tensor) -> Tensor:
         maps = made.memory.values
     else:
         maps = torch.einsum("prc,prhw->pchw", made.memory.channels, made.memory.positions)
+    maps = options.gain * maps
     rows, columns = SIZE[0] // maps.shape[2], SIZE[1] // maps.shape[3]
     return x + torch.einsum("np,pchw->nchw", weights, maps.repeat_interleave(rows, 2).repeat_interleave(columns, 3))
 
@@ -155,6 +157,26 @@ def test_a_temperature_sharpens_or_levels_the_weights() -> None:
     assert spread[0] > 2 * spread[1] > 4 * spread[2]
 
 
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_gain_is_a_rate_of_the_memory(rank: int | None) -> None:
+    """Of its square under SGD with momentum and decay, from the same maps on."""
+    made, other = block(gain=4.0, rank=rank), block(rank=rank)
+    first = "values" if rank is None else "channels"
+    other.memory.load_state_dict(made.memory.state_dict())
+    getattr(other.memory, first).data.mul_(4)
+    x = images()
+    for one, scale in ((made, 1), (other, 16)):
+        memory = getattr(one.memory, first)
+        optimizer = torch.optim.SGD([memory], 1e-3 * scale, momentum=0.9, weight_decay=0.1 / scale)
+        for _ in range(5):
+            optimizer.zero_grad()
+            (one(x) - x.flip(0)).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(made(x), other(x))
+    torch.testing.assert_close(made.memory.maps(), other.memory.maps())
+    assert (made.memory.maps() - block(gain=4.0, rank=rank).memory.maps()).abs().max() > 1e-3
+
+
 # --- standardized logits ----------------------------------------------------------------------------------------------
 
 
@@ -201,7 +223,9 @@ def test_the_first_step_of_a_low_rank_memory_is_the_dense_one_projected() -> Non
     assert abs(lengths.mean().item() - 1) < 0.05
 
 
-@pytest.mark.parametrize("options", [{}, {"grid": (3, 2)}, {"rank": 3}, {"rank": 30}, {"rank": 2, "grid": (2, 2)}])
+@pytest.mark.parametrize(
+    "options", [{}, {"grid": (3, 2)}, {"rank": 3}, {"rank": 30}, {"rank": 2, "grid": (2, 2), "gain": 3}]
+)
 def test_a_memory_stores_what_it_can_hold(options: dict[str, Any]) -> None:
     memory = block(**options).memory
     given = torch.randn(3, 5, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -210,9 +234,9 @@ def test_a_memory_stores_what_it_can_hold(options: dict[str, Any]) -> None:
     left, sizes, right = torch.linalg.svd(pooled.flatten(2), full_matrices=False)
     rank = options.get("rank", 30)
     nearest = (left[:, :, :rank] * sizes[:, None, :rank]) @ right[:, :rank]
-    torch.testing.assert_close(memory.basis().flatten(2), nearest)
+    torch.testing.assert_close(memory.gain * memory.basis().flatten(2), nearest)
     if rank >= 5:
-        torch.testing.assert_close(memory.basis(), pooled)
+        torch.testing.assert_close(memory.gain * memory.basis(), pooled)
     assert memory.maps().shape == given.shape
 
 

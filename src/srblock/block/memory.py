@@ -2,7 +2,8 @@
 
 A memory is coefficients times a basis. It turns the recall weights (N, P) into `coefficients` (N, R) of the R maps of
 its `basis` (R, C, h, w), which may be fewer than P or lie on a coarser grid, and shows as `maps` (P, C, H, W) what
-weight 1 on each block would recall. `store` puts given maps into it, as well as it can hold them.
+weight 1 on each block would recall. `store` puts given maps into it, as well as it can hold them. The option `gain` is
+in the coefficients and the maps, not in the basis.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Dense(nn.Module):
         self, options: Options, channels: int, size: tuple[int, int], grid: tuple[int, int], **factory: Any
     ) -> None:
         super().__init__()
-        self.size, self.grid, self.normal = size, grid, options.start == "normal"
+        self.size, self.grid, self.gain, self.normal = size, grid, options.gain, options.start == "normal"
         self.values = nn.Parameter(torch.empty(options.blocks, channels, *grid, **factory))
         self._kept = Kept()
 
@@ -40,7 +41,7 @@ class Dense(nn.Module):
         """Clear the memory, or draw small numbers."""
         self.clear()
         if self.normal:
-            _draw(self.values, STD, generator)
+            _draw(self.values, STD / self.gain, generator)
 
     def clear(self) -> None:
         """Let the block be the identity."""
@@ -49,11 +50,11 @@ class Dense(nn.Module):
     @torch.no_grad()
     def store(self, maps: Tensor) -> None:
         """Take over maps (P, C, H, W), or their means where the grid is coarser."""
-        self.values.copy_(_averaged(maps, self.grid))
+        self.values.copy_(_averaged(maps, self.grid) / self.gain)
 
     def coefficients(self, weights: Tensor) -> Tensor:
         """Turn recall weights into coefficients of the basis. Shapes: (N, P) -> (N, P)."""
-        return weights
+        return weights if self.gain == 1 else self.gain * weights
 
     def basis(self) -> Tensor:
         """Return the maps that are summed, (P, C, h, w)."""
@@ -71,7 +72,7 @@ class Dense(nn.Module):
 
     def maps(self) -> Tensor:
         """Return what each block recalls, (P, C, H, W)."""
-        return repeated(self.basis(), self.size)
+        return repeated(self.gain * self.basis(), self.size)
 
 
 class LowRank(nn.Module):
@@ -89,7 +90,7 @@ class LowRank(nn.Module):
     ) -> None:
         super().__init__()
         assert options.rank is not None
-        self.size, self.grid, self.normal = size, grid, options.start == "normal"
+        self.size, self.grid, self.gain, self.normal = size, grid, options.gain, options.start == "normal"
         self.channels = nn.Parameter(torch.empty(options.blocks, options.rank, channels, **factory))
         self.positions = nn.Parameter(torch.empty(options.blocks, options.rank, *grid, **factory))
         self._kept = Kept()
@@ -100,7 +101,7 @@ class LowRank(nn.Module):
         _draw(self.positions, math.sqrt(1 / places), generator)
         self.clear()
         if self.normal:
-            _draw(self.channels, STD * math.sqrt(places / rank), generator)
+            _draw(self.channels, STD / self.gain * math.sqrt(places / rank), generator)
 
     def clear(self) -> None:
         """Let the block be the identity."""
@@ -110,7 +111,9 @@ class LowRank(nn.Module):
     def store(self, maps: Tensor) -> None:
         """Take over the nearest maps of this rank, by singular value decomposition. Shapes: (P, C, H, W)."""
         rank = self.channels.shape[1]
-        left, sizes, right = torch.linalg.svd(_averaged(maps, self.grid).double().flatten(2), full_matrices=False)
+        left, sizes, right = torch.linalg.svd(
+            _averaged(maps, self.grid).double().flatten(2) / self.gain, full_matrices=False
+        )
         count = min(rank, sizes.shape[1])
         self.clear()
         self.channels[:, :count] = (left * sizes[:, None])[:, :, :count].transpose(1, 2).to(self.channels)
@@ -118,7 +121,7 @@ class LowRank(nn.Module):
 
     def coefficients(self, weights: Tensor) -> Tensor:
         """Turn recall weights into coefficients of the basis. Shapes: (N, P) -> (N, P)."""
-        return weights
+        return weights if self.gain == 1 else self.gain * weights
 
     def basis(self) -> Tensor:
         """Return the maps that are summed, (P, C, h, w), in channels_last."""
@@ -132,7 +135,7 @@ class LowRank(nn.Module):
 
     def maps(self) -> Tensor:
         """Return what each block recalls, (P, C, H, W)."""
-        return repeated(self.basis(), self.size)
+        return repeated(self.gain * self.basis(), self.size)
 
 
 class Kept:

@@ -82,6 +82,8 @@ class Options:
         logits: what the softmax takes: "plain" as they come, or "standardized" over images: each less its mean and by
             its standard deviation, those of the batch in training and running ones in evaluation.
         temperature: by which these are divided.
+        gain: by which the memory is multiplied on recall. Its numbers then learn as if at gain^2 times the rate of SGD
+            (gain times Adam's), with the same weight decay, whatever the training loop.
         start: of the memory: "zeros", as in the paper, small "normal" values, or zeros until `srblock.init_memory`
             makes it from features: their "kmeans" or "class_means".
 
@@ -98,6 +100,7 @@ class Options:
     squeeze_channels: int = _of("count", "K", 1)
     logits: str = _of("choice", "logits", "plain", "standardized")
     temperature: float = _of("number", "T", 1.0)
+    gain: float = _of("number", "gain", 1.0)
     start: str = _of("choice", "start", "zeros", "normal", "kmeans", "class_means")
 
     def __post_init__(self) -> None:
@@ -105,7 +108,8 @@ class Options:
             setting.check(getattr(self, setting.name))
         if self.grid is not None:
             object.__setattr__(self, "grid", as_size(self.grid))
-        object.__setattr__(self, "temperature", float(self.temperature))
+        for name in ("temperature", "gain"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
 
 SETTINGS = tuple(Setting(entry.name, default=entry.default, **entry.metadata) for entry in fields(Options))

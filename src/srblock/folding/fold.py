@@ -220,7 +220,7 @@ def _carry_out(model: nn.Module, plan: Plan) -> None:
     _take_out(model, block)
     pool, linear = (model.get_submodule(name) for name in (plan.head.pool, plan.head.linear))
     assert isinstance(linear, nn.Linear)
-    means = wide(block.memory.basis()).mean((2, 3))  # of a coarse memory too: its rectangles are equal
+    means = wide(block.memory.maps()).mean((2, 3))
     if block.options.blocks == 1:
         _replace(model, linear, with_bias(linear, means))
     else:

@@ -79,7 +79,7 @@ class Constant(nn.Module):
     def __init__(self, block: SqueezeRemember2d) -> None:
         super().__init__()
         self.size, self.resize = block.size, block.options.resize
-        self.map = _frozen(block.memory.basis())
+        self.map = _frozen(block.memory.gain * block.memory.basis())
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the map. Shapes: (N, C, H, W) -> (N, C, H, W)."""
