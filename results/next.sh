@@ -14,6 +14,7 @@
 #     CAMVID=camvid:FOLDER     in the environment: the segmentation of road scenes too, small on a CPU
 #     SEEDS=3-15               in the environment: which seeds of the study for a CPU, where OUT is new and the others have
 #                              their records already (default: all)
+#     STUDY=open-memory        in the environment: the screening of that protocol, and nothing else
 #     SRBLOCK="srblock"        in the environment: the command (default: this copy's, which needs no installation)
 #
 # Status: 0 when nothing is left, 75 when the time is up (call it again), otherwise that of the command that failed.
@@ -38,6 +39,21 @@ run() {  # a command of srblock, with the time that is left
   "${srblock[@]}" "${words[@]}" || status=$?
   if [ "$status" -ne 0 ]; then exit "$status"; fi
 }
+
+if [ -n "${STUDY:-}" ] && [ "$STUDY" != open-memory ]; then
+  echo "error: STUDY is $STUDY, known is open-memory" >&2
+  exit 2
+fi
+if [ -n "${STUDY:-}" ]; then
+  run compare "Airbench94 + SR(M=2, P=8, gain=8)" \
+    "Airbench94 + SR(M=2, P=8, gain=8, logits=standardized)" \
+    "Airbench94 + SR(M=2, P=8, gain=8, logits=standardized, start=kmeans)" \
+    "Airbench94 + SR(M=2, P=8, rank=4, gain=8, logits=standardized)" \
+    "Airbench94 + SR(M=2, P=8, rank=4, gain=32, logits=standardized)" \
+    "Airbench94 + SR(M=2, P=8, grid=1x1, gain=8, logits=standardized)" \
+    --data "$data" --recipe airbench --epochs 8 --batch-size 512 --tta flip --precision float32 --seeds 4
+  exit 0
+fi
 
 # The study of two CPU cores, by protocols/sr-on-airbench.md; a GPU has better to do.
 case " ${options[*]-} " in *cuda*) ;; *)

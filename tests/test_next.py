@@ -9,12 +9,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from run_fixture import write_run
 
-from srblock import cli
+from srblock import cli, parameter_count
 from srblock.cli.options import StudyOptions
 from srblock.data.sources.published import stand_in
 from srblock.paper.select import select, variants_of
@@ -22,10 +24,16 @@ from srblock.report.published import study_name
 from srblock.runs.protocol import read_protocols
 from srblock.runs.records import RunConfig
 from srblock.runs.study import describe_data, recipe_for
+from srblock.variants.build import build
 from srblock.variants.notation import parse
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPT = REPOSITORY / "results" / "next.sh"
+SPEC = importlib.util.spec_from_file_location("screening", REPOSITORY / "results" / "screening.py")
+assert SPEC is not None
+assert SPEC.loader is not None
+screening = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(screening)
 FINGERPRINT = "960bf4776d49ff7c86af0f72956195eb163a25e56f0b44da89a06699700341cb"  # of CIFAR-100, as the records say
 CUDA = ("--device", "cuda")
 FOUR = ["R18", "R18 + SR(M=4, P=2)", "R18 + D2D", "R18 + D2D + SR(M=4, P=12)"]
@@ -108,6 +116,47 @@ def test_without_a_gpu_the_study_of_the_protocol_comes_first(tmp_path: Path, eve
     assert value(given[0], "--seeds") == "3-15"
     others = [value(words, "--seeds") for words in everything[:-1]]
     assert [value(words, "--seeds") for words in given[1:]] == others, "the other commands have all of theirs"
+
+
+def test_the_screening_of_the_memory_is_run_as_its_protocol_says(tmp_path: Path) -> None:
+    done, given = call(tmp_path, "--workers", "2", STUDY="open-memory")
+    assert done.returncode == 0, done.stderr
+    (words,) = given
+    assert tuple(words[1 : words.index("--data")]) == screening.VARIANTS
+    assert value(words, "--seeds") == str(len(screening.SEEDS))
+    text = " ".join((REPOSITORY / "results" / "protocols" / "open-memory.md").read_text().split())
+    command = shlex.join(["srblock", *words[: words.index("--out")]]).replace("cifar100:here", "cifar100:FOLDER")
+    assert command.replace("'", '"') in text.replace(" \\ ", " ")
+    cli.app.parse_args(words, print_error=False, exit_on_error=False)
+    for variant in screening.VARIANTS:
+        network = build(parse(variant), classes=100, image_size=32, seed=0)
+        added = sum(p.numel() for p in network.parameters()) - 1_995_832
+        said = f"| `{parse(variant)}` | "
+        assert f" {added:,} ({added / 19_958.32:.2f}%) " in text[text.index(said) :][: len(said) + 120], variant
+        options = parse(variant).sr_blocks[0].options
+        grid = None if options.grid is None else options.grid
+        large = parameter_count(1024, 14, blocks=10, hidden=16, rank=options.rank, grid=grid)
+        assert f" {large / 255_570.32:.2f}% " in text[text.index(said) :][: len(said) + 120], variant
+    done, given = call(tmp_path, STUDY="another")
+    assert (done.returncode, given) == (2, [])
+
+
+def test_the_cheapest_of_the_best_wins() -> None:
+    gains = {"a": [0.3, 0.5], "b": [0.31, 0.32], "c": [0.2, 0.2]}
+    assert screening.winner(gains, {"a": 100, "b": 10, "c": 1}) == "b"
+    assert screening.winner(gains, {"a": 1, "b": 10, "c": 1}) == "a"
+    assert screening.winner({"a": [1.0], "b": [0.5]}, {"a": 100, "b": 1}) == "a"
+
+
+def test_the_screening_reads_validation_and_asks_for_every_run(tmp_path: Path) -> None:
+    runs = []
+    for number, variant in enumerate((screening.PLAIN, screening.VARIANTS[0])):
+        for seed in screening.SEEDS:
+            run = write_run(tmp_path, variant, seed)
+            runs.append(replace(run, validation={"top1": 60.0 + seed + number}))
+    assert screening.differences(runs, screening.VARIANTS[:1]) == {screening.VARIANTS[0]: [1, 1, 1, 1]}
+    with pytest.raises(ValueError, match=r"SR\(M=2, P=8, gain=8, logits=standardized\) has no run of seed 0 yet"):
+        screening.differences(runs, screening.VARIANTS)
 
 
 def test_road_scenes_come_where_they_are_named(tmp_path: Path) -> None:

@@ -86,6 +86,28 @@ def test_a_plan_is_read_in_canonical_notation(tmp_path: Path) -> None:
     assert Protocol("p", "t", "s", ("resnet8", "R8+SR(P=10,M=3)"), 2, 0.2).variants == ("R8", "R8 + SR(M=3)")
 
 
+def test_two_protocols_of_one_study_have_seeds_of_their_own(tmp_path: Path) -> None:
+    made = tables(tmp_path, dict.fromkeys(PLAN, 3))
+    results = tmp_path / "results"
+    (results / "protocols" / "later.toml").write_text(
+        (results / "protocols" / "help.toml").read_text().replace("seeds = 3", 'seeds = "3-4"')
+    )
+    later = next(protocol for protocol in read_protocols(results) if protocol.name == "later")
+    assert (later.first, later.seeds) == (3, 2)
+    write_tables(results)
+    assert (results / "tables" / "help.md").read_text() == made["help.md"], "none of its runs is in yet"
+    for seed in (3, 4):
+        for variant in PLAN[: 3 if seed == 3 else 2]:
+            write_run(tmp_path / "out", variant, seed, test_top1=90.0)
+    add_records(tmp_path / "out", results)
+    write_tables(results)
+    found = {path.name: path.read_text() for path in (results / "tables").glob("*.md")}
+    assert found["help.md"] == made["help.md"]
+    assert "1 of 2 seeds is in. No figure is shown" in found["later.md"]
+    assert set(found) == {"index.md", "help.md", "later.md"}, "all runs are planned by one of them"
+    assert not any("90.0" in text for text in found.values())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -108,13 +108,13 @@ def published(runs: Sequence[Run], protocols: Sequence[Protocol] = ()) -> list[P
     for run in runs:
         groups.setdefault(study_name(run.config), []).append(run)
     planned = []
-    for protocol in protocols:
-        runs = groups.pop(protocol.study, [])
-        others = [run for run in runs if not protocol.plans(run)]
-        if others:
-            groups[protocol.study] = list(runs) if protocol.complete(runs) else others
-        if runs:
-            planned.append(_planned(protocol, runs))
+    for name in dict.fromkeys(protocol.study for protocol in protocols):
+        runs = groups.pop(name, [])
+        plans = [protocol for protocol in protocols if protocol.study == name and any(map(protocol.plans, runs))]
+        hidden = [protocol for protocol in plans if not protocol.complete(runs)]
+        if not all(any(protocol.plans(run) for protocol in plans) for run in runs):
+            groups[name] = [run for run in runs if not any(protocol.plans(run) for protocol in hidden)]
+        planned += [_planned(protocol, runs) for protocol in plans]
     return sorted([*planned, *(_study(name, group) for name, group in groups.items())], key=lambda study: study.name)
 
 

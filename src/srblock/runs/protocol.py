@@ -5,7 +5,7 @@
     title = "..."
     study = "cifar100-8-epochs-0123ab"      the data, recipe and numerics, as the tables name them
     variants = ["R8", "R8 + SR(M=3, P=8)"]  the baseline first; each of the others is compared with it, and no other
-    seeds = 16                              0 to 15
+    seeds = 16                              0 to 15; or "16-31", where another protocol of the study has the first ones
     margin = 0.2                            percentage points that count as no difference
     ended = "..."                           only if the study ended before its last seed: when and why
 """
@@ -24,7 +24,7 @@ from srblock.variants.notation import parse
 
 @dataclass(frozen=True)
 class Protocol:
-    """A study as it was planned, see above; `name` is that of its file."""
+    """A study as it was planned, see above; `name` is that of its file, `first` its first seed."""
 
     name: str
     title: str
@@ -33,6 +33,7 @@ class Protocol:
     seeds: int
     margin: float
     ended: str = ""
+    first: int = 0
 
     def __post_init__(self) -> None:
         canonical = tuple(str(parse(variant)) for variant in self.variants)
@@ -47,11 +48,11 @@ class Protocol:
     def whole_seeds(self, runs: Sequence[Run]) -> list[int]:
         """List the planned seeds with a run of every variant."""
         there = {(str(run.variant), run.seed) for run in runs}
-        return [s for s in range(self.seeds) if all((variant, s) in there for variant in self.variants)]
+        return [seed for seed in self._planned() if all((variant, seed) in there for variant in self.variants)]
 
     def plans(self, run: Run) -> bool:
         """Tell whether a run of the study is one of the planned ones."""
-        return str(run.variant) in self.variants and run.seed < self.seeds
+        return str(run.variant) in self.variants and run.seed in self._planned()
 
     def part_of(self, runs: Sequence[Run]) -> list[Run]:
         """Choose the runs that count: of the planned variants, with seeds that are whole."""
@@ -61,6 +62,9 @@ class Protocol:
     def complete(self, runs: Sequence[Run]) -> bool:
         """Tell whether the figures may be shown: all seeds are whole, or the study has ended."""
         return bool(self.ended) or len(self.whole_seeds(runs)) == self.seeds
+
+    def _planned(self) -> range:
+        return range(self.first, self.first + self.seeds)
 
 
 def read_protocols(results: Path) -> list[Protocol]:
@@ -74,10 +78,13 @@ def read_protocols(results: Path) -> list[Protocol]:
 def _read(path: Path) -> Protocol:
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text())
-        known = {field.name for field in fields(Protocol)} - {"name"}
+        known = {field.name for field in fields(Protocol)} - {"name", "first"}
         missing, unknown = known - {"ended"} - values.keys(), values.keys() - known
         if missing or unknown:
             raise ValueError(f"it lacks {sorted(missing)} and has {sorted(unknown)} too many")
+        if isinstance(values["seeds"], str):
+            values["first"], last = map(int, values["seeds"].split("-"))
+            values["seeds"] = last - values["first"] + 1
         return Protocol(**{"name": path.stem, **values, "variants": tuple(values["variants"])})
     except (ValueError, TypeError) as error:
         raise ValueError(f"the protocol {path} cannot be read ({error})") from error
