@@ -4,7 +4,7 @@ UV     := $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: help quickstart test fuzz check bench bench-scenes clean
+.PHONY: help quickstart test fuzz check bench bench-block bench-scenes clean
 help:
 	@sed -n 1p Makefile
 
@@ -36,7 +36,14 @@ bench: $(READY)
 	$(BIN)/python benchmarks/equal_networks.py
 	$(BIN)/python benchmarks/analyze_speed.py --data $(or $(DATA),cifar100) --rounds 5
 	$(BIN)/python benchmarks/policies.py
+
+# The block by itself and in whole networks, then the docs' tables of it: some hours of a quiet machine
+bench-block: $(READY)
+	$(BIN)/python benchmarks/block_ways.py
+	$(BIN)/python benchmarks/block.py --engines eager,compile
+	$(BIN)/python benchmarks/network.py
 	$(BIN)/python benchmarks/fold.py --rounds 15
+	$(BIN)/python benchmarks/tables.py
 
 # make bench-scenes DATA=camvid:PATH
 bench-scenes: $(READY)

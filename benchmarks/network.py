@@ -1,14 +1,15 @@
 """What the block costs whole networks, beside SE and CBAM: training steps and inference, in turns.
 
-    python benchmarks/network.py [--device cpu] [--cases r18,r50,imagenet] [--rounds 15]
+    python benchmarks/network.py [--device cpu] [--cases r18,r50,imagenet] [--engine eager] [--rounds 15]
 
 - r18, r50: 32x32, 100 classes: a training step at batch 128, inference at batch 1.
 - imagenet: R50 at 224x224, 1,000 classes: a training step at batch 32, inference at batches 5 and 64.
 
 (DeepLab v3 and FCN: `benchmarks/segmentation.py`.) The blocks are those of the paper's tables. One step, or as many
 passes as fill a tenth of a second, of each network in each round, the order turned round from round to round; figures
-are medians over the rounds, of ratios to the network without anything, with the sign test's 95% interval. Writes a CSV
-into benchmarks/results/, named by processor and torch version.
+are medians over the rounds, of ratios to the network without anything, with the sign test's 95% interval. With an
+engine of CUDA graphs inference is replayed, too. Writes a CSV into benchmarks/results/, named by processor and torch
+version and, but for eager, by engine, anew after each part: a run that is stopped leaves what it has measured.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import machine
 import torch
+from cuda_graph import captured
 from torch import Tensor, nn
 
 from srblock.data.sources.published import stand_in
@@ -49,12 +51,24 @@ def step(task: Step, images: Tensor, target: Tensor, times: int) -> int:
     return times * len(images)
 
 
-def look(model: nn.Module, images: Tensor, study: Study, times: int) -> int:
-    """Look at a batch so many times."""
-    with torch.inference_mode(), runtime.autocast(study.recipe, images.device):
-        for _ in range(times):
-            model(images)
-    return times * len(images)
+def look(model: nn.Module, images: Tensor, study: Study) -> Callable[[], object]:
+    """Return a look at a batch, as the study's engine has it."""
+    engine = study.recipe.engine
+    called = torch.compile(model, dynamic=False) if "compile" in engine else model
+
+    def seen() -> None:
+        with torch.inference_mode(), runtime.autocast(study.recipe, images.device):
+            called(images)
+
+    seen()
+    return captured(seen) if "graph" in engine else seen
+
+
+def looks(look: Callable[[], object], images: int, times: int) -> int:
+    """Look at a batch of so many images so many times."""
+    for _ in range(times):
+        look()
+    return times * images
 
 
 def turns(case: str, engine: str, device: torch.device) -> dict[str, dict[str, Turn]]:
@@ -79,7 +93,7 @@ def turns(case: str, engine: str, device: torch.device) -> dict[str, dict[str, T
     for text, variant in zip(texts, study.variants, strict=True):
         model = runtime.place(study.build(variant, 0), study.recipe, device).eval()
         for count in looked:
-            found[f"inference, batch {count}"][text] = partial(look, model, batch(count), study)
+            found[f"inference, batch {count}"][text] = partial(looks, look(model, batch(count), study), count)
     return found
 
 
@@ -94,6 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     runtime.keep_freed_memory(device)
+    name = "network" if args.engine == "eager" else f"network-{args.engine.replace('+', '-')}"
     rows: list[dict[str, object]] = []
     for case in args.cases.split(","):
         for what, timed in turns(case, args.engine, device).items():
@@ -117,7 +132,8 @@ def main() -> None:
                     | machine.describe(device)
                 )
                 print(*list(rows[-1].values())[:9], flush=True)
-    machine.write(args.out, "network", rows)
+            machine.write(args.out, name, rows, done=False)
+    machine.write(args.out, name, rows)
 
 
 if __name__ == "__main__":

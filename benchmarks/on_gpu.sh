@@ -3,15 +3,21 @@
 #
 #     benchmarks/on_gpu.sh speed     CIFAR100_FOLDER OUT          engines against a bare loop; whole runs; side by side
 #     benchmarks/on_gpu.sh precision CIFAR100_FOLDER OUT          bfloat16 against float32, 10 seeds each of a short recipe
+#     benchmarks/on_gpu.sh block     CIFAR100_FOLDER OUT          the block: is it right there, what does it cost; 9 minutes
 #     benchmarks/on_gpu.sh next      CIFAR100_FOLDER OUT WORK     nine minutes of results/next.sh; call it again and again
 #
 # Set SRBLOCK_COMMIT where the tree is a copy without git, and PARALLEL to how many runs share the GPU (keep it the same).
 # OUT gets the CSVs, tables and the archive of records (`srblock results add ARCHIVE`); WORK keeps unfinished runs. `next`
 # takes the engine that `speed` has found the fastest, if OUT has its CSV, else eager (keep it the same, too).
+#
+# `block` needs torch 2.8 or later, numpy and what srblock's experiments need (`pip show srblock`); without timm it leaves
+# SE and CBAM by themselves out, without pytest nothing. It looks at no image (CIFAR100_FOLDER is there for the form's
+# sake). Each part has its own seconds and leaves what it measured when they are over; the parts that matter most come
+# first. DEVICE=cpu and SECONDS_EACH try it where there is no GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH=src
-stage=${1:?speed, precision or next} data=${2:?folder of cifar-100-binary} out=${3:?folder for what comes back}
+stage=${1:?speed, precision, block or next} data=${2:?folder of cifar-100-binary} out=${3:?folder for what comes back}
 mkdir -p "$out"
 case $stage in
   speed)
@@ -24,6 +30,28 @@ case $stage in
         --precision "$precision" --out "$out/$precision" | tee "$out/$precision.txt"
     done
     ;;
+  block)
+    device=${DEVICE:-cuda} graph=graph ending=0
+    if [ "$device" = cpu ]; then graph=eager; fi
+    part() { # seconds, a script and its options
+      local seconds=${SECONDS_EACH:-$1} status=0
+      echo "$ ${*:2}"
+      timeout --kill-after=5 "$seconds" python "benchmarks/$2" --device "$device" "${@:3}" || status=$?
+      case $status in
+        0) ;;
+        124 | 137) echo "its $seconds s are over" ;;
+        *) ending=$status ;;
+      esac
+    }
+    exec > >(tee "$out/block.txt") 2>&1
+    part 60 check_block.py --engines "eager,$graph"
+    part 80 block.py --rounds 15 --seconds 2 --out "$out"
+    part 120 network.py --engine "$graph" --rounds 25 --out "$out"
+    part 40 fold.py --out "$out"
+    part 60 check_block.py --engines compile
+    part 160 block.py --engines compile --rounds 15 --seconds 2 --without naive,cbam,copy --out "$out"
+    exit "$ending"
+    ;;
   next)
     work=${4:?folder for unfinished runs} status=0
     options=(--engine "$(python benchmarks/fastest_engine.py "$out")")
@@ -34,5 +62,5 @@ case $stage in
     fi
     exit "$status"
     ;;
-  *) echo "unknown stage $stage: speed, precision or next" >&2; exit 2 ;;
+  *) echo "unknown stage $stage: speed, precision, block or next" >&2; exit 2 ;;
 esac

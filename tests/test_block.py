@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from srblock import SqueezeRemember2d, parameter_count
+from srblock.block import compute
 
 NAMES = ("address.squeeze", "address.fc1", "address.fc2", "memory.values")
 KEYS = dict(zip(("squeeze", "fc1", "fc2", "memory"), NAMES, strict=True))  # from the reference's names to ours
@@ -315,6 +316,22 @@ def test_measured_peak_of_memory(large: SqueezeRemember2d, layout: Any, tmp_path
     assert measured_peak(step, tmp_path) <= 3.15 * x.nbytes + 3 * memory  # output, d x through q, their sum
     assert measured_peak(lambda: infer(lambda x: naive(large, x)), tmp_path) > 8 * x.nbytes
     assert measured_peak(lambda: step(lambda x: naive(large, x)), tmp_path) > 8 * x.nbytes
+
+
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events")  # torch 2.11
+@pytest.mark.parametrize("layout", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("long", [1, 2**15], ids=["in pieces", "at once"])
+def test_inference_on_one_image_needs_the_output_alone(
+    large: SqueezeRemember2d, layout: Any, long: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No copy of the memory, which is P times the map."""
+    monkeypatch.setattr(compute, "LONG", long)
+    large.to(memory_format=layout)
+    x = images(1, 128, 8, 6, dtype=torch.float32, layout=layout)
+    with torch.inference_mode():
+        large(x)
+        assert x.nbytes <= measured_peak(lambda: large(x), tmp_path) <= 1.5 * x.nbytes
+        assert measured_peak(lambda: naive(large, x), tmp_path) > 8 * x.nbytes
 
 
 def test_resizing_makes_no_n_times_p_maps_either() -> None:
