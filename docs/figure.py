@@ -34,6 +34,8 @@ STYLE = """
   }
 """
 WEIGHTS = (0.15, 0.55, 0.2, 0.1)  # as an example; they sum to one
+TIMES = "\u00d7"
+MAP, ONE = (f" {TIMES} ".join(sides) for sides in ("CHW", "1HW"))
 LABELS = ("1", "2", "…", "P")
 
 
@@ -58,46 +60,43 @@ def arrow(*points: tuple[float, float]) -> str:
     return f'<polyline class="wire" marker-end="url(#head)" points="{" ".join(f"{x},{y}" for x, y in points)}"/>'
 
 
+def sub(name: str, index: str) -> str:
+    """Give a name an index."""
+    return f"{name}<tspan baseline-shift='sub' font-size='10'>{index}</tspan>"
+
+
 def draw() -> str:
     """Return the figure."""
-    parts = [
-        text(205, 24, "1  Squeeze", "step"), text(420, 24, "2  Remember", "step"), text(655, 24, "3  Recall and add", "step"),
-        *(f'<line class="zone" x1="{x}" y1="38" x2="{x}" y2="232"/>' for x in (276, 535)),
-        # the input
-        cuboid("map", 20, 100, 70, 26), text(55, 141, "X", "name"), text(68, 192, "C × H × W", "small"),
-        # squeeze
-        arrow((120, 130), (182, 130)), text(150, 120, "1×1 conv", "small"),
-        cuboid("one", 190, 100, 70, 3), text(225, 141, "q", "name"), text(227, 192, "1 × H × W", "small"),
-        # remember
+    parts = [text(x, 24, words, "step") for x, words in ((205, "1  Squeeze"), (420, "2  Remember"), (655, "3  Recall"))]
+    parts += [f'<line class="zone" x1="{x}" y1="38" x2="{x}" y2="232"/>' for x in (276, 535)]
+    parts += [
+        cuboid("map", 20, 100, 70, 26), text(55, 141, "X", "name"), text(68, 192, MAP, "small"),
+        arrow((120, 130), (182, 130)), text(150, 120, f"1{TIMES}1 conv", "small"),
+        cuboid("one", 190, 100, 70, 3), text(225, 141, "q", "name"), text(227, 192, ONE, "small"),
         arrow((268, 130), (340, 130)), text(312, 104, "linear", "small"), text(312, 120, "HW → U", "small"),
         *(f'<circle class="one" cx="354" cy="{y}" r="6"/>' for y in (100, 120, 140, 160)),
         arrow((368, 130), (440, 130)), text(404, 88, "linear", "small"), text(404, 104, "U → P", "small"),
-        text(404, 120, "softmax", "small"),
+        text(404, 120, "softmax", "small"), text(476, 192, "sum to 1", "small"), arrow((516, 130), (556, 130)),
     ]  # fmt: skip
     for place, (weight, label) in enumerate(zip(WEIGHTS, LABELS, strict=True)):
-        y = 94 + 20 * place
-        parts.append(f'<rect class="bar" x="448" y="{y}" width="{64 * weight:g}" height="13" rx="2"/>')
-        parts.append(text(455 + 64 * weight, y + 11, f"a<tspan baseline-shift='sub' font-size='9'>{label}</tspan>"
-                          if label != "…" else label, "small", "start"))  # fmt: skip
-    parts.append(text(476, 192, "sum to 1", "small"))
+        y, long = 94 + 20 * place, 64 * weight
+        parts.append(f'<rect class="bar" x="448" y="{y}" width="{long:g}" height="13" rx="2"/>')
+        parts.append(text(455 + long, y + 11, label if label == "…" else sub("a", label), "small", "start"))
     for place, label in enumerate(LABELS):
         y = 60 + 44 * place
         parts.append(cuboid("memory", 566, y, 26, 9))
-        name = f"M<tspan baseline-shift='sub' font-size='9'>{label}</tspan>" if label != "…" else label
-        parts.append(text(612, y + 16, name, "small", "start"))
+        parts.append(text(612, y + 16, label if label == "…" else sub("M", label), "small", "start"))
         parts.append(arrow((636, y + 12), (691, 124 + 4 * place)))
+    weighted = f"{sub('a', 'p')} {sub('M', 'p')}"
     parts += [
         text(600, 246, "learned memory, zero at the start", "small"),
-        '<circle class="wire" cx="706" cy="130" r="14"/>', text(706, 136, "Σ"),
-        arrow((516, 130), (556, 130)), text(706, 164, "a<tspan baseline-shift='sub' font-size='9'>p</tspan> M"
-                                            "<tspan baseline-shift='sub' font-size='9'>p</tspan>", "small"),
+        '<circle class="wire" cx="706" cy="130" r="14"/>', text(706, 136, "Σ"), text(706, 164, weighted, "small"),
         arrow((720, 130), (750, 130)), text(735, 120, "R", "name"),
-        '<circle class="wire" cx="764" cy="130" r="12"/>', text(764, 135, "+"),
-        arrow((776, 130), (790, 130)),
-        cuboid("map", 796, 105, 50, 18), text(821, 135, "Y", "name"), text(832, 178, "C × H × W", "small"),
-        arrow((55, 200), (55, 286), (764, 286), (764, 146)), text(410, 278, "the map itself, which a fresh block returns", "small"),
-        text(440, 318, "Y = X + Σ a<tspan baseline-shift='sub' font-size='10'>p</tspan> M<tspan baseline-shift='sub' font-size='10'>p</tspan>,  "
-             "  a = softmax(W₂ W₁ q),    q = conv(X)", "name"),
+        '<circle class="wire" cx="764" cy="130" r="12"/>', text(764, 135, "+"), arrow((776, 130), (790, 130)),
+        cuboid("map", 796, 105, 50, 18), text(821, 135, "Y", "name"), text(832, 178, MAP, "small"),
+        arrow((55, 200), (55, 286), (764, 286), (764, 146)),
+        text(410, 278, "the map itself, which a fresh block returns", "small"),
+        text(440, 318, f"Y = X + Σ {weighted},    a = softmax(W₂ W₁ q),    q = conv(X)", "name"),
     ]  # fmt: skip
     body = "\n".join(parts)
     return (
