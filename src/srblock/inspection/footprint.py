@@ -85,8 +85,8 @@ def _watched(
             with runtime.autocast(recipe, CPU), torch.no_grad():
                 return task.predict(hollow.eval(), torch.empty(tested), tta=recipe.tta)
 
-        found = _most(step)
-        return found + batch.nbytes, _most(test)
+        gradients = sum(p.nbytes for p in hollow.parameters() if p.requires_grad)
+        return batch.nbytes + _most(step, gradients), _most(test)
 
 
 def _fill(hollow: nn.Module) -> None:
@@ -101,21 +101,22 @@ def _fill(hollow: nn.Module) -> None:
                 module._buffers[key] = torch.empty_like(buffer, device=CPU)
 
 
-def _most(compute: Callable[[], Any]) -> int:
+def _most(compute: Callable[[], Any], gradients: int = 0) -> int:
     """Return the most bytes that a computation, and the backward pass of what it returns, hold at once.
 
-    Gradients of parameters are left out.
+    Args: gradients: bytes of those that the backward pass leaves, which are not counted: the ones of the step before
+        were there until it began.
     """
     with _Watch() as watch:
         result = compute()
-        forward = watch.peak
+        forward: int = watch.peak
         if not isinstance(result, Tensor) or not result.requires_grad:
             return forward
-        result.backward()
-    return max(forward, watch.peak)
+        result.backward()  # type: ignore[no-untyped-call]
+        return max(forward, int(watch.peak) - gradients)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Add up the memory of all tensors that are made and not yet gone.
 
     Attributes:
@@ -123,8 +124,9 @@ class _Watch(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.peak: int = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

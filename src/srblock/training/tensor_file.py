@@ -54,4 +54,4 @@ def serialized(tensors: Mapping[str, Tensor], header: Mapping[str, str] | None =
 
 def raw(value: Tensor) -> memoryview:
     """Return a dense tensor's bytes, row-major."""
-    return memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
