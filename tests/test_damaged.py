@@ -37,6 +37,7 @@ ANEW = "delete the folder to train it anew"
         ({"recipe__crop": "scene"}, 'crop_size must be .* got None'),
         ({"controls": {"mean": 3}}, "controls is {'mean': 3}, expected numbers by name"),
         ({"parameters": 1.5}, "parameters is 1.5, expected a whole number"),
+        ({"test_flops_per_image": 5}, "test_flops_per_image is 5, expected no such figure of this run"),
         ({"wall_s": -1}, "wall_s is -1, expected a number, not below 0"),
     ],
 )  # fmt: skip
