@@ -18,6 +18,7 @@ import torch
 from mishaps import Diary
 from test_resume import Silent, contents, nothing, study
 
+from fuzz.bounds import MOST
 from srblock.executors.execute import run_study
 from srblock.runs import arrays
 from srblock.runs.run_one import Work
@@ -25,7 +26,7 @@ from srblock.training import checkpoint
 
 CPU = torch.device("cpu")
 EPOCHS = 2
-LEAST = 50  # places
+LEAST = 50  # places; with SRBLOCK_FUZZ twice as many as without
 
 
 @dataclass
@@ -171,14 +172,14 @@ def chosen(places: list[tuple[str, str]]) -> list[int]:
 def test_a_failing_disk_loses_no_result_and_changes_no_bit(tmp_path: Path, whole: dict[str, Any], begun: Path) -> None:
     torch.set_num_threads(1)
     tried = []
-    for start in (None, begun):
+    for first, start in enumerate((None, begun)):
         out = tmp_path / "counted"
         if start is not None:
             shutil.copytree(start, out)
         with failing(Disk(out)) as counted:
             go(out)
         shutil.rmtree(out)
-        for number in chosen(counted.places):
+        for number in chosen(counted.places) if MOST else chosen(counted.places)[first::2]:
             out = tmp_path / str(len(tried))
             if start is not None:
                 shutil.copytree(start, out)
