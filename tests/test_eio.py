@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from fuzz.bounds import MOST
 from mishaps import Diary
 from test_resume import Silent, contents, nothing, study
 
-from fuzz.bounds import MOST
 from srblock.executors.execute import run_study
 from srblock.runs import arrays
 from srblock.runs.run_one import Work
