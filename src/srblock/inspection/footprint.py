@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ def footprint(model: nn.Module, task: Task, recipe: Recipe, images: Shape, targe
     kept = copies * trained + weights + averages
     step = test = None
     try:
-        step, test = _watched(model, task, recipe, images, target, tested)
+        with warnings.catch_warnings(action="ignore"):  # of tensors without an address
+            step, test = _watched(model, task, recipe, images, target, tested)
     except Exception:  # a network that looks at values
         return Footprint(weights, kept, None, None)
     return Footprint(weights, kept, step, test)
@@ -72,8 +74,9 @@ def _watched(
     """Return the most that a step and a test take besides weights and gradients."""
     hollow = shadow(model, "meta").train()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng(devices=[]):
-        _fill(hollow)
-        batch = torch.empty(images)
+        layout = runtime.FORMATS[recipe.memory_format]
+        _fill(hollow, layout)
+        batch = torch.empty(images, memory_format=layout)
         truth = torch.zeros(target, dtype=torch.int64) if len(target) != 2 else torch.zeros(target)
 
         def step() -> Any:
@@ -83,18 +86,19 @@ def _watched(
 
         def test() -> Any:
             with runtime.autocast(recipe, CPU), torch.no_grad():
-                return task.predict(hollow.eval(), torch.empty(tested), tta=recipe.tta)
+                return task.predict(hollow.eval(), torch.empty(tested, memory_format=layout), tta=recipe.tta)
 
         gradients = sum(p.nbytes for p in hollow.parameters() if p.requires_grad)
         return batch.nbytes + _most(step, gradients), _most(test)
 
 
-def _fill(hollow: nn.Module) -> None:
+def _fill(hollow: nn.Module, layout: torch.memory_format) -> None:
     """Give a model on the meta device tensors that seem to be on the CPU, where autocast knows them."""
     for module in hollow.modules():
         for key, parameter in module._parameters.items():
             if parameter is not None:
-                like = torch.empty_like(parameter, device=CPU)
+                form = layout if parameter.dim() == 4 else torch.preserve_format
+                like = torch.empty_like(parameter, device=CPU, memory_format=form)
                 module._parameters[key] = nn.Parameter(like, parameter.requires_grad)
         for key, buffer in module._buffers.items():
             if buffer is not None:
