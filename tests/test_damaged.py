@@ -15,6 +15,7 @@ from test_archive import edit
 from test_golden import OLD_RUN
 
 from srblock.report.blocks import block_views
+from srblock.report.scenes import scene_views
 from srblock.runs.evaluate import evaluate_run
 from srblock.runs.records import read_run, read_scenes
 from srblock.runs.trained import load_run
@@ -36,6 +37,7 @@ ANEW = "delete the folder to train it anew"
         ({"recipe__crop": "scene"}, 'crop_size must be .* got None'),
         ({"controls": {"mean": 3}}, "controls is {'mean': 3}, expected numbers by name"),
         ({"parameters": 1.5}, "parameters is 1.5, expected a whole number"),
+        ({"test_flops_per_image": 5}, "test_flops_per_image is 5, expected no such figure of this run"),
         ({"wall_s": -1}, "wall_s is -1, expected a number, not below 0"),
     ],
 )  # fmt: skip
@@ -142,3 +144,15 @@ def test_scenes_of_other_shapes_are_told(tmp_path: Path) -> None:
             read_scenes(tmp_path)
     save_file(whole, tmp_path / "scenes.safetensors")
     assert read_scenes(tmp_path).keys() == whole.keys()
+
+
+def test_variants_with_other_scenes_are_told(tmp_path: Path) -> None:
+    """Each is right by itself, and one picture cannot compare them."""
+    runs = [write_run(tmp_path, BASELINE, 0), write_run(tmp_path, WITH_SR, 0)]
+    for run, width in zip(runs, (6, 8), strict=True):
+        flat = np.zeros((4, width), np.uint8)
+        whole = {"0/image": np.zeros((3, 4, width), np.uint8), "0/truth": flat, "0/said": flat.copy()}
+        save_file(whole, run.directory / "scenes.safetensors")
+    groups = [(BASELINE, runs[:1]), (WITH_SR, runs[1:])]
+    with pytest.raises(ValueError, match=r"of R8 \+ SR.* has scenes of \[\(4, 8\)\], that of R8 of \[\(4, 6\)\]"):
+        scene_views(groups, [(0, 0, 0)])

@@ -1,5 +1,6 @@
 """Epochs of so many steps: they serve the batches of the passes, one after the other, and none twice."""
 
+import time
 from itertools import chain
 
 import pytest
@@ -50,3 +51,12 @@ def test_without_steps_an_epoch_is_a_pass() -> None:
     assert images_in(Recipe(), source, 5) == 19
     for (images, _, _), (expected, _) in zip(serve(Recipe(), source, 5), source.epoch(5), strict=True):
         assert torch.equal(images, expected)
+
+
+def test_long_epochs_take_no_time_to_begin_and_to_count() -> None:
+    """A plan of 10,000,000 steps an epoch took half a minute: all passes were listed for its first batch."""
+    source, recipe = loader(), Recipe(epoch_steps=3 * 10**9)
+    begin = time.process_time()
+    assert len(next(serve(recipe, source, 7))[0]) == 8
+    assert images_in(recipe, source, 7) == 19 * 10**9
+    assert time.process_time() - begin < 1

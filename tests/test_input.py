@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,3 +95,28 @@ def test_weights_of_another_version_are_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(1)}, tmp_path / "newer.safetensors", header)
     with pytest.raises(ValueError, match=r"was written by srblock 9\.9 and this is"):
         read_input(tmp_path / "newer.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("{", "Expecting property name"),
+        ("7", "input is 7, expected fields by name"),
+        ({"classes": None}, "input classes is None"),
+        ({"classes": ["one"]}, r"input classes is \['one'\], expected two names or more"),
+        ({"size": [8]}, r"input size is \[8\]"),
+        ({"size": [0, 8]}, r"input size is \[0, 8\], expected height and width from 1 on"),
+        ({"mean": [0.5, 0.5]}, "input mean is .*, expected a number for each of 1 channels"),
+        ({"std": [0.0]}, r"input std is \[0.0\], expected numbers above 0"),
+        ({"std": [float("nan")]}, "NaN is no number in JSON"),
+        ({"channels": True}, "input channels is True, expected a whole number"),
+        ({"test_resize": "9"}, "input test_resize is '9'"),
+        ({"colors": [[1, 2, 300]] * 2}, "input colors is .*, expected a color of 0 to 255"),
+    ],
+)
+def test_a_header_that_lies_names_the_field(tmp_path: Path, trained: Trained, change: Any, message: str) -> None:
+    weights = trained[2] / "checkpoint.safetensors"
+    said = json.dumps(read_input(weights).as_dict() | change) if isinstance(change, dict) else change
+    save_file(load_file(weights), tmp_path / "checkpoint.safetensors", {"input": said})
+    with pytest.raises(ValueError, match=rf"the header of .* is damaged \(.*{message}.*\); copy the file again"):
+        read_input(tmp_path / "checkpoint.safetensors")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from srblock.block import SqueezeRemember2d
 from srblock.data import Loader
 from srblock.training import checkpoint
 from srblock.training.classification import Classification
-from srblock.training.files import write_bytes
+from srblock.training.files import write_pieces
 from srblock.training.loop import Loaders, TrainingDiverged, train
 from srblock.training.recipe import Recipe
 from srblock.training.task import evaluate
@@ -187,18 +188,18 @@ def test_saves_no_more_often_than_costs_a_twentieth_of_the_time(
     """The first epoch, the last, and those so far from the save before that it cost at most 1/20 of the pause."""
     clock, saved = 0.0, []
 
-    def write(path: Path, data: bytes) -> None:
+    def write(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         nonlocal clock
         clock += 1.0
         saved.append(len(lines(tmp_path)) + 1)  # the state is written before its epoch is told of
-        write_bytes(path, data)
+        write_pieces(path, pieces)
 
     def tick(record: dict[str, Any]) -> None:
         nonlocal clock
         clock += 7.0
 
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock)
-    monkeypatch.setattr(checkpoint, "write_bytes", write)
+    monkeypatch.setattr(checkpoint, "write_pieces", write)
     monkeypatch.setattr(checkpoint, "save_weights", lambda *given: None)
     run(tmp_path, recipe=replace(RECIPE, epochs=9), on_epoch=tick)
     assert saved == [1, 4, 7, 9], "3 epochs of 7 s pass before a save of 1 s may be followed by another"

@@ -30,6 +30,10 @@ def _warnings_are_shown() -> Iterator[None]:
         yield
 
 
+class PanicException(BaseException):
+    """As libraries in Rust raise it, when an allocation fails for example; Python can import theirs from nowhere."""
+
+
 def train(out: Path, error: BaseException | None = None, **options: Any) -> Outcome:
     """Train a run of one epoch, which prints and warns, and raises if so told."""
 
@@ -55,6 +59,7 @@ def log(out: Path) -> Path:
     [
         (LookupError("not there\nat all"), "failed", "LookupError: not there; see {log}"),
         (ValueError("expected this, got that"), "failed", "expected this, got that; see {log}"),
+        (PanicException("rust has nothing left"), "failed", "PanicException: rust has nothing left; see {log}"),
         (AssertionError(), "failed", "AssertionError: AssertionError; see {log}"),
         (PermissionError(errno.EACCES, "not yours"), "failed", "PermissionError: [Errno 13] not yours; see {log}"),
         (OSError(errno.ENOSPC, "cannot write x: disk full"), "stop", "cannot write x: disk full"),
@@ -66,7 +71,7 @@ def log(out: Path) -> Path:
         (RuntimeError("something else"), "failed", "RuntimeError: something else"),
     ],
 )
-def test_how_an_exception_is_told(error: Exception, ending: str, text: str, tmp_path: Path) -> None:
+def test_how_an_exception_is_told(error: BaseException, ending: str, text: str, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="something is odd"):
         outcome = train(tmp_path, error)
     assert outcome.ending == ending

@@ -911,3 +911,21 @@ def test_a_network_exported_for_any_size_is_right_for_every_size(strict: bool) -
 def test_an_input_size_that_is_no_integer(size: Any) -> None:
     with pytest.raises(TypeError, match="input_size must be an integer"):
         stages(net(), size)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda value: value.to_sparse(), r"sparse \(sparse_coo\)"),
+        (lambda value: value.to(torch.complex64), "complex64"),
+        (lambda value: value.to(torch.int64), "int64"),
+        (lambda value: value.to("meta"), "meta, without values"),
+    ],
+)
+def test_load_state_refuses_what_is_no_weight(change: Callable[[Tensor], Tensor], kind: str) -> None:
+    """torch would drop the imaginary part, and round silently."""
+    model = nn.Sequential(nn.Linear(3, 2))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=rf"nothing was loaded: 0\.weight is {kind}; expected dense floating-point"):
+        load_state(model, {"0.weight": change(torch.ones(2, 3)), "0.bias": torch.ones(2)})
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

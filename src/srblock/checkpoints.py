@@ -69,13 +69,15 @@ def load_state(
         strict: False loads what fits, and warns with every key that did not.
 
     Raises:
-        ValueError if a block's P, C or U differs, or its size without `resize`; if strict, also for every other key
-            that is missing, unexpected or of another shape.
+        ValueError for a tensor that is sparse, complex, quantized, without values, or of whole numbers where the
+            model's are not; if a block's P, C or U differs, or its size without `resize`; if strict, also for every
+            other key that is missing, unexpected or of another shape.
         TypeError for what is no state_dict.
     """
     given = _plain_keys(_unwrap(state_dict))
     own = _plain_keys(model.state_dict())
     names = dict(zip(own, model.state_dict(), strict=True))
+    _refuse_odd(given, own)
     report = LoadReport()
     given = _fit_blocks(model, given, report, resize=resize)
     for key, value in own.items():
@@ -117,10 +119,39 @@ def _plain_keys(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+def _refuse_odd(given: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    odd = []
+    for key, value in given.items():
+        partner = own.get(key)
+        if isinstance(value, Tensor) and (kind := oddity(value, partner if isinstance(partner, Tensor) else None)):
+            odd.append(f"{key} is {kind}")
+    if odd:
+        raise ValueError(
+            f"the checkpoint holds what is no weight, and nothing was loaded: {', '.join(odd[:3])}; expected dense "
+            "floating-point tensors with their values, as model.state_dict() has them"
+        )
+
+
 def _shape(key: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, Tensor):
         raise TypeError(f"expected a tensor for {key!r}, got {type(value).__name__}")
     return tuple(value.shape)
+
+
+def oddity(value: Tensor, own: Tensor | None) -> str:
+    """Say why a tensor is no weight that torch would copy as it is; "" if it is one.
+
+    Args: own: the model's tensor of that name.
+    """
+    if value.is_meta:
+        return "meta, without values"
+    if value.is_nested or value.is_quantized:
+        return "nested" if value.is_nested else "quantized"
+    if value.layout != torch.strided:
+        return f"sparse ({str(value.layout).removeprefix('torch.')})"
+    if value.is_complex() or (own is not None and own.is_floating_point() and not value.is_floating_point()):
+        return str(value.dtype).removeprefix("torch.")
+    return ""
 
 
 def _fit_blocks(model: nn.Module, given: dict[str, Any], report: LoadReport, *, resize: bool) -> dict[str, Any]:

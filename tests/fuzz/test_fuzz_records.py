@@ -5,24 +5,22 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import random
 import shutil
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from run_fixture import write_run
 
+from fuzz.bounds import Record, tries
 from fuzz.mutations import mutated, spoiled
 from srblock.report.published import write_tables
 from srblock.runs.archive import add_records, write_archive
 from srblock.runs.record_file import _digest, pack_run
 from srblock.runs.records import RunConfig
 
-SECONDS = float(os.environ.get("SRBLOCK_FUZZ_SECONDS", "3"))  # of each test; the draws are the same everywhere
 RESULTS = Path(__file__).parents[2] / "results"
 Records = list[dict[str, Any]]
 
@@ -71,12 +69,14 @@ def whole(records: Records, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return results
 
 
-def test_a_forged_record_is_refused_or_shown(tmp_path: Path, records: Records, whole: Path) -> None:
+def test_a_forged_record_is_refused_or_shown(
+    tmp_path: Path, records: Records, whole: Path, record_property: Record
+) -> None:
     """One that has a fitting name and sum, as of an attacker."""
-    draw, end = random.Random(0), time.monotonic() + SECONDS
+    draw = random.Random(0)
     refused, shown = 0, 0
     results, archive = tmp_path / "results", tmp_path / "archive.tar.gz"
-    while time.monotonic() < end:
+    for _ in tries("record, forged", record_property):
         record, what = mutated(draw.choice(records), draw)
         pack(archive, signed(record))
         shutil.rmtree(results, ignore_errors=True)
@@ -96,14 +96,16 @@ def test_a_forged_record_is_refused_or_shown(tmp_path: Path, records: Records, w
     assert refused > shown > 0, "most changes are of something that counts"
 
 
-def test_a_spoiled_archive_is_refused_or_whole(tmp_path: Path, records: Records, whole: Path) -> None:
+def test_a_spoiled_archive_is_refused_or_whole(
+    tmp_path: Path, records: Records, whole: Path, record_property: Record
+) -> None:
     """Of flipped, cut and mixed bytes, packed or in the tape."""
-    draw, end = random.Random(1), time.monotonic() + SECONDS
+    draw = random.Random(1)
     results, archive = tmp_path / "results", tmp_path / "archive.tar.gz"
     write_archive(archive, records[1:2])
     packed = archive.read_bytes()
     tape = gzip.decompress(packed)
-    while time.monotonic() < end:
+    for _ in tries("archive of records", record_property):
         archive.write_bytes(spoiled(packed, draw) if draw.random() < 0.3 else gzip.compress(spoiled(tape, draw), 1))
         shutil.rmtree(results, ignore_errors=True)
         shutil.copytree(whole, results)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import random
 import shutil
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +17,13 @@ from run_fixture import write_runs
 from test_classes import answers, write_answers
 from test_golden import OLD_RUN
 
+from fuzz.bounds import Record, tries
 from fuzz.mutations import mutated, mutated_arrays, spoiled
 from srblock.data import load_data
 from srblock.report.html import write_report
 from srblock.runs.evaluate import evaluate_run
 from srblock.runs.records import Run, read_run
 from srblock.statistics.comparison import comparison
-
-SECONDS = float(os.environ.get("SRBLOCK_FUZZ_SECONDS", "3"))  # of each test; the draws are the same everywhere
 
 
 def change(file: Path, draw: random.Random) -> str:
@@ -50,11 +47,11 @@ def change(file: Path, draw: random.Random) -> str:
     return f"{file.name}: {what}"
 
 
-def rounds(seed: int, folder: Path, copy: Path) -> Iterator[str]:
+def rounds(kind: str, record: Record, seed: int, folder: Path, copy: Path) -> Iterator[str]:
     """Give a copy of a folder with one file changed, again and again, and say what was changed."""
-    draw, end = random.Random(seed), time.monotonic() + SECONDS
+    draw = random.Random(seed)
     files = sorted(path.relative_to(folder) for path in folder.rglob("*.*") if path.is_file())
-    while time.monotonic() < end:
+    for _ in tries(kind, record):
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy)
         yield change(copy / draw.choice(files), draw)
@@ -65,9 +62,11 @@ def in_range(run: Run) -> bool:
     return all(-1e-6 <= value <= 100 + 1e-6 for value in figures) and 1 <= run.best_epoch <= len(run.metrics)
 
 
-def test_a_changed_run_is_refused_or_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_run_is_refused_or_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
+) -> None:
     monkeypatch.setattr("srblock.runs.reopen.load_data", functools.cache(load_data))
-    for what in rounds(0, OLD_RUN, tmp_path / "run"):
+    for what in rounds("run folder, evaluated", record_property, 0, OLD_RUN, tmp_path / "run"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -80,13 +79,15 @@ def test_a_changed_run_is_refused_or_evaluated(tmp_path: Path, monkeypatch: pyte
         assert 0 <= found.value <= 100, what
 
 
-def test_a_changed_study_is_refused_or_shown(tmp_path: Path) -> None:
+def test_a_changed_study_is_refused_or_shown(tmp_path: Path, record_property: Record) -> None:
     """Without the pictures, which take long and are of what was checked."""
     generator = np.random.default_rng(0)
     true = generator.integers(0, 10, 50)
-    for run in write_runs(tmp_path / "out", epochs=2, seeds=(0, 1)):
+    written = write_runs(tmp_path / "out", epochs=2, seeds=(0, 1))
+    for run in written:
         write_answers(run, answers(generator, true, classes=10))
-    for what in rounds(1, tmp_path / "out" / "runs", tmp_path / "copy"):
+    write_report(tmp_path / "report.html", written, comparison(written), "srblock compare")  # the first takes longest
+    for what in rounds("study of runs, reported", record_property, 1, tmp_path / "out" / "runs", tmp_path / "copy"):
         try:
             runs = [read_run(folder) for folder in sorted((tmp_path / "copy").iterdir())]
             assert all(map(in_range, runs)), what

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import random
-import time
 from pathlib import Path
 
 from test_checkpoint import STATE, half_done
 from test_loop import lines, run
 
+from fuzz.bounds import Record, tries
 from fuzz.mutations import mutated_arrays, spoiled
 from srblock.training.checkpoint import CheckpointError
 
-SECONDS = float(os.environ.get("SRBLOCK_FUZZ_SECONDS", "3"))  # the draws are the same everywhere
 
-
-def test_a_changed_state_is_refused_or_the_same(tmp_path: Path) -> None:
+def test_a_changed_state_is_refused_or_the_same(tmp_path: Path, record_property: Record) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
     run(whole)
     half_done(parts)
     state = (parts / STATE).read_bytes()
-    draw, end = random.Random(0), time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    draw = random.Random(0)
+    for _ in tries("trainer state", record_property):
         (parts / STATE).write_bytes(state)
         if draw.random() < 0.5:
             what = f"bytes {draw.random()}"

@@ -73,6 +73,7 @@ def train(
         parsed = _parsed([variant])
         session = experiment.prepare(running.asked(options, WORK), parsed)
         study = experiment.make_study(session, parsed, [seed])
+        experiment.refuse_what_cannot_fit(session, study)
         model = study.build(study.variants[0], seed)  # what cannot be built is an error of the command, not of a run
         check_patterns(study.recipe, [model])
         study.groups(model)

@@ -100,8 +100,15 @@ def conclude(work: Work, config: RunConfig, outcome: Outcome, progress: Progress
     if outcome.ending == "stop":
         raise OSError(outcome.errno, outcome.text)
     if outcome.ending == "done":
-        done[config.name] = distributed.on_rank0(lambda: _read_when_there(work.folder(config)))
-        progress.finished(config, done[config.name])
+        try:
+            found = distributed.on_rank0(lambda: _read_when_there(work.folder(config)))
+        except (ValueError, OSError) as error:
+            if distributed.world_size() > 1:
+                raise  # as the other processes do
+            progress.failed(config, RunFailed(str(error)))
+            return
+        done[config.name] = found
+        progress.finished(config, found)
     elif outcome.ending == "paused":
         progress.paused(config)
     else:
@@ -114,7 +121,7 @@ def take_found(
     """Put a run that is finished already among those done; a damaged one has failed."""
     try:
         done[config.name] = reuse(work.folder(config), config, here)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         progress.failed(config, RunFailed(str(error)))
     else:
         progress.finished(config, done[config.name])

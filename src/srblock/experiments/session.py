@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,12 +23,14 @@ from srblock.report.plan import print_plan
 from srblock.report.progress import LoadProgress, RunProgress
 from srblock.report.terminal import print_lines, without_controls
 from srblock.runs import events
+from srblock.runs.needs import needs_of, refusal, sentence, warning
 from srblock.runs.plan import plan, seconds_left
 from srblock.runs.records import Run, finished, read_config
 from srblock.runs.run_one import Work, make_folder
 from srblock.runs.study import Study, recipe_for
 from srblock.statistics.equivalence import MARGIN
 from srblock.training import runtime
+from srblock.training.free_memory import free_memory
 from srblock.training.recipe import Recipe
 from srblock.variants.custom import Build, locate
 from srblock.variants.notation import Variant
@@ -188,16 +191,18 @@ def carry_out(session: Session, study: Study, *, then: str = "") -> Done:
     asked = session.asked
     if not asked.dry_run:
         make_folder(asked.out)
+    memory, too_large = _memory(session, study)
     rows = plan(
         study,
         asked.out,
         session.device,
-        measure=session.at_hand,
+        measure=session.at_hand and not too_large,
         until=asked.deadline,
         download=not asked.dry_run,
+        hollow=bool(too_large),
     )
     print_plan(rows, study, session.device, asked.console, at_once=session.at_once, at_hand=session.at_hand)
-    sentences = [then, *_made_otherwise(study, asked.out)]
+    sentences = [memory, too_large, then, *_made_otherwise(study, asked.out)]
     print_lines(filter(None, sentences), asked.console)
     if asked.dry_run:
         return Done([])
@@ -206,6 +211,37 @@ def carry_out(session: Session, study: Study, *, then: str = "") -> Done:
         known = [row.epoch_seconds for row in rows if row.epoch_seconds is not None and row.partial + row.todo]
         return replace(done, seconds_left=seconds_left(rows, session.at_once), epoch_s=min(known, default=None))
     return done
+
+
+def _memory(session: Session, study: Study) -> tuple[str, str]:
+    """Say what memory the runs that are left need, and in a dry run why there is not enough; "" if there is.
+
+    Raises: ValueError if what is to be trained cannot fit.
+    """
+    left = [config.variant for config in study.runs if not finished(session.asked.out / "runs" / config.name)]
+    if not left:
+        return "", ""
+    wanted = replace(study, variants=tuple(dict.fromkeys(left)), pretrained=False)
+    needs, free, at_once = needs_of(wanted, session.device), None, session.at_once
+    if session.asked.executor.kind == "local":  # of other machines nothing is known
+        free = free_memory(session.device)
+    if session.device.type == "cuda" and session.device.index is None:
+        at_once = -(-at_once // max(1, torch.cuda.device_count()))
+    at_once = min(at_once, len(left))
+    why = refusal(needs, free, at_once)
+    if why and not session.asked.dry_run:
+        raise ValueError(why)
+    if not why and (text := warning(needs, free, at_once)):
+        warnings.warn(text, stacklevel=2)
+    return sentence(needs, free, at_once), why and f"Without --dry-run this is refused: {why}."
+
+
+def refuse_what_cannot_fit(session: Session, study: Study) -> None:
+    """Compare the memory that runs need with what is free, without a plan.
+
+    Raises: ValueError, saying what to do.
+    """
+    _memory(session, study)
 
 
 def run(session: Session, study: Study, epoch_seconds: Mapping[str, float] | None = None) -> Done:

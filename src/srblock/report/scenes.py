@@ -63,7 +63,23 @@ def scene_views(groups: Sequence[tuple[str, Sequence[Run]]], colors: Sequence[Se
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(colors)], palette[IGNORED] = colors, UNSEEN
     numbers = sorted({int(key.partition("/")[0]) for key in seen[0][1]})
+    _refuse_others(seen)
     return [_view(number, seen, palette) for number in numbers]
+
+
+def _refuse_others(seen: Sequence[tuple[str, dict[str, Array]]]) -> None:
+    """Refuse runs that show other scenes than the first one does: their pictures could not be compared."""
+
+    def shapes(found: dict[str, Array]) -> dict[str, tuple[int, ...]]:
+        return {key: value.shape for key, value in sorted(found.items()) if key.endswith("/truth")}
+
+    first, expected = seen[0][0], shapes(seen[0][1])
+    for variant, found in seen[1:]:
+        if shapes(found) != expected:
+            raise ValueError(
+                f"scenes.safetensors of {variant} has scenes of {list(shapes(found).values())}, that of {first} of "
+                f"{list(expected.values())}; delete the folder of the run that was changed to train it anew"
+            )
 
 
 def _view(number: int, seen: Sequence[tuple[str, dict[str, Array]]], palette: Array) -> SceneView:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from safetensors import SafetensorError, safe_open
 
@@ -17,6 +17,7 @@ from srblock import __version__
 from srblock.data import Batches, ImageData, SceneData
 from srblock.data.image_files import MEAN, STD
 from srblock.data.scenes import Color
+from srblock.training.fields import read_json, require, require_kinds
 from srblock.training.recipe import Recipe
 from srblock.variants.notation import Variant
 
@@ -111,18 +112,52 @@ def read_input(weights: Path) -> Input:
             f"the header of {weights} does not say what the network takes ({lacking}): it was written by an older "
             "version of srblock, or elsewhere; train the run anew, or take them from where it was trained"
         )
-    said: dict[str, Any] = json.loads(header["input"])
+    said = _parsed(weights, header["input"])
     needed = {field.name for field in fields(Input) if field.default is MISSING}
     if not needed <= said.keys() <= {field.name for field in fields(Input)}:
         raise ValueError(
             f"the header of {weights} was written by srblock {said.get('srblock')} and this is {__version__}, which "
             "expects other entries; read it with that version"
         )
+    try:
+        _check(said)
+    except ValueError as error:
+        raise ValueError(f"the header of {weights} is damaged ({error}); copy the file again") from error
     if "streamed" not in said:  # written before it was said
         said |= _not_said(said, weights.with_name("config.json"))
     said |= {"colors": [tuple(color) for color in said.get("colors", ())]}
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
     return Input(**values)
+
+
+def _parsed(weights: Path, text: str) -> dict[str, Any]:
+    try:
+        said = read_json(text)
+        require(isinstance(said, dict), "input", said, "fields by name")
+    except ValueError as error:
+        raise ValueError(f"the header of {weights} is damaged ({error}); copy the file again") from error
+    found: dict[str, Any] = said
+    return found
+
+
+def _check(said: dict[str, Any]) -> None:
+    """Check kinds and ranges of what a header says.
+
+    Raises: ValueError naming the field.
+    """
+    require_kinds(said, get_type_hints(Input), "input")
+    classes, channels, colors = said["classes"], said["channels"], said.get("colors", [])
+    require(len(classes) >= 2 and all(classes), "input classes", classes, "two names or more")
+    require(channels >= 1, "input channels", channels, "1 or more")
+    require(min(said["size"]) >= 1, "input size", said["size"], "height and width from 1 on")
+    for name in ("mean", "std"):
+        require(len(said[name]) == channels, f"input {name}", said[name], f"a number for each of {channels} channels")
+    require(min(said["std"]) > 0, "input std", said["std"], "numbers above 0")
+    resize, scale = said["test_resize"], said.get("scene_scale", 1.0)
+    require(resize is None or resize >= 1, "input test_resize", resize, "1 or more pixels")
+    require(scale > 0, "input scene_scale", scale, "a factor above 0")
+    whole = len(colors) in (0, len(classes)) and all(0 <= value <= 255 for color in colors for value in color)
+    require(whole, "input colors", colors, "a color of 0 to 255 for each class")
 
 
 def _not_said(said: dict[str, Any], config: Path) -> dict[str, Any]:

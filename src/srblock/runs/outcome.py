@@ -38,7 +38,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
-def outcome_of(error: Exception, directory: Path) -> Outcome:
+def outcome_of(error: BaseException, directory: Path) -> Outcome:
     """Say what an exception means for the run and for the others."""
     if isinstance(error, TrainingDiverged):
         return Outcome("diverged", str(error))
@@ -52,7 +52,7 @@ def outcome_of(error: Exception, directory: Path) -> Outcome:
     return Outcome("failed", f"{text if ours else f'{type(error).__name__}: {text}'}; see {log}")
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS)

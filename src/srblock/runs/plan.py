@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from torch import nn
 
 from srblock.inspection.cost import Cost, cost
 from srblock.runs.groups import check_patterns
@@ -58,6 +59,7 @@ def plan(
     measure: bool = True,
     until: float | None = None,
     download: bool = True,
+    hollow: bool = False,
 ) -> list[PlanRow]:
     """Look at every variant of a study, in its order.
 
@@ -67,15 +69,17 @@ def plan(
         until: when to stop measuring, by time.monotonic(); the rest follows its network's operations, if one was
             measured.
         download: whether pretrained weights may be fetched; without, networks are looked at as they are from scratch.
+        hollow: look at networks without memory for their weights, for which there is none.
 
     Raises: ValueError for a variant that cannot be built for the data.
     """
     looked_at = study if download else replace(study, pretrained=False)
-    check_patterns(study.recipe, (looked_at.build(variant, study.seeds[0]) for variant in study.variants))
-    sizes = {
-        variant: cost(looked_at.build(variant, study.seeds[0]), (study.data.channels, *study.size))
-        for variant in study.variants
-    }
+
+    def network(variant: Variant) -> nn.Module:
+        return looked_at.outline(variant) if hollow else looked_at.build(variant, study.seeds[0])
+
+    check_patterns(study.recipe, map(network, study.variants))
+    sizes = {variant: cost(network(variant), (study.data.channels, *study.size)) for variant in study.variants}
     folders = {
         variant: [out / "runs" / run.name for run in study.runs if run.variant == variant] for variant in study.variants
     }

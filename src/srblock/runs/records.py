@@ -106,6 +106,9 @@ class RunConfig:
         return f"{words[:60].rstrip('-')}-s{self.seed}-{hashlib.sha256(canonical).hexdigest()[:8]}"
 
 
+NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
+
 @dataclass(frozen=True, eq=False)
 class Answers:
     """What a network said of each test image, and what is true: numbers of classes, in the order of the test part.
@@ -263,7 +266,7 @@ def read_scenes(directory: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
         found = load_arrays(file) if file.exists() else {}
         check_scenes(found)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}); delete it, the report then lacks its pictures") from error
     return found
 
@@ -277,7 +280,8 @@ def epochs_done(directory: Path) -> int:
 def read_run(directory: Path) -> Run:
     """Read a finished run.
 
-    Raises: FileNotFoundError if it is not finished; ValueError if a file of it is damaged.
+    Raises: FileNotFoundError if it is not finished; ValueError if a file of it is damaged; OSError if the disk does not
+        give one, which says nothing of the run.
     """
     if not finished(directory):
         raise FileNotFoundError(f"{directory} holds no finished run (no result.json); train it first")
@@ -290,8 +294,14 @@ def read_run(directory: Path) -> Run:
             check_recall(recall, result, metrics)
         if run.answers is not None:
             check_answers(run.answers.said, run.answers.true, result)
-    except (OSError, ValueError, KeyError) as error:
+    except (*NOT_THERE, ValueError, KeyError) as error:
         raise damaged(directory, error) from error
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"the run in {directory} cannot be read ({error.strerror or error}); it may be whole: give the same "
+            "command again",
+        ) from error
     return run
 
 

@@ -32,6 +32,7 @@ from srblock.training.loop import Probe, Record, TrainingDiverged, train
 from srblock.training.task import Task
 from srblock.variants.custom import identity_of
 
+PANIC = "PanicException"  # of libraries in Rust, no Exception and importable from nowhere
 Inspect = Callable[[nn.Module, Batches, Path, ImageData | SceneData, Task], dict[str, Any]]
 
 
@@ -103,7 +104,9 @@ def train_one(
                 outcome = Outcome("done")
             except Paused:
                 outcome = Outcome("paused")
-            except Exception as error:
+            except BaseException as error:
+                if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+                    raise
                 if distributed.world_size() > 1 and not isinstance(error, TrainingDiverged):
                     raise  # the other processes may wait for this one in mid-step
                 outcome = outcome_of(error, directory)

@@ -96,8 +96,9 @@ def _check_figures(result: dict[str, Any], known: Sequence[Figure], validated: b
             name = f"{part}_{figure.key}"
             require(is_percent(result.get(name)), name, result.get(name), "a share in percent, 0 to 100")
     for key, value in result.items():
-        part, _, figure_key = key.rpartition("_")
-        if part in PARTS:
+        part = next((part for part in PARTS if key.startswith(f"{part}_")), "")
+        if part:
+            figure_key = key.removeprefix(f"{part}_")
             if figure_key == "loss":
                 require(value is None or is_number(value), key, value, "a finite number")
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from srblock.training.loop import Loaders
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
-from srblock.variants.build import IMAGENET_SIDE, build
+from srblock.variants.build import IMAGENET_SIDE, build, outline
 from srblock.variants.custom import Build, identity_of
 from srblock.variants.notation import Variant
 from srblock.variants.variant import SEGMENTATION
@@ -156,6 +157,18 @@ class Study:
             assert isinstance(self.data, ImageData)  # `build` refuses scenes
             part = training_part(self.data, self.recipe, seed, device, WHITENED)
             init_memory(model.to(device), part.epoch(0), seed=seed)
+
+    def outline(self, variant: Variant) -> nn.Module:
+        """Build a variant's network without memory for its weights; one that needs values is built as it is.
+
+        Raises: ValueError as `build`.
+        """
+        if not variant.custom:
+            with contextlib.suppress(Exception):  # what is wrong with it the other way says better
+                return outline(
+                    variant, classes=len(self.data.classes), channels=self.data.channels, image_size=self.size
+                )
+        return self.build(variant, self.seeds[0])
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Sort a network's parameters for the optimizer, see `groups.parameter_groups`."""

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from srblock.training.average import Average
 from srblock.training.fields import read_json
-from srblock.training.files import write_bytes
+from srblock.training.files import write_pieces
 from srblock.training.history import check_history
 from srblock.training.task import Figure
+from srblock.training.tensor_file import raw, serialized
 
 FORMAT = "srblock-trainer-1"
 RARITY = 20  # a pause between two saves is at least so many times what the last one took
@@ -103,20 +103,18 @@ class Saver:
             return
         start = time.monotonic()
         state.best = {key: value.cpu().contiguous() for key, value in state.best.items()}
-        tensors = {f"model/{key}": _plain(value) for key, value in self._model.state_dict().items()}
+        tensors = {f"model/{key}": value for key, value in self._model.state_dict().items()}
         tensors |= {f"best/{key}": value for key, value in state.best.items()}
         for index, parameter in enumerate(_parameters(self._optimizer)):
             kept = self._optimizer.state.get(parameter, {})
-            tensors |= {
-                f"{part}/{index}": _plain(kept[name]) for part, name in BUFFERS.items() if kept.get(name) is not None
-            }
+            tensors |= {f"{part}/{index}": kept[name] for part, name in BUFFERS.items() if kept.get(name) is not None}
         if self._average is not None:
-            tensors |= {f"slow/{key}": _plain(value) for key, value in self._average.slow.items()}
+            tensors |= {f"slow/{key}": value for key, value in self._average.slow.items()}
         tensors["rng/cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
             tensors["rng/cuda"] = torch.cuda.get_rng_state(self._device)
         header = {"format": FORMAT, "run": self._run, "metrics": json.dumps(state.metrics, allow_nan=False)}
-        write_bytes(self._path, save(tensors, header | {"sha256": _digest(tensors, header)}))
+        write_pieces(self._path, serialized(tensors, header | {"sha256": _digest(tensors, header)}))
         self._epoch, self._ended = state.epoch, time.monotonic()
         self._took_s = self._ended - start
 
@@ -246,7 +244,7 @@ def copy_weights(model: nn.Module) -> Weights:
 
 def save_weights(path: Path, weights: Weights, header: dict[str, str] | None = None) -> None:
     """Write weights atomically as safetensors, with what is to stand in the file's header."""
-    write_bytes(path, save({key: _plain(value) for key, value in weights.items()}, header))
+    write_pieces(path, serialized(weights, header))
 
 
 def _read(path: Path) -> tuple[Weights, dict[str, str]]:
@@ -265,14 +263,9 @@ def _digest(tensors: Weights, header: Mapping[str, str]) -> str:
     found = hashlib.sha256(json.dumps([header.get(key) for key in ("format", "run", "metrics")]).encode())
     for key, value in sorted(tensors.items()):
         found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
-        found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        found.update(raw(value))
     return found.hexdigest()
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _plain(value: Tensor) -> Tensor:
-    """Safetensors holds dense row-major tensors that share no memory: channels_last and views are copied."""
-    return value.detach().cpu().contiguous().clone()

@@ -19,20 +19,18 @@ def steps(recipe: Recipe, loader: Batches) -> int:
     return len(loader) if recipe.epoch_steps is None else recipe.epoch_steps
 
 
-def stretches(epoch: int, steps: int, batches: int) -> list[tuple[int, slice]]:
-    """List which passes an epoch (counted from 0) takes its batches from, and which ones.
+def stretches(epoch: int, steps: int, batches: int) -> Iterator[tuple[int, slice]]:
+    """Yield which passes an epoch (counted from 0) takes its batches from, and which ones.
 
     Args:
         steps, batches: number of batches in an epoch, and in a pass.
     """
-    found = []
     here, end = epoch * steps, (epoch + 1) * steps
     while here < end:
         number, first = divmod(here, batches)
         last = min(first + end - here, batches)
-        found.append((number, slice(first, last)))
+        yield number, slice(first, last)
         here += last - first
-    return found
 
 
 def serve(recipe: Recipe, loader: Batches, epoch: int) -> Iterator[tuple[Tensor, Tensor, int]]:
@@ -45,5 +43,10 @@ def serve(recipe: Recipe, loader: Batches, epoch: int) -> Iterator[tuple[Tensor,
 
 def images_in(recipe: Recipe, loader: Batches, epoch: int) -> int:
     """Return the number of images that all processes together train on in an epoch."""
-    sizes = loader.batch_sizes()
-    return sum(sum(sizes[part]) for _, part in stretches(epoch, steps(recipe, loader), len(loader)))
+    sizes, length = loader.batch_sizes(), steps(recipe, loader)
+
+    def served(batches: int) -> int:
+        passes, rest = divmod(batches, len(sizes))
+        return passes * sum(sizes) + sum(sizes[:rest])
+
+    return served((epoch + 1) * length) - served(epoch * length)

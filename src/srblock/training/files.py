@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ DAY_S = 86_400
 
 
 def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` atomically, as `write_pieces`."""
+    write_pieces(path, [data])
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Replace `path` atomically; on any error the old file stays and no scrap is left.
 
     Raises: OSError, with the path and what to do, if the disk is full or the folder is not writable.
@@ -21,7 +27,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     scrap = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with scrap.open("wb") as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         os.replace(scrap, path)
@@ -31,7 +37,8 @@ def write_bytes(path: Path, data: bytes) -> None:
                 raise OSError(
                     error.errno, f"cannot write {path}: there is a folder {taken} in its place; move it away"
                 ) from error
-        scrap.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a disk that does nothing any more
+            scrap.unlink()
         raise OSError(
             error.errno,
             f"cannot write {path}: {error.strerror or error}. Finished runs are safe; free space or make the folder "

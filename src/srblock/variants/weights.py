@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from srblock.checkpoints import oddity
 from srblock.surgery import plain_name
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -80,25 +81,12 @@ def refuse_unusable(state: Mapping[str, Tensor], own: Mapping[str, Tensor], sour
 
     Raises: ValueError naming the first keys.
     """
-    wrong = [f"{key} is {kind}" for key, value in state.items() if (kind := _kind(value, own.get(key)))]
+    wrong = [f"{key} is {kind}" for key, value in state.items() if (kind := oddity(value, own.get(key)))]
     if wrong:
         raise ValueError(
             f"the weights of {source} hold what is no weight: {_first(wrong)}; expected dense floating-point tensors "
             "with their values, as model.state_dict() has them"
         )
-
-
-def _kind(value: Tensor, own: Tensor | None) -> str:
-    """Say what is wrong about a tensor; "" if nothing is."""
-    if value.is_meta:
-        return "meta, without values"
-    if value.is_nested or value.is_quantized:
-        return "nested" if value.is_nested else "quantized"
-    if value.layout != torch.strided:
-        return f"sparse ({str(value.layout).removeprefix('torch.')})"
-    if value.is_complex() or (own is not None and own.is_floating_point() and not value.is_floating_point()):
-        return str(value.dtype).removeprefix("torch.")
-    return ""
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, classes: int, source: str) -> list[str]:
