@@ -1,10 +1,10 @@
-# make quickstart | test | fuzz | check | bench; the first call builds .venv with the exact versions of constraints.txt
+# make quickstart | test | fuzz | check | wheel | bench; the first call builds .venv with the versions of constraints.txt
 PYTHON ?= python3
 UV     := $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: help quickstart test fuzz check bench bench-block bench-scenes clean
+.PHONY: help quickstart test fuzz check wheel bench bench-block bench-scenes clean
 help:
 	@sed -n 1p Makefile
 
@@ -48,6 +48,10 @@ bench-block: $(READY)
 # make bench-scenes DATA=camvid:PATH
 bench-scenes: $(READY)
 	$(BIN)/python benchmarks/segmentation.py --data $(or $(DATA),camvid:camvid) --rounds 7
+
+# The wheel with each extra, in fresh environments from a package registry; UV_PYTHON=3.13 takes another Python.
+wheel: $(READY)
+	SRBLOCK_UV=$(abspath $(UV)) $(BIN)/python -m pytest tests/test_wheel.py $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
