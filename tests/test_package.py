@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import srblock
 
@@ -110,6 +111,19 @@ def test_metadata() -> None:
     project = tomllib.loads(PROJECT.read_text())["project"]
     assert "version" not in project, "srblock.__version__ is the one place"
     assert sorted(name.split(">=")[0] for name in project["dependencies"]) == ["numpy", "torch"]
+
+
+def test_the_citation_has_what_its_format_requires() -> None:
+    cited = yaml.safe_load((PROJECT.parent / "CITATION.cff").read_text())
+    assert cited["cff-version"] == "1.2.0"
+    assert "version" not in cited, "srblock.__version__ is the one place"
+    assert cited["license"] == tomllib.loads(PROJECT.read_text())["project"]["license"]
+    paper = cited["preferred-citation"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Cakaj", "Mehnert", "Yang"]
+    for work in (cited, paper):
+        assert all(work[field] for field in ("title", "authors", "type")), work
+        assert {key for author in work["authors"] for key in author} <= {"name", "family-names", "given-names"}
+    assert cited["message"]
 
 
 # --- DESIGN's import table -------------------------------------------------------------------------------------------
