@@ -78,7 +78,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
     needs = [re.split(r"[>=\[ ;]", need)[0] for need in about.get_all("Requires-Dist", []) if "extra ==" not in need]
     assert sorted(needs) == ["numpy", "torch"]
     assert about["Version"] == srblock.__version__
-    assert {*EXTRAS, "dev"} == set(about.get_all("Provides-Extra", []))
+    assert {*EXTRAS, "docs", "dev"} == set(about.get_all("Provides-Extra", []))
     assert about.get_payload() == (ROOT / "README.md").read_text()
 
 
