@@ -1,10 +1,10 @@
-# make quickstart | test | fuzz | check | bench; the first call builds .venv with the exact versions of constraints.txt
+# make quickstart | test | fuzz | check | wheel | docs | bench; the first call builds .venv by constraints.txt
 PYTHON ?= python3
 UV     := $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: help quickstart test fuzz check bench bench-block bench-scenes clean
+.PHONY: help quickstart test fuzz check wheel docs bench bench-block bench-scenes clean
 help:
 	@sed -n 1p Makefile
 
@@ -48,6 +48,15 @@ bench-block: $(READY)
 # make bench-scenes DATA=camvid:PATH
 bench-scenes: $(READY)
 	$(BIN)/python benchmarks/segmentation.py --data $(or $(DATA),camvid:camvid) --rounds 7
+
+# The wheel with each extra, in fresh environments from a package registry; UV_PYTHON=3.13 takes another Python.
+wheel: $(READY)
+	SRBLOCK_UV=$(abspath $(UV)) $(BIN)/python -m pytest tests/test_wheel.py $(ARGS)
+
+# The pages, to out/docs/docs/index.html; a link that leads nowhere is an error. The theme is installed when first wanted.
+docs: $(READY)
+	$(UV) pip install -q -p $(BIN)/python -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m sphinx -q -W --keep-going -E -c docs . out/docs
 
 check: $(READY)
 	$(BIN)/ruff check .

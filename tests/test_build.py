@@ -17,6 +17,7 @@ import torch
 import torchvision
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from test_compatibility import OLD_RUN
 from torch import nn
 
 from srblock import surgery
@@ -27,8 +28,6 @@ from srblock.models.regularizers import DropBlock
 from srblock.models.resnet import ResNet
 from srblock.variants.build import build, form, outline
 from srblock.variants.notation import parse
-
-OLD_RUN = Path(__file__).parent / "data" / "r8-sr-m2-p8-s0-21c5e729"
 
 
 def made(text: str, side: int = 16, seed: int = 0, **options: Any) -> nn.Module:

@@ -12,7 +12,7 @@ import torch
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 from safetensors.numpy import load_file, save_file
 from test_archive import edit
-from test_golden import OLD_RUN
+from test_compatibility import OLD_RUN
 
 from srblock.report.blocks import block_views
 from srblock.report.scenes import scene_views

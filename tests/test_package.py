@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import srblock
 
@@ -98,10 +99,31 @@ def test_help_does_not_wait_for_torch() -> None:
     assert "AttributeError: module 'srblock' has no attribute 'nothing'" in done.stderr, done.stderr
 
 
+def test_the_command_without_its_extra_says_what_to_install() -> None:
+    program = "import sys; sys.modules['cyclopts'] = None; import srblock.__main__ as command; command.main()"
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == 'srblock: the commands need cyclopts; pip install "srblock[experiments]"\n'
+
+
 def test_metadata() -> None:
     project = tomllib.loads(PROJECT.read_text())["project"]
-    assert project["version"] == srblock.__version__
+    assert "version" not in project, "srblock.__version__ is the one place"
     assert sorted(name.split(">=")[0] for name in project["dependencies"]) == ["numpy", "torch"]
+
+
+def test_the_citation_has_what_its_format_requires() -> None:
+    cited = yaml.safe_load((PROJECT.parent / "CITATION.cff").read_text())
+    assert cited["cff-version"] == "1.2.0"
+    assert "version" not in cited, "srblock.__version__ is the one place"
+    assert cited["license"] == tomllib.loads(PROJECT.read_text())["project"]["license"]
+    paper = cited["preferred-citation"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Cakaj", "Mehnert", "Yang"]
+    for work in (cited, paper):
+        assert all(work[field] for field in ("title", "authors", "type")), work
+        assert {key for author in work["authors"] for key in author} <= {"name", "family-names", "given-names"}
+    assert cited["message"]
 
 
 # --- DESIGN's import table -------------------------------------------------------------------------------------------

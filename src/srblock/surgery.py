@@ -33,7 +33,7 @@ SUGGESTIONS_TRIED = 12
 
 @dataclass(frozen=True)
 class Insertion:
-    """What `insert` did: a block after module `name`, whose map is (channels, *size).
+    """What `insert` did: a block after module `name`, whose map is `(channels, *size)`.
 
     `overhead_percent` is relative to the model's parameters before the insertion, as in the paper's tables.
     """
@@ -62,6 +62,7 @@ def stages(
     block too, and are left out.
 
     Args: input_size or example_inputs: as `insert` takes them.
+
     Raises: ValueError for a wrapped, compiled or scripted model, for one that resizes its images, and for inputs that
         the model does not take.
     """

@@ -24,7 +24,7 @@ from srblock.numbering import number_stages
 
 @dataclass(frozen=True)
 class Stage:
-    """A point where a block can be inserted: after module `name`, whose map is (channels, *size).
+    """A point where a block can be inserted: after module `name`, whose map is `(channels, *size)`.
 
     `number` is the paper's 1-based stage (M in its tables) if a stage ends here, else None.
     """

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from srblock import __version__
 from srblock.training import distributed
 from srblock.training.recipe import Recipe
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-PACKAGES = ("srblock", "torch", "torchvision", "timm", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "numpy")
 # What may change the last bits of a result; reusing a run made under others warns.
 DECISIVE = ("device", "threads", "torch", "processes", "block_rounding")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -118,6 +119,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "processes": distributed.world_size(),
         "block_rounding": BLOCK_ROUNDING,
         "python": platform.python_version(),
+        "srblock": __version__,  # of this code: the metadata of an editable installation may be older
         **{name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
