@@ -15,7 +15,12 @@ include_patterns = ["docs/*.md", "results/LOG.md", "results/tables/*.md", "resul
 html_theme = "pydata_sphinx_theme"
 html_title = f"srblock {version}"
 html_show_sourcelink = False
-html_theme_options = {"show_prev_next": False, "navigation_with_keys": False, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {
+    "show_prev_next": False,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "header_links_before_dropdown": 3,
+}
 html_sidebars = {"docs/index": []}
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from run_fixture import write_runs
 from test_classes import answers, write_answers
-from test_golden import OLD_RUN
+from test_compatibility import OLD_RUN
 
 from fuzz.bounds import Record, tries
 from fuzz.mutations import mutated, mutated_arrays, spoiled

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -73,9 +73,9 @@ def _watched(
 ) -> tuple[int, int]:
     """Return the most that a step and a test take besides weights and gradients."""
     hollow = shadow(model, "meta").train()
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng(devices=[]):
+    with _dataless(recipe) as device, torch.random.fork_rng(devices=[]), torch.device(device):
         layout = runtime.FORMATS[recipe.memory_format]
-        _fill(hollow, layout)
+        _fill(hollow, layout, device)
         batch = torch.empty(images, memory_format=layout)
         truth = torch.zeros(target, dtype=torch.int64) if len(target) != 2 else torch.zeros(target)
 
@@ -92,17 +92,32 @@ def _watched(
         return batch.nbytes + _most(step, gradients), _most(test)
 
 
-def _fill(hollow: nn.Module, layout: torch.memory_format) -> None:
-    """Give a model on the meta device tensors that seem to be on the CPU, where autocast knows them."""
+@contextmanager
+def _dataless(recipe: Recipe) -> Iterator[torch.device]:
+    """Choose where tensors have no data: the meta device, or what seems to be the CPU where autocast must know them.
+
+    The second costs seconds of imports.
+    """
+    if recipe.precision == "float32":
+        yield torch.device("meta")
+        return
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield CPU
+
+
+def _fill(hollow: nn.Module, layout: torch.memory_format, device: torch.device) -> None:
+    """Give a model on the meta device tensors of a memory format on a device."""
     for module in hollow.modules():
         for key, parameter in module._parameters.items():
             if parameter is not None:
                 form = layout if parameter.dim() == 4 else torch.preserve_format
-                like = torch.empty_like(parameter, device=CPU, memory_format=form)
+                like = torch.empty_like(parameter, device=device, memory_format=form)
                 module._parameters[key] = nn.Parameter(like, parameter.requires_grad)
         for key, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[key] = torch.empty_like(buffer, device=CPU)
+                module._buffers[key] = torch.empty_like(buffer, device=device)
 
 
 def _most(compute: Callable[[], Any], gradients: int = 0) -> int:

@@ -54,7 +54,9 @@ def _need(study: Study, variant: Variant, model: nn.Module, device: torch.device
     image = (data.channels, *study.size)
     target: tuple[int, ...]
     if isinstance(data, SceneData):
-        target, tested = (batch, *study.size), (1, data.channels, *data.size)
+        # A window of a scene and not all of them, which may be thousands.
+        whole = recipe.inference == "whole"
+        target, tested = (batch, *study.size), (1, data.channels, *(data.size if whole else study.size))
     else:
         mixed = bool(recipe.mixup or recipe.cutmix)
         target = (batch, len(data.classes)) if mixed else (batch,)
