@@ -65,8 +65,10 @@ def block(rows: list[Row]) -> list[str]:
             return "-"
         return f"{last / first:.2f}"
 
-    head = ["map", "dtype", "engine", "÷ SE, forward + backward", "forward", "÷ floor, forward + backward", "forward",
-            "÷ reading the memory, forward", "channels_last ÷ NCHW", "CBAM ÷ SE, forward + backward"]  # fmt: skip
+    alone = f", {layouts[0]} alone" if len(layouts) == 1 else ""
+    head = ["map", "dtype", f"engine{alone}", "÷ SE, forward + backward", "forward", "÷ floor, forward + backward",
+            "forward", "÷ reading the memory, forward", "channels_last ÷ NCHW",
+            "CBAM ÷ SE, forward + backward"]  # fmt: skip
     lines = [
         [*case, *(cell(case, half, "to_se") for half in HALVES),
          *(cell(case, half, "to_constant") for half in HALVES), cell(case, "forward", "to_memory"), by_layout(case),

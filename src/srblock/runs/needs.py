@@ -17,8 +17,8 @@ from srblock.training import distributed
 from srblock.variants.notation import Variant
 
 # What a process on the CPU grows to, over the tensors of a step and of a test: the C library's allocator gives a test
-# little of what steps have left in pieces, and libraries take more inside operations. Measured over two epochs with
-# batches of 64 at 32x32: 1.54 (R8), 1.36 (R18), 1.44 (R18 with SR); FCN-R18, steps at 128x256: 1.1.
+# little of what steps have left in pieces, and libraries take more inside operations. tests/test_needs.py compares the
+# estimate with what training takes.
 SLACK = 1.4
 WARNED = 0.8  # share of the free memory that is worth a warning
 
