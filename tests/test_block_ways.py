@@ -132,17 +132,37 @@ def test_nothing_of_the_maps_size_is_kept_but_the_map(layout: Any) -> None:
     assert {t.data_ptr() for t in large} <= {x.data_ptr(), made.memory.values.data_ptr()}
 
 
-def test_autocast_and_compilation_and_export_agree() -> None:
+def test_autocast_and_export_agree() -> None:
     made, x = block(), images(2 * ROWS)
     with torch.autocast("cpu", torch.bfloat16):
         y = made(x.requires_grad_())
         y.sum().backward()
     torch.testing.assert_close(y, plainly(made, x), rtol=0, atol=0.15)
-    compiled = torch.compile(made, backend="aot_eager")
-    torch.testing.assert_close(compiled(x), made(x))
     program = torch.export.export(made, (x.detach(),), dynamic_shapes=({0: torch.export.Dim("images")},))
     for count in (3, ROWS, 3 * ROWS):
         torch.testing.assert_close(program.module()(images(count)), made(images(count)))
+
+
+@pytest.mark.parametrize("layout", FORMATS, ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_compiled_it_computes_in_these_forms_too(layout: Any, dynamic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One program for learning and one for inference, for one size and for any, with the gradients of eager ones."""
+    torch._dynamo.reset()
+    if torch.compile(lambda x: x + torch.compiler.is_exporting(), backend="eager")(torch.zeros(())):
+        pytest.skip(f"torch {torch.__version__} takes what it compiles for an export, which has the plain form")
+    monkeypatch.setattr(torch, "addmm", lambda *_: pytest.fail("the plain form"))
+    made = block().to(memory_format=layout)
+    compiled = torch.compile(made, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for count in (2 * ROWS, 3 * ROWS):
+        x = images(count, layout=layout).requires_grad_()
+        parts = [x, *made.parameters()]
+        expected, found = made(x), compiled(x)
+        torch.testing.assert_close(found, expected)
+        into = torch.randn_like(expected)
+        torch.testing.assert_close(torch.autograd.grad(found, parts, into), torch.autograd.grad(expected, parts, into))
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), expected)
+    torch._dynamo.reset()
 
 
 def test_a_memory_that_lies_otherwise_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def tap(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     plain = x.device.type != "cpu" or len(weight) > 1 or recorded() or torch.is_autocast_enabled("cpu")
     if plain or not learning(x, weight):
         return x, squeeze(x, weight)
-    through, squeezed = _Tap.apply(x, weight)
+    through, squeezed = (_Tap if torch.compiler.is_compiling() else _TapForward).apply(x, weight)
     return through, squeezed
 
 
@@ -138,14 +138,15 @@ def _add_product(onto: Tensor, coefficients: Tensor, rows: Tensor) -> Tensor:
         return torch.addmm(onto, coefficients, rows)
     if not learning(onto, coefficients, rows):
         return _product(onto, coefficients, rows)
-    summed: Tensor = _Product.apply(onto, coefficients, rows)
+    form = _Product if torch.compiler.is_compiling() else _ProductForward
+    summed: Tensor = form.apply(onto, coefficients, rows)
     return summed
 
 
 # --- on a CPU ---------------------------------------------------------------------------------------------------------
 # The same sums in the forms that a CPU is fastest at; `benchmarks/block_ways.py` measures them against the plain ones.
-# Devices that were not measured have the plain ones, and so have compiled and exported programs. So has the product in
-# half precision, where it is faster.
+# Devices that were not measured have the plain ones, and so have exported programs. So has the product in half
+# precision, where it is faster. torch.compile takes no function with forward derivatives: those are for eager ones.
 
 
 def _squeezed(x: Tensor, weight: Tensor) -> Tensor:
@@ -189,7 +190,6 @@ class _Tap(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, through: Tensor, squeezed: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -199,6 +199,15 @@ class _Tap(torch.autograd.Function):
             torch.addcmul(through, weight, squeezed) if of_x else None,
             _lying_as(weight, _by_channel(x, squeezed)) if of_weight else None,
         )
+
+
+class _TapForward(_Tap):
+    """`tap` with its forward derivative too."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        _Tap.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def jvp(ctx: Any, by_x: Tensor, by_weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,7 +237,6 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[1:])
-        ctx.save_for_forward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -240,6 +248,15 @@ class _Product(torch.autograd.Function):
             coefficients.t() @ gradient if of_rows else None,
         )
 
+
+class _ProductForward(_Product):
+    """`_product` with its forward derivative too."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        _Product.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[1:])
+
     @staticmethod
     def jvp(ctx: Any, by_onto: Tensor, by_coefficients: Tensor, by_rows: Tensor) -> Tensor:
         coefficients, rows = ctx.saved_tensors
@@ -248,8 +265,8 @@ class _Product(torch.autograd.Function):
 
 
 def recorded() -> bool:
-    """Tell whether what is computed is being made into a program: compiled, exported or traced."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    """Tell whether what is computed is being written down as a program for other machines: exported or traced."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def learning(*tensors: Tensor) -> bool:

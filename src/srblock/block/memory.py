@@ -146,7 +146,8 @@ class Kept:
 
     def like(self, x: Tensor, parameters: tuple[Tensor, ...], basis: Callable[[], Tensor]) -> Tensor:
         """Return a basis as x lies in memory and in its dtype where no gradient is wanted, else as it is."""
-        if recorded() or learning(*parameters) or any(value.is_inference() or value.is_meta for value in parameters):
+        program = recorded() or torch.compiler.is_compiling()
+        if program or learning(*parameters) or any(value.is_inference() or value.is_meta for value in parameters):
             return basis()
         key = (*((value.data_ptr(), value._version) for value in parameters), x.dtype, _layout(x))
         if self.held is None or self.held[0] != key:
