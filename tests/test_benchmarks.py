@@ -186,3 +186,18 @@ def test_its_parts_together_take_less_than_nine_minutes() -> None:
     seconds = [int(line.split()[1]) for line in lines if line.startswith("    part ")]
     assert len(seconds) == 6
     assert sum(seconds) <= 530
+
+
+def test_starts_are_compared_with_a_memory_of_zeros(
+    load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = load("first_step")
+    monkeypatch.setattr(module, "STARTS", (("zeros", 0.0), ("normal", 0.0), ("kmeans", 1.0)))
+    monkeypatch.setattr(module, "LOGITS", ("standardized",))
+    sizes = ["--batch-size", "64", "--age", "2", "--steps", "2", "--seeds", "1"]
+    rows = run(module, monkeypatch, tmp_path, "--data", "digits", "--network", "R8", "--recipe", "auto", *sizes)
+    assert [row["start"] for row in rows] == 2 * ["zeros", "normal", "kmeans"]
+    for row in rows:
+        zeros = next(other for other in rows if other["batches_before"] == row["batches_before"])
+        assert float(row["loss"]) - float(zeros["loss"]) == pytest.approx(float(row["first"]), abs=2e-5)
+        assert (row["start"] == "zeros") == (float(row["first"]) == float(row["later"]) == 0), row
