@@ -1,6 +1,6 @@
 """Draw docs/block.svg, the block's three steps (Sec. III, Fig. 1 says the same in its own way): python docs/figure.py
 
-One file that reads in light and dark surroundings: its colors follow `prefers-color-scheme`.
+One file that reads in light and dark surroundings: its colors, and what it stands on, follow `prefers-color-scheme`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 FILE = Path(__file__).with_name("block.svg")
 WIDTH, HEIGHT = 880, 330
 STYLE = """
+  .page { fill: #ffffff }
   text { font: 13px system-ui, sans-serif; fill: #1f2328 }
   .name { font: italic 15px Georgia, serif }
   .step { font-weight: 600; font-size: 14px }
@@ -22,6 +23,7 @@ STYLE = """
   .head { fill: #57606a }
   .zone { fill: none; stroke: #d0d7de; stroke-dasharray: 4 4 }
   @media (prefers-color-scheme: dark) {
+    .page { fill: #14181e }
     text { fill: #e6edf3 }
     .small { fill: #9198a1 }
     .map { fill: #0c2d6b; stroke: #58a6ff }
@@ -106,7 +108,7 @@ def draw() -> str:
         f"<style>{STYLE}</style>\n"
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path class="head" d="M0,0 L8,4 L0,8 z"/></marker></defs>\n'
-        f"{body}\n</svg>\n"
+        f'<rect class="page" width="{WIDTH}" height="{HEIGHT}" rx="6"/>\n{body}\n</svg>\n'
     )
 
 

@@ -346,7 +346,7 @@ def test_the_page_about_it_runs(
 ) -> None:
     page = Path(__file__).parents[1] / "docs" / "your-network.md"
     snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     (tmp_path / "page.py").write_text("\n".join(snippets))
     monkeypatch.chdir(tmp_path)
     names_ = runpy.run_path("page.py", run_name="__main__")
