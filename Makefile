@@ -4,6 +4,11 @@ UV     := $(or $(shell command -v uv 2>/dev/null),.venv/bin/uv)
 BIN    := .venv/bin
 READY  := .venv/.ready
 
+# Bytecode is kept even where the surroundings say otherwise, and in .venv alone: without it every process would read
+# torch's sources anew, which takes seconds.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
+
 .PHONY: help quickstart test fuzz check wheel docs bench bench-block bench-scenes clean
 help:
 	@sed -n 1p Makefile
