@@ -53,6 +53,20 @@ def test_has_the_published_number_of_parameters_and_maps() -> None:
     assert sizes == [(64, 15, 15), (256, 7, 7), (256, 3, 3)]
 
 
+def test_widened_it_has_the_parameters_of_a_network_with_a_block() -> None:
+    """By hand: two 3x3 convolutions, biases of two batch norms a group, and the head."""
+    model = Airbench94(classes=100, widths=(64, 263, 263))
+    first, group2, group3 = 24 * 12 + 24 + 64 * 9 * (24 + 64), 263 * 9 * (64 + 263), 2 * 263 * 9 * 263
+    expected = first + group2 + group3 + 2 * 2 * (64 + 263 + 263) + 100 * 263
+    assert count_parameters(model)[0] == expected
+    blocked = build(parse("Airbench94 + SR(M=2, P=8)"), classes=100, image_size=32, seed=0)
+    plain, narrower = (Airbench94(classes=100, widths=(64, width, width)) for width in (256, 262))
+    assert count_parameters(narrower)[0] < count_parameters(blocked)[0] <= expected
+    assert model(torch.zeros(2, 3, 32, 32)).shape == plain(torch.zeros(2, 3, 32, 32)).shape
+    with pytest.raises(ValueError, match=r"3 groups of 1 channel or more, got widths=\(64, 256\)"):
+        Airbench94(classes=100, widths=(64, 256))
+
+
 def test_overheads_of_the_studys_blocks() -> None:
     def overhead(variant: str) -> float:
         return count_parameters(build(parse(variant), classes=100, image_size=32, seed=0))[1]

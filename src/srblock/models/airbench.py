@@ -10,7 +10,7 @@ time), and the last max-pool takes a map of any size, so images of 9 pixels or m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,9 @@ class Airbench94(nn.Module):
         attention: "SE" or "CBAM", at the end of every group.
         regularizer: builds the layer that stands before each batch norm, after the max-pool if there is one, in the
             groups `regularized` (1-based).
+        widths: channels of the groups. A wider network is what a block's parameters would otherwise buy.
 
-    Raises: ValueError for a group that does not exist, and for images that are too small.
+    Raises: ValueError for a group that does not exist, another number of widths, and for images that are too small.
     """
 
     def __init__(
@@ -47,8 +48,11 @@ class Airbench94(nn.Module):
         attention: str | None = None,
         regularizer: Layer | None = None,
         regularized: Collection[int] = (),
+        widths: Sequence[int] = WIDTHS,
     ) -> None:
         super().__init__()
+        if len(widths) != len(WIDTHS) or min(widths) < 1:
+            raise ValueError(f"Airbench94 has {len(WIDTHS)} groups of 1 channel or more, got widths={tuple(widths)}")
         stages = range(1, len(WIDTHS) + 1)
         if not set(regularized) <= set(stages):
             raise ValueError(f"Airbench94 has stages 1 to {len(stages)}, got regularized={sorted(regularized)}")
@@ -57,7 +61,7 @@ class Airbench94(nn.Module):
         self.whitening.weight.requires_grad_(False)
         nn.init.zeros_(self.whitening.bias)  # type: ignore[arg-type]
         self.activation = nn.GELU()
-        for stage, width in enumerate(WIDTHS, start=1):
+        for stage, width in enumerate(widths, start=1):
             layer = regularizer if regularizer is not None and stage in regularized else nn.Identity
             self.add_module(self.stage(stage), Group(inputs, width, attention, layer))
             inputs = width
