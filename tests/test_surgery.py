@@ -898,8 +898,8 @@ def test_fx_traces_around_a_block(after: str, resize: str | None) -> None:
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_network_exported_for_any_size_is_right_for_every_size(strict: bool) -> None:
     model, _ = resnet("layer3", "bilinear")
-    sides = {place: torch.export.Dim(f"side{place}", min=33, max=512) for place in (2, 3)}  # 32 is too small for torch
-    shapes = {"x": {0: torch.export.Dim("n", max=64)} | sides}
+    free = torch.export.Dim.DYNAMIC  # torch 2.8 takes no named ones here, with a block or without
+    shapes = {"x": {0: free, 2: free, 3: free}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.export.export(model, (images((2, 3, 64, 64)),), dynamic_shapes=shapes, strict=strict).module()
