@@ -104,6 +104,17 @@ TIMM: dict[str, tuple[int | str, int]] = {
     "vit_tiny_r_s16_p8_224": ("patch_embed.backbone", 224),
 }
 
+# What the lowest timm of pyproject.toml lacks, with the version that brought it: before its own, dpn48b is there, but
+# its stages hand on pairs of maps.
+NEWER = {
+    "lcnetv2_small": (1, 0, 29),
+    "iformer_t": (1, 0, 30),
+    "cspnext_tiny": (1, 0, 31),
+    "dpn48b": (1, 0, 31),
+    "test_coatnet": (1, 0, 31),
+}
+TIMM_VERSION = tuple(int(part) for part in timm.__version__.split(".")[:3])
+
 
 # What is refused, one example of each kind: network, place, side of the images, how the error says why, and the
 # nearest usable point that it names.
@@ -232,6 +243,8 @@ def test_densenets_stages_end_after_their_dense_blocks(name: str) -> None:
 
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name: str) -> None:
+    if (first := NEWER.get(name, TIMM_VERSION)) > TIMM_VERSION:
+        pytest.skip(f"needs timm {'.'.join(map(str, first))}")
     after, side = TIMM[name]
     check(from_timm(name), after, side)
 
