@@ -426,7 +426,10 @@ def test_zip_with_damaged_members(tmp_path):
 def test_zip_with_a_damaged_directory(tmp_path):
     path = write_zip(tmp_path / "pets.zip", tree())
     path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x07\x07"))
-    with pytest.raises(ValueError, match=r"pets.zip: damaged zip: Bad magic number.*; copy or pack it again"):
+    said = (
+        r"pets.zip(: damaged zip: Bad magic number.*; copy or pack it again| is no complete zip file \(truncated\?\))"
+    )
+    with pytest.raises(ValueError, match=said):  # Python 3.14's is_zipfile looks there too
         load(path)
 
 
