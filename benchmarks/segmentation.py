@@ -156,7 +156,9 @@ def main() -> None:
     parser.add_argument("--crop", default="256x512")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", choices=("steps", "inference", "loader"), help="measure one of the three")
+    parser.add_argument(
+        "--only", choices=("steps", "inference", "loader"), help="measure one of the three, into a CSV of its own"
+    )
     parser.add_argument("--out", type=Path, default=machine.RESULTS)
     args = parser.parse_args()
     device = runtime.pick_device(args.device)
@@ -170,7 +172,7 @@ def main() -> None:
             rows += inference(pair, args.rounds, device)
     if args.data and args.only in (None, "loader"):
         rows += loading(args.data, max(1, args.rounds // 2), device)
-    machine.write(args.out, "segmentation", rows)
+    machine.write(args.out, f"segmentation-{args.only}" if args.only else "segmentation", rows)
 
 
 if __name__ == "__main__":

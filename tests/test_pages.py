@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINKED = (*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "results/LOG.md")))
-OTHERS = {"--shm-size", "--version"}  # of other programs, and of no command
+OTHERS = {"--only", "--resolution", "--shm-size", "--version"}  # of other programs, and of no command
 READ: dict[str, Callable[[str], object]] = {"compare": parse, "train": parse, "sweep": expand}
 RUN_ELSEWHERE = {"memory.md", "recipes.md", "using.md", "your-network.md"}  # test_kinds, _recipes_page, _using, _custom
 each_page = pytest.mark.parametrize("page", [pytest.param(path, id=path.name) for path in PAGES])
