@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from srblock.runs.trained import load_run as load_run
     from srblock.surgery import Insertion, Stage, blocks, bypassed, insert, param_groups, remove, stages
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FoldedBlock",
