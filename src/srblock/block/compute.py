@@ -38,9 +38,9 @@ def tap(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     Shapes: x (N, C, H, W), weight (K, C, 1, 1) -> (N, C, H, W), (N, K, H, W).
     """
     plain = x.device.type != "cpu" or len(weight) > 1 or recorded() or torch.is_autocast_enabled("cpu")
-    if plain or not learning(x, weight):
+    if plain or torch.compiler.is_compiling() or not learning(x, weight):  # a compiler joins the two by itself
         return x, squeeze(x, weight)
-    through, squeezed = (_Tap if torch.compiler.is_compiling() else _TapForward).apply(x, weight)
+    through, squeezed = _Tap.apply(x, weight)
     return through, squeezed
 
 
@@ -190,6 +190,7 @@ class _Tap(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, through: Tensor, squeezed: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -199,15 +200,6 @@ class _Tap(torch.autograd.Function):
             torch.addcmul(through, weight, squeezed) if of_x else None,
             _lying_as(weight, _by_channel(x, squeezed)) if of_weight else None,
         )
-
-
-class _TapForward(_Tap):
-    """`tap` with its forward derivative too."""
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-        _Tap.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def jvp(ctx: Any, by_x: Tensor, by_weight: Tensor) -> tuple[Tensor, Tensor]:
