@@ -195,7 +195,8 @@ def test_there_are_no_trained_weights_to_download() -> None:
         build(parse("custom/x"), classes=10, channels=1, image_size=8, seed=0, custom=plain, pretrained=True)
 
 
-def test_the_identity_is_source_and_structure(place: Path) -> None:
+def test_the_identity_is_source_and_structure(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which tells no two versions of one second apart
     function = custom.locate("mynet.py:make")
     first = custom.identity_of(function, 0, "mynet.py:make")
     assert first == custom.identity_of(function, 5, "mynet.py:make")
