@@ -7,13 +7,14 @@ A block goes into a network that is as it was drawn, and into one that was train
 starts at zero, from normal numbers, or from features at several sizes (`share`: root mean square of the maps in that of
 the features), and the network is trained on for `--steps` batches at half the recipe's rate, the same ones for all.
 Figures are training losses less those of the same network whose memory started at zero: `first`, of the first batch,
-which no step precedes, and `later`, the mean of the rest. Each seed is a row of the CSV in benchmarks/results/.
+which no step precedes, and `later`, the mean of the rest. Writes a CSV into benchmarks/results/, anew after each seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -63,8 +64,8 @@ def started(plain: nn.Module, study: Study, block: str, start: str, share: float
 
 def measure(
     study: Study, network: str, stage: int, age: int, steps: int, device: torch.device
-) -> list[dict[str, object]]:
-    """Return a row for each seed, age, way to address and start."""
+) -> Iterator[list[dict[str, object]]]:
+    """Yield the rows so far after each seed, a row for each age, way to address and start."""
     rows: list[dict[str, object]] = []
     for seed in study.seeds:
         plain = runtime.place(study.build(parse(network), seed), study.recipe, device)
@@ -84,7 +85,7 @@ def measure(
                          "loss": f"{losses[0]:.5f}", "first": f"{first:.5f}", "later": f"{later:.5f}"}
                     )  # fmt: skip
                     print(*rows[-1].values(), flush=True)
-    return rows
+        yield rows
 
 
 def main() -> None:
@@ -104,8 +105,8 @@ def main() -> None:
     data = load(args.data)
     recipe = recipe_for(data, device, args.recipe, batch_size=args.batch_size)
     study = Study((), range(args.seeds), data, args.data, recipe)
-    rows = measure(study, args.network, args.stage, args.age, args.steps, device)
-    machine.write(args.out, "first_step", [{**row, **machine.describe(device)} for row in rows])
+    for rows in measure(study, args.network, args.stage, args.age, args.steps, device):
+        machine.write(args.out, "first_step", [{**row, **machine.describe(device)} for row in rows])
 
 
 if __name__ == "__main__":
