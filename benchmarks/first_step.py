@@ -1,7 +1,7 @@
 """Whether a memory that does not start at zero hurts a network's first steps, and from what size on.
 
     python benchmarks/first_step.py --data cifar100:PATH [--network Airbench94] [--stage 2] [--recipe airbench]
-                                    [--batch-size 512] [--age 88] [--steps 20] [--seeds 3]
+                                    [--batch-size 256] [--age 88] [--steps 10] [--seeds 2]
 
 A block goes into a network that is as it was drawn, and into one that was trained for `--age` batches. Its memory
 starts at zero, from normal numbers, or from features at several sizes (`share`: root mean square of the maps in that of
@@ -95,10 +95,10 @@ def main() -> None:
     parser.add_argument("--network", default="Airbench94")
     parser.add_argument("--stage", type=int, default=2)
     parser.add_argument("--recipe", default="airbench")
-    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--age", type=int, default=88, help="batches that the second network was trained for")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=machine.RESULTS)
     args = parser.parse_args()
     device = runtime.pick_device()
