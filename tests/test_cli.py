@@ -429,7 +429,7 @@ def test_a_time_budget_ends_a_study_and_the_same_command_goes_on(tmp_path: Path)
         r"The time is up with [34] runs left, about .*\d s\. Go on with the same command: srblock compare", text
     )
     planned = invoke(*words, "--dry-run").output
-    assert re.search(r"(1 finished|1 started)", planned), "what was done in the time is kept"
+    assert re.search(r"[1-9] (finished|started)", planned), "what was done in the time is kept"
 
 
 def test_what_is_finished_when_the_time_is_up_is_reported(compared: tuple[Path, Result], tmp_path: Path) -> None:
