@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import inspect
 import io
 import json
@@ -28,6 +29,9 @@ from srblock import cli
 from srblock.cli import running
 from srblock.cli.options import StudyOptions, WorkOptions
 from srblock.experiments import session as experiment
+from srblock.report.published import markdown, published
+from srblock.runs.again import again
+from srblock.runs.records import read_run
 from srblock.statistics.equivalence import MARGIN
 from srblock.training import runtime
 from srblock.variants.notation import parse
@@ -198,6 +202,40 @@ def test_other_starting_weights_make_another_report(tmp_path: Path) -> None:
         result = invoke("compare", PLAIN, BLOCK, *DIGITS, "--seeds", 1, "--out", tmp_path, *options)
         assert result.exit_code == 0, result.output
     assert len(list(tmp_path.glob("compare-*/report.html"))) == 2
+
+
+def test_each_seed_starts_from_weights_of_its_own(tmp_path: Path) -> None:
+    """At a rate of nearly zero each seed tests as the network that it starts from, and both seeds are one study."""
+    before = invoke("compare", PLAIN, BLOCK, "--data", "digits", "--epochs", 3, "--seeds", 2, "--out", tmp_path / "a")
+    assert before.exit_code == 0, before.output
+    pattern = tmp_path / "a" / "runs" / "r8-s{seed}-*" / "checkpoint.safetensors"
+    frozen = ["--data", "digits", "--epochs", 1, "--lr", 1e-9, "--out", tmp_path / "b", "--weights", pattern]
+    after = invoke("compare", PLAIN, BLOCK, *frozen, "--seeds", 2)
+    assert after.exit_code == 0, after.output
+    assert "from trained weights, of each seed its own" in next(tmp_path.glob("b/compare-*/report.html")).read_text()
+    runs = {(str(run.variant), run.seed): run for run in map(read_run, (tmp_path / "b" / "runs").iterdir())}
+    started = {run.seed: run for run in map(read_run, (tmp_path / "a" / "runs").glob("r8-s[0-9]-*"))}
+    for (_, seed), run in runs.items():
+        digest = hashlib.sha256((started[seed].directory / "checkpoint.safetensors").read_bytes()).hexdigest()
+        assert run.config.weights == f"seed:{digest}"
+        assert run.config.start == "seed:"
+        assert again(run.config, {}).options.endswith("--weights 'FILE{seed}'")
+        assert again(run.config, {}).unsaid == (f"FILE has the SHA-256 {digest}",)
+        assert run.test["top1"] == pytest.approx(started[seed].test["top1"], abs=1)
+    assert started[0].test["top1"] != started[1].test["top1"]
+    (study,) = published(list(runs.values()))
+    assert [row.seeds for row in study.rows] == [(0, 1), (0, 1)]
+    assert "Weights to start from: of each seed its own." in markdown(study)
+
+    missing = invoke("compare", PLAIN, BLOCK, *frozen, "--seeds", 3)
+    assert missing.exit_code == 2
+    assert "seed 2 starts from" in (said := " ".join(missing.output.split()))
+    assert "there is no such file" in said
+    next(tmp_path.glob("a/runs/r8-s1-*")).joinpath("checkpoint.safetensors").unlink()
+    shutil.copytree(next(tmp_path.glob("a/runs/r8-s0-*")), tmp_path / "a" / "runs" / "r8-s0-other")
+    several = invoke("compare", PLAIN, BLOCK, *frozen, "--seeds", 1)
+    assert several.exit_code == 2
+    assert "there are 2 files for it" in " ".join(several.output.split())
 
 
 def test_stages_and_overhead() -> None:

@@ -164,7 +164,10 @@ class StudyOptions:
     ] = None
     sync_batch_norm: Annotated[bool | None, training_option("batch norm over all processes")] = None
     pretrained: Annotated[bool, training_option("start from timm's or torchvision's trained weights", **FLAG)] = False
-    weights: Annotated[Path | None, training_option("start from these weights (.safetensors or .pth)")] = None
+    weights: Annotated[
+        Path | None,
+        training_option("start from these weights (.safetensors or .pth); {seed} in the path: a file a seed"),
+    ] = None
 
     device: Device = "auto"
     precision: Annotated[str | None, where_option("float32 or bfloat16 (default: what the device gains from)")] = None

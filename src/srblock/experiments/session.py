@@ -34,6 +34,7 @@ from srblock.training.free_memory import free_memory
 from srblock.training.recipe import Recipe
 from srblock.variants.custom import Build, locate
 from srblock.variants.notation import Variant
+from srblock.variants.weights import SEED, weights_of
 
 REPORT_S, REPORT_SHARE = 10.0, 0.25  # of a time budget are for the report: seconds, or a share of a short one
 
@@ -137,7 +138,7 @@ def prepare(asked: Asked, variants: Sequence[Variant]) -> Session:
     _refuse_unencodable(asked)
     if asked.pretrained and asked.weights is not None:
         raise ValueError("--pretrained and --weights both say where to start; give one of them")
-    if asked.weights is not None and not asked.weights.is_file():
+    if asked.weights is not None and SEED not in str(asked.weights) and not asked.weights.is_file():
         raise ValueError(f"--weights: there is no file {asked.weights}")
     if asked.tensorboard:
         events.check_installed()
@@ -153,9 +154,12 @@ def prepare(asked: Asked, variants: Sequence[Variant]) -> Session:
 def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[int]) -> Study:
     """Load the data, or in a dry run without it its published sizes, and resolve the recipe.
 
-    Raises: ValueError or OSError as `data.load_data`.
+    Raises: ValueError or OSError as `data.load_data`; ValueError for a seed whose weights are not there.
     """
-    asked = session.asked
+    asked, seeds = session.asked, tuple(seeds)
+    if asked.weights is not None:
+        for seed in seeds:
+            weights_of(asked.weights, seed)
     source = asked.data if isinstance(asked.data, str) else asked.data.name
     if not isinstance(asked.data, str):
         data = asked.data
@@ -171,7 +175,7 @@ def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[in
     located = {variant.network: locate(variant.network) for variant in variants if variant.located}
     return Study(
         tuple(variants),
-        tuple(seeds),
+        seeds,
         data,
         source,
         recipe_for(data, session.device, asked.recipe, **asked.changes),

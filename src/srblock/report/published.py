@@ -27,7 +27,7 @@ from srblock.report.units import signed
 from srblock.report.verdicts import words
 from srblock.runs.archive import read_records
 from srblock.runs.protocol import Protocol, read_protocols
-from srblock.runs.records import Run, RunConfig
+from srblock.runs.records import OF_SEED, Run, RunConfig
 from srblock.statistics.comparison import Row, comparison, comparisons
 from srblock.training.files import remove_scrap, write_bytes
 from srblock.training.recipe import RECIPES, Recipe
@@ -163,7 +163,8 @@ def markdown(study: PublishedStudy) -> str:
         for row in study.rows
     ]
     judged = [(row.variant, words(row.verdict)) for row in study.rows if row.verdict is not None]
-    weights = f" Weights to start from: {first.weights}." if first.weights else ""
+    each = "of each seed its own" if first.start == OF_SEED else first.weights
+    weights = f" Weights to start from: {each}." if first.weights else ""
     parts = [
         f"# {_heading(study)}",
         MADE,
@@ -232,7 +233,7 @@ def _key(variant: Variant, order: Sequence[str]) -> tuple[object, ...]:
 
 def study_name(config: RunConfig) -> str:
     """Name the study that a run belongs to; the hash stands for images, recipe, weights and numerics."""
-    identity = config.data["fingerprint"], config.recipe.identity, config.weights, config.numerics
+    identity = config.data["fingerprint"], config.recipe.identity, config.start, config.numerics
     digits = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
     name = "".join(letter if letter.isalnum() else "-" for letter in config.data["name"].lower())
     return f"{name}-{config.recipe.epochs}-epochs-{digits}"

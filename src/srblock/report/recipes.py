@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from srblock.runs.records import Run
+from srblock.runs.records import OF_SEED, Run
 from srblock.training.recipe import LATER, Recipe
 
 BELONGS: dict[str, Callable[[Recipe], bool]] = {
@@ -85,4 +85,6 @@ def start(weights: str | None) -> str:
             return "from random weights"
         case "pretrained":
             return "from the library's trained weights"
+        case str() if weights.startswith(OF_SEED):
+            return "from trained weights, of each seed its own"
     return f"from a file of weights, {weights[:12]}…"

@@ -8,7 +8,7 @@ from typing import Any
 
 from srblock.data.sources import SOURCES
 from srblock.data.sources.scenes import SCENE_SOURCES
-from srblock.runs.records import RunConfig
+from srblock.runs.records import OF_SEED, RunConfig
 from srblock.runs.study import named_recipe
 from srblock.training.recipe import RECIPES, Recipe
 
@@ -45,7 +45,9 @@ def again(config: RunConfig, started: dict[str, Any]) -> Again:
     if config.weights == "pretrained":
         words = [*words, "--pretrained"]
     elif config.weights is not None:
-        words, unsaid = [*words, "--weights", "FILE"], [*unsaid, f"FILE has the SHA-256 {config.weights}"]
+        digest = config.weights.removeprefix(OF_SEED)
+        file = "FILE" if digest == config.weights else "FILE{seed}"
+        words, unsaid = [*words, "--weights", file], [*unsaid, f"{file.format(seed='')} has the SHA-256 {digest}"]
     return Again(shlex.join([*data, *words]), tuple(unsaid))
 
 

@@ -198,10 +198,10 @@ def _check_together(runs: Sequence[Run]) -> None:
                 f"{run.directory.name} and {first.directory.name} are of the same images by their fingerprint, and say "
                 f"different things of their {', '.join(SAME_DATA)}; one of them is wrong, leave it out"
             )
-        identity = [config.data["fingerprint"], config.recipe.identity, config.weights, config.numerics]
+        identity = [config.data["fingerprint"], config.recipe.identity, config.start, config.numerics]
         other = seen.setdefault(json.dumps([identity, str(run.variant), run.seed], sort_keys=True), run)
         if other is not run:
             raise ValueError(
                 f"{run.directory.name} and {other.directory.name} are both {run.variant} with seed {run.seed} in one "
-                "study, built by different code; a study has one of them, leave the other out"
+                "study, built by different code or from different weights; a study has one of them, leave the other out"
             )

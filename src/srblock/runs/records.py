@@ -38,6 +38,7 @@ NUMERICS = 1
 
 NEEDED = ("variant", "seed", "recipe", "data", "best_epoch", "parameters", "overhead_percent", "environment")
 LOSS = "loss"
+OF_SEED = "seed:"  # before the SHA-256 of weights that a seed has for itself
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class RunConfig:
 
     Args:
         data: name, fingerprint, classes, image counts and size, as `describe_data` gives them.
-        weights: where training starts: None (from scratch), "pretrained", or the SHA-256 of a weights file.
+        weights: where training starts: None (from scratch), "pretrained", or the SHA-256 of a weights file, which
+            stands after `OF_SEED` if the file is for this seed alone.
         numerics: of the code that made the run; an older one only where a record of it is read.
         code: of a network of the user's own what tells it from others, see `variants.custom.identity_of`.
     """
@@ -70,6 +72,11 @@ class RunConfig:
             "numerics": self.numerics,
             **({} if self.code is None else {"code": self.code}),
         }
+
+    @property
+    def start(self) -> str | None:
+        """What runs of one study have in common of `weights`: files by seed differ, and are `OF_SEED`."""
+        return OF_SEED if self.weights is not None and self.weights.startswith(OF_SEED) else self.weights
 
     @property
     def figures(self) -> tuple[Figure, ...]:

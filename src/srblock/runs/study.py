@@ -21,7 +21,7 @@ from srblock.features import WAYS, init_memory
 from srblock.models.airbench import Airbench94
 from srblock.runs.groups import parameter_groups
 from srblock.runs.loaders import WHITENED, loaders, parts, some_training_images, training_part
-from srblock.runs.records import RunConfig
+from srblock.runs.records import OF_SEED, RunConfig
 from srblock.training import runtime
 from srblock.training.classification import balanced
 from srblock.training.loop import Loaders
@@ -32,6 +32,7 @@ from srblock.variants.build import IMAGENET_SIDE, build, outline
 from srblock.variants.custom import Build, identity_of
 from srblock.variants.notation import Variant
 from srblock.variants.variant import SEGMENTATION
+from srblock.variants.weights import weights_of
 
 SMALL: dict[str, dict[str, Any]] = {"finetune": {"crop": "padded", "test_resize": None}}  # under 96 pixels
 COLORS = (1, 3)  # channels of images that `data.loading.policies` can distort
@@ -43,7 +44,8 @@ class Study:
 
     Args:
         source, image_size: how the data was loaded, recorded so that runs can be evaluated later.
-        pretrained, weights: start from the library's download, or from a file of weights.
+        pretrained, weights: start from the library's download, or from a file of weights, or with `{seed}` in its path
+            from one for each seed, see `variants.weights.weights_of`.
         networks: of each network of the user's own the function that builds it.
     """
 
@@ -88,11 +90,11 @@ class Study:
     @cached_property
     def runs(self) -> tuple[RunConfig, ...]:
         """The runs, seed by seed, so that an interrupted study has as many whole comparisons as possible."""
-        data, weights = describe_data(self.data), _weights_identity(self.weights, self.pretrained)
+        data, weights = describe_data(self.data), {seed: self._start(seed) for seed in self.seeds}
         seed = next(iter(self.seeds), 0)
         codes = {name: identity_of(build, seed, name) for name, build in self.networks.items()}
         return tuple(
-            RunConfig(variant, seed, self.recipe, data, weights, code=codes.get(variant.network))
+            RunConfig(variant, seed, self.recipe, data, weights[seed], code=codes.get(variant.network))
             for seed in self.seeds
             for variant in self.variants
         )
@@ -128,7 +130,7 @@ class Study:
             image_size=self.size,
             seed=seed,
             pretrained=self.pretrained,
-            weights=self.weights,
+            weights=None if self.weights is None else weights_of(self.weights, seed),
             stem=stem,
             custom=self.networks.get(variant.network),
             task=self.data.task,
@@ -138,6 +140,14 @@ class Study:
             assert isinstance(self.data, ImageData)
             model.whiten(some_training_images(self.data, self.recipe, seed))
         return model
+
+    def _start(self, seed: int) -> str | None:
+        """Say where training starts, see `RunConfig.weights`."""
+        if self.weights is None:
+            return "pretrained" if self.pretrained else None
+        file = weights_of(self.weights, seed)
+        own = OF_SEED if file != self.weights else ""
+        return own + hashlib.sha256(file.read_bytes()).hexdigest()
 
     def _check_starts(self, variant: Variant) -> None:
         for block in (block for block in variant.sr_blocks if block.options.start in WAYS):
@@ -177,12 +187,6 @@ class Study:
     def loaders(self, seed: int, device: torch.device, rank: int = 0, world_size: int = 1) -> Loaders:
         """Split, and put the images on the device, see `loaders.loaders`."""
         return loaders(self.data, self.recipe, seed, device, rank, world_size)
-
-
-def _weights_identity(file: Path | None, pretrained: bool) -> str | None:
-    if file is not None:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    return "pretrained" if pretrained else None
 
 
 def describe_data(data: ImageData | SceneData) -> dict[str, Any]:

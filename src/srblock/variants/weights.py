@@ -6,6 +6,7 @@ a network that is trained in part is not what anybody asked for.
 
 from __future__ import annotations
 
+import glob
 import re
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -20,7 +21,28 @@ from srblock.surgery import plain_name
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 SHOWN = 5
+SEED = "{seed}"  # in a path: a file for each seed
 Report = Callable[[str], None]
+
+
+def weights_of(path: Path, seed: int) -> Path:
+    """Return the weights file of a seed: `path`, and where it has `{seed}` in it, the one file that it is a pattern of.
+
+    In a pattern the seed's number takes the place of `{seed}`, and `*` is any part of a name, as in
+    "runs/r18-s{seed}-*/checkpoint.safetensors".
+
+    Raises: ValueError if a pattern has no file for this seed, or several.
+    """
+    if SEED not in str(path):
+        return path
+    wanted = Path(str(path).replace(SEED, str(seed)))
+    if wanted.is_file():
+        return wanted
+    found = sorted(file for file in map(Path, glob.glob(str(wanted.expanduser()))) if file.is_file())
+    if len(found) != 1:
+        many = f"are {len(found)} files for it, {_first([str(file) for file in found])}; name one"
+        raise ValueError(f"seed {seed} starts from {wanted}, and there {many if found else 'is no such file'}")
+    return found[0]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
