@@ -12,7 +12,7 @@
 #
 #     CIFAR10=cifar10:FOLDER   in the environment: Table V too, which is left out without
 #     CAMVID=camvid:FOLDER     in the environment: the segmentation of road scenes too, small on a CPU
-#     SEEDS=3-15               in the environment: which seeds of the study for a CPU, where OUT is new and the others have
+#     SEEDS=3-15               in the environment: which seeds of a study for a CPU, where OUT is new and the others have
 #                              their records already (default: all)
 #     STUDY=open-memory        in the environment: the screening of that protocol, and nothing else
 #     SRBLOCK="srblock"        in the environment: the command (default: this copy's, which needs no installation)
@@ -51,7 +51,7 @@ if [ -n "${STUDY:-}" ]; then
     "Airbench94 + SR(M=2, P=8, rank=4, gain=8, logits=standardized)" \
     "Airbench94 + SR(M=2, P=8, rank=4, gain=32, logits=standardized)" \
     "Airbench94 + SR(M=2, P=8, grid=1x1, gain=8, logits=standardized)" \
-    --data "$data" --recipe airbench --epochs 8 --batch-size 512 --tta flip --precision float32 --seeds 4
+    --data "$data" --recipe airbench --epochs 8 --batch-size 512 --tta flip --precision float32 --seeds "${SEEDS:-4}"
   exit 0
 fi
 

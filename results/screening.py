@@ -1,8 +1,8 @@
-"""The screening of protocols/open-memory.md: validation accuracy over the plain network's by variant, and the winner.
+"""The rule of protocols/open-memory-screening.md: validation accuracy over the plain network's, and the winner.
 
-    python results/screening.py OUT
+    python results/screening.py [OUT]
 
-OUT is the folder of the runs; the plain network's are taken from there or from the records. No test figure is read.
+Runs are taken from the records, and from OUT if it is given. No test figure is read.
 """
 
 from __future__ import annotations
@@ -12,20 +12,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from srblock.report.published import study_name
 from srblock.runs.archive import read_records
+from srblock.runs.protocol import read_protocols
 from srblock.runs.records import Run, finished, read_run
 
 RESULTS = Path(__file__).parent
-PLAIN = "Airbench94"
-VARIANTS = (
-    "Airbench94 + SR(M=2, P=8, gain=8)",
-    "Airbench94 + SR(M=2, P=8, gain=8, logits=standardized)",
-    "Airbench94 + SR(M=2, P=8, gain=8, logits=standardized, start=kmeans)",
-    "Airbench94 + SR(M=2, P=8, rank=4, gain=8, logits=standardized)",
-    "Airbench94 + SR(M=2, P=8, rank=4, gain=32, logits=standardized)",
-    "Airbench94 + SR(M=2, P=8, grid=1x1, gain=8, logits=standardized)",
-)
-SEEDS = range(4)
+PROTOCOL = next(plan for plan in read_protocols(RESULTS) if plan.name == "open-memory-screening")
+PLAIN, *VARIANTS = PROTOCOL.variants
+SEEDS = range(PROTOCOL.seeds)
 ALIKE = 0.1  # points within which the cheaper one wins
 
 
@@ -51,14 +46,11 @@ def winner(gains: Mapping[str, list[float]], parameters: Mapping[str, int]) -> s
     return min(near, key=lambda variant: (parameters[variant], -means[variant]))
 
 
-def main(out: Path) -> None:
+def main(out: Path | None = None) -> None:
     """Print the table and the winner."""
-    folders = sorted(path for path in (out / "runs").iterdir() if finished(path))
-    here = [read_run(path) for path in folders]
-    if not here:
-        raise ValueError(f"{out} holds no finished run")
-    recipe = here[0].config.recipe
-    runs = [run for run in [*read_records(RESULTS), *here] if run.config.recipe == recipe]
+    folders = [] if out is None else sorted(path for path in (out / "runs").iterdir() if finished(path))
+    runs = [*read_records(RESULTS), *map(read_run, folders)]
+    runs = [run for run in runs if study_name(run.config) == PROTOCOL.study]
     gains = differences(runs, VARIANTS)
     parameters = {str(run.variant): run.parameters for run in runs}
     print("| variant | parameters | mean | " + " | ".join(f"seed {seed}" for seed in SEEDS) + " |")
@@ -71,6 +63,6 @@ def main(out: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]))
-    except (IndexError, OSError, ValueError) as error:
-        sys.exit(f"error: {error if str(error) != 'list index out of range' else 'name the folder of the runs'}")
+        main(*map(Path, sys.argv[1:2]))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")

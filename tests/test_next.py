@@ -122,9 +122,11 @@ def test_the_screening_of_the_memory_is_run_as_its_protocol_says(tmp_path: Path)
     done, given = call(tmp_path, "--workers", "2", STUDY="open-memory")
     assert done.returncode == 0, done.stderr
     (words,) = given
-    assert tuple(words[1 : words.index("--data")]) == screening.VARIANTS
+    assert words[1 : words.index("--data")] == screening.VARIANTS
+    assert {plan.study for plan in read_protocols(REPOSITORY / "results")} == {screening.PROTOCOL.study}
+    assert value(call(tmp_path, STUDY="open-memory", SEEDS="2-3")[1][0], "--seeds") == "2-3"
     assert value(words, "--seeds") == str(len(screening.SEEDS))
-    text = " ".join((REPOSITORY / "results" / "protocols" / "open-memory.md").read_text().split())
+    text = " ".join((REPOSITORY / "results" / "protocols" / "open-memory-screening.md").read_text().split())
     command = shlex.join(["srblock", *words[: words.index("--out")]]).replace("cifar100:here", "cifar100:FOLDER")
     assert command.replace("'", '"') in text.replace(" \\ ", " ")
     cli.app.parse_args(words, print_error=False, exit_on_error=False)
