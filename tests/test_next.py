@@ -21,6 +21,7 @@ from srblock.cli.options import StudyOptions
 from srblock.data.sources.published import stand_in
 from srblock.paper.select import select, variants_of
 from srblock.report.published import study_name
+from srblock.runs.archive import add_records
 from srblock.runs.protocol import read_protocols
 from srblock.runs.records import RunConfig
 from srblock.runs.study import describe_data, recipe_for
@@ -159,6 +160,25 @@ def test_the_screening_reads_validation_and_asks_for_every_run(tmp_path: Path) -
     assert screening.differences(runs, screening.VARIANTS[:1]) == {screening.VARIANTS[0]: [1, 1, 1, 1]}
     with pytest.raises(ValueError, match=r"SR\(M=2, P=8, gain=8, logits=standardized\) has no run of seed 0 yet"):
         screening.differences(runs, screening.VARIANTS)
+
+
+def test_the_winner_is_found_in_records_and_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results := tmp_path / "results").joinpath("records").mkdir(parents=True)
+    runs = [write_run(tmp_path / "a", screening.PLAIN, seed) for seed in screening.SEEDS]
+    add_records(tmp_path / "a", results)
+    monkeypatch.setattr(screening, "RESULTS", results)
+    monkeypatch.setattr(screening, "PROTOCOL", replace(screening.PROTOCOL, study=study_name(runs[0].config)))
+    with pytest.raises(ValueError, match=r"gain=8\) has no run of seed 0 yet"):
+        screening.main()
+    runs += [write_run(tmp_path / "b", variant, seed) for variant in screening.VARIANTS for seed in screening.SEEDS]
+    screening.main(tmp_path / "b")
+    said = capsys.readouterr().out
+    gains = screening.differences(runs, screening.VARIANTS)
+    assert said.count("| `Airbench94 + SR(M=2, P=8, ") == len(gains) == 6
+    best = screening.winner(gains, {str(run.variant): run.parameters for run in runs})
+    assert said.endswith(f"winner: {best}\n")
 
 
 def test_road_scenes_come_where_they_are_named(tmp_path: Path) -> None:

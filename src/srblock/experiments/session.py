@@ -34,7 +34,7 @@ from srblock.training.free_memory import free_memory
 from srblock.training.recipe import Recipe
 from srblock.variants.custom import Build, locate
 from srblock.variants.notation import Variant
-from srblock.variants.weights import SEED, weights_of
+from srblock.variants.weights import weights_of
 
 REPORT_S, REPORT_SHARE = 10.0, 0.25  # of a time budget are for the report: seconds, or a share of a short one
 
@@ -138,8 +138,6 @@ def prepare(asked: Asked, variants: Sequence[Variant]) -> Session:
     _refuse_unencodable(asked)
     if asked.pretrained and asked.weights is not None:
         raise ValueError("--pretrained and --weights both say where to start; give one of them")
-    if asked.weights is not None and SEED not in str(asked.weights) and not asked.weights.is_file():
-        raise ValueError(f"--weights: there is no file {asked.weights}")
     if asked.tensorboard:
         events.check_installed()
     device = runtime.pick_device(asked.device)

@@ -19,7 +19,7 @@ from srblock.report import units
 from srblock.report.comparison import ANALYSES, pairings, without_looking
 from srblock.report.control_lines import control_lines
 from srblock.report.formats import markdown_table
-from srblock.report.recipes import departures, describe, selection
+from srblock.report.recipes import departures, describe, selection, start
 from srblock.report.scenes import class_lines
 from srblock.report.tables import DETECTABLE, DIFFERENCE, HOLM_P, INTERVAL, P_GREATER, N, P, mean, others, write_csv
 from srblock.report.terminal import Column
@@ -27,7 +27,7 @@ from srblock.report.units import signed
 from srblock.report.verdicts import words
 from srblock.runs.archive import read_records
 from srblock.runs.protocol import Protocol, read_protocols
-from srblock.runs.records import OF_SEED, Run, RunConfig
+from srblock.runs.records import Run, RunConfig
 from srblock.statistics.comparison import Row, comparison, comparisons
 from srblock.training.files import remove_scrap, write_bytes
 from srblock.training.recipe import RECIPES, Recipe
@@ -163,8 +163,7 @@ def markdown(study: PublishedStudy) -> str:
         for row in study.rows
     ]
     judged = [(row.variant, words(row.verdict)) for row in study.rows if row.verdict is not None]
-    each = "of each seed its own" if first.start == OF_SEED else first.weights
-    weights = f" Weights to start from: {each}." if first.weights else ""
+    weights = f" Training starts {start(first.weights)}." if first.weights else ""
     parts = [
         f"# {_heading(study)}",
         MADE,

@@ -47,7 +47,7 @@ def again(config: RunConfig, started: dict[str, Any]) -> Again:
     elif config.weights is not None:
         digest = config.weights.removeprefix(OF_SEED)
         file = "FILE" if digest == config.weights else "FILE{seed}"
-        words, unsaid = [*words, "--weights", file], [*unsaid, f"{file.format(seed='')} has the SHA-256 {digest}"]
+        words, unsaid = [*words, "--weights", file], [*unsaid, f"FILE has the SHA-256 {digest}"]
     return Again(shlex.join([*data, *words]), tuple(unsaid))
 
 

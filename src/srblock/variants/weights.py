@@ -31,18 +31,16 @@ def weights_of(path: Path, seed: int) -> Path:
     In a pattern the seed's number takes the place of `{seed}`, and `*` is any part of a name, as in
     "runs/r18-s{seed}-*/checkpoint.safetensors".
 
-    Raises: ValueError if a pattern has no file for this seed, or several.
+    Raises: ValueError if there is no such file, or several.
     """
-    if SEED not in str(path):
-        return path
-    wanted = Path(str(path).replace(SEED, str(seed)))
-    if wanted.is_file():
-        return wanted
-    found = sorted(file for file in map(Path, glob.glob(str(wanted.expanduser()))) if file.is_file())
-    if len(found) != 1:
-        many = f"are {len(found)} files for it, {_first([str(file) for file in found])}; name one"
-        raise ValueError(f"seed {seed} starts from {wanted}, and there {many if found else 'is no such file'}")
-    return found[0]
+    wanted = str(path).replace(SEED, str(seed))
+    like = [wanted] if SEED not in str(path) or Path(wanted).is_file() else sorted(glob.glob(wanted))
+    found = [file for file in like if Path(file).is_file()]
+    if not found:
+        raise ValueError(f"there is no file {wanted} for seed {seed} to start from; check --weights")
+    if len(found) > 1:
+        raise ValueError(f"seed {seed} starts from {wanted}, and there are {len(found)} files for it: {_first(found)}")
+    return Path(found[0])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
