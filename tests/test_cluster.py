@@ -43,6 +43,7 @@ def _one_local_ray() -> Iterator[None]:
         patch.delenv("RAY_ADDRESS", raising=False)
         ours = Path(__file__).parent, Path(srblock.__file__).parents[1]  # where workers find the probes and srblock
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, ours)))
+        patch.setenv("RAY_worker_niceness", "0")  # else 15: beside another busy process they would hardly ever run
         cluster._connect(CPU, 2, 1)
         yield
         ray.shutdown()
