@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -62,15 +63,23 @@ print(runtime.peak_memory_mb() - before)
 def test_a_step_takes_about_what_is_said(variant: str, batch: int) -> None:
     """In a process of its own, whose largest size is measured.
 
-    Libraries take more inside operations, as other layouts of small networks' maps; the rest is not far off.
+    What is held is known well. What the process takes is not: the allocator keeps some of what was freed, for `R8` more
+    or less from one start to the next. With glibc's threshold low and fixed, every map is given back at once.
     """
-    done = subprocess.run([sys.executable, "-c", MEASURE, variant, str(batch)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
     model, images = outline(parse(variant), classes=10, image_size=32), (batch, 3, 32, 32)
     found = footprint(model, Classification(), replace(RECIPE, batch_size=batch), images, (batch,), images)
     said = (found.kept + (found.step or 0)) / 1e6
-    assert 0.5 < said / float(done.stdout) < 1.1, "what is held at least"
-    assert 0.7 < needs.SLACK * said / float(done.stdout) < 1.5, "what it is likely to take"
+    if sys.platform == "linux":
+        assert said == pytest.approx(taken(variant, batch, MALLOC_MMAP_THRESHOLD_="65536"), rel=0.1), "what is held"
+    assert 0.5 < needs.SLACK * said / taken(variant, batch) < 1.5, "what it is likely to take"
+
+
+def taken(variant: str, batch: int, **environment: str) -> float:
+    """Megabytes that training steps add to a process of their own at its largest."""
+    command = [sys.executable, "-c", MEASURE, variant, str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
 
 
 def test_what_is_kept_follows_the_recipe() -> None:
