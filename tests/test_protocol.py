@@ -69,6 +69,16 @@ def test_a_study_that_ended_early_shows_its_whole_seeds_and_says_so(tmp_path: Pa
     assert [(row["variant"], row["seed"]) for row in rows] == [(v, s) for v in PLAN for s in "01"]
 
 
+def test_the_page_says_what_its_figures_are_about(tmp_path: Path) -> None:
+    scope = "This is about R8 on digits and nothing else."
+    page = tables(tmp_path / "a", dict.fromkeys(PLAN, 3), more=f'scope = "{scope}"\n')["help.md"]
+    said = f"\n\nFrom the protocol: {scope}"
+    assert said in page
+    assert page.replace(said, "") == tables(tmp_path / "b", dict.fromkeys(PLAN, 3))["help.md"]
+    early = tables(tmp_path / "c", dict.fromkeys(PLAN, 2), more=f'scope = "{scope}"\n')["help.md"]
+    assert scope not in early, "there are no figures"
+
+
 def test_what_was_not_planned_is_on_another_page_and_outside_of_holms_family(tmp_path: Path) -> None:
     alone = tables(tmp_path / "a", dict.fromkeys(PLAN, 3))["help.md"]
     made = tables(tmp_path / "b", dict.fromkeys(PLAN, 4) | {"R8 + SR(M=2, P=8)": 3})
@@ -131,4 +141,5 @@ def test_the_repositorys_protocols_can_be_read_and_have_a_text() -> None:
         text = (REPOSITORY / "results" / "protocols" / f"{protocol.name}.md").read_text()
         assert all(variant in text for variant in protocol.variants)
         assert f"{protocol.seeds} seeds" in text
+        assert protocol.scope in " ".join(text.split()), "what is printed beside the figures was written before them"
         assert len(parse(protocol.variants[0]).sr_blocks) == 0

@@ -299,7 +299,8 @@ def _controls(study: PublishedStudy) -> list[str]:
 def _remarks(study: PublishedStudy, compared: bool) -> list[str]:
     present = {row.variant for row in study.rows} | {row.baseline for row in study.rows if study.protocol}
     missing = dict.fromkeys(row.baseline for row in study.rows if row.baseline not in present)
-    lines = without_looking(study.rows)
+    lines = [f"From the protocol: {study.protocol.scope}"] if study.protocol and study.protocol.scope else []
+    lines += without_looking(study.rows)
     lines += [f"No run of {base} is published: there is nothing to compare its SR variants with." for base in missing]
     other = departures(study.recipe, RECIPES[_data_name(study)], "full") if study.paper else []
     if other:

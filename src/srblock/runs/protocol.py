@@ -7,6 +7,7 @@
     variants = ["R8", "R8 + SR(M=3, P=8)"]  the baseline first; each of the others is compared with it, and no other
     seeds = 16                              0 to 15; or "16-31", where another protocol of the study has the first ones
     margin = 0.2                            percentage points that count as no difference
+    scope = "..."                           if any: what it will be about and what not, for its page
     ended = "..."                           only if the study ended before its last seed: when and why
 """
 
@@ -32,6 +33,7 @@ class Protocol:
     variants: tuple[str, ...]
     seeds: int
     margin: float
+    scope: str = ""
     ended: str = ""
     first: int = 0
 
@@ -79,7 +81,7 @@ def _read(path: Path) -> Protocol:
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text())
         known = {field.name for field in fields(Protocol)} - {"name", "first"}
-        missing, unknown = known - {"ended"} - values.keys(), values.keys() - known
+        missing, unknown = known - {"scope", "ended"} - values.keys(), values.keys() - known
         if missing or unknown:
             raise ValueError(f"it lacks {sorted(missing)} and has {sorted(unknown)} too many")
         if isinstance(values["seeds"], str):
