@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -197,6 +198,14 @@ def test_the_tables_in_the_repository_are_of_its_records(tmp_path: Path) -> None
     made = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     kept = {path.name: path.read_bytes() for path in (results / "tables").iterdir()}
     assert made == kept
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/measured.md"])
+def test_every_interval_that_a_page_quotes_is_in_a_table(page: str) -> None:
+    quoted = re.findall(r"[+-]\d+\.\d\d to [+-]\d+\.\d\d", (REPOSITORY / page).read_text())
+    tables = [path.read_text() for path in (REPOSITORY / "results" / "tables").glob("*.md")]
+    assert quoted
+    assert not [interval for interval in quoted if not any(f"| {interval} |" in table for table in tables)]
 
 
 def test_controls_are_shown_seed_by_seed_against_the_intact_network(tmp_path: Path, cifar: None) -> None:
