@@ -7,14 +7,15 @@
 #     MINUTES   for all of it; what is left of them is each command's --minutes
 #     DATA      CIFAR-100: cifar100, or cifar100:FOLDER
 #     OUT       where the runs go, a folder outside of the repository
-#     OPTIONS   for every command, such as --device cuda --engine graph --workers 2; without cuda the study that was
-#               made for a CPU comes first
+#     OPTIONS   for every command, such as --device cuda --engine graph --workers 2; without cuda the screening that
+#               was made for a CPU comes first
 #
 #     CIFAR10=cifar10:FOLDER   in the environment: Table V too, which is left out without
 #     CAMVID=camvid:FOLDER     in the environment: the segmentation of road scenes too, small on a CPU
 #     SEEDS=3-15               in the environment: which seeds of a study for a CPU, where OUT is new and the others have
 #                              their records already (default: all)
-#     STUDY=open-memory        in the environment: the screening of that protocol, and nothing else
+#     STUDY=open-memory        in the environment: the screening of that protocol and nothing else, or with
+#                              sr-on-airbench the study of that one, which is done
 #     SRBLOCK="srblock"        in the environment: the command (default: this copy's, which needs no installation)
 #
 # Status: 0 when nothing is left, 75 when the time is up (call it again), otherwise that of the command that failed.
@@ -40,25 +41,25 @@ run() {  # a command of srblock, with the time that is left
   if [ "$status" -ne 0 ]; then exit "$status"; fi
 }
 
-if [ -n "${STUDY:-}" ] && [ "$STUDY" != open-memory ]; then
-  echo "error: STUDY is $STUDY, known is open-memory" >&2
-  exit 2
-fi
-if [ -n "${STUDY:-}" ]; then
-  run compare "Airbench94 + SR(M=2, P=8, gain=8)" \
+airbench() {  # how many seeds a study of two CPU cores has, and its variants
+  run compare "${@:2}" --data "$data" --recipe airbench --epochs 8 --batch-size 512 --tta flip --precision float32 \
+    --seeds "${SEEDS:-$1}"
+}
+
+screening() {
+  airbench 4 "Airbench94 + SR(M=2, P=8, gain=8)" \
     "Airbench94 + SR(M=2, P=8, gain=8, logits=standardized)" \
     "Airbench94 + SR(M=2, P=8, gain=8, logits=standardized, start=kmeans)" \
     "Airbench94 + SR(M=2, P=8, rank=4, gain=8, logits=standardized)" \
     "Airbench94 + SR(M=2, P=8, rank=4, gain=32, logits=standardized)" \
-    "Airbench94 + SR(M=2, P=8, grid=1x1, gain=8, logits=standardized)" \
-    --data "$data" --recipe airbench --epochs 8 --batch-size 512 --tta flip --precision float32 --seeds "${SEEDS:-4}"
-  exit 0
-fi
+    "Airbench94 + SR(M=2, P=8, grid=1x1, gain=8, logits=standardized)"
+}
 
-# The study of two CPU cores, by protocols/sr-on-airbench.md; a GPU has better to do.
-case " ${options[*]-} " in *cuda*) ;; *)
-  run compare "Airbench94" "Airbench94 + SR(M=3, P=8)" "Airbench94 + SR(M=2, P=8)" "Airbench94 + SE" --data "$data" \
-    --recipe airbench --epochs 8 --batch-size 512 --tta flip --precision float32 --seeds "${SEEDS:-16}" ;;
+case ${STUDY:-} in
+  '') case " ${options[*]-} " in *cuda*) ;; *) screening ;; esac ;;  # a GPU has better to do
+  open-memory) screening; exit 0 ;;
+  sr-on-airbench) airbench 16 "Airbench94" "Airbench94 + SR(M=3, P=8)" "Airbench94 + SR(M=2, P=8)" "Airbench94 + SE"; exit 0 ;;
+  *) echo "error: STUDY is $STUDY, known are open-memory and sr-on-airbench" >&2; exit 2 ;;
 esac
 
 # Segmentation: about 25 minutes a run on two cores at half size, the rate chosen on validation (LOG.md); DeepLab v3 at full size on a GPU.

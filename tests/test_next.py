@@ -94,11 +94,11 @@ def test_it_asks_for_the_papers_claim_first_and_the_dear_networks_last(everythin
         assert str(parse(text)) == text
 
 
-def test_without_a_gpu_the_study_of_the_protocol_comes_first(tmp_path: Path, everything: list[list[str]]) -> None:
+def test_the_study_is_run_as_its_protocol_says(tmp_path: Path) -> None:
     """All that the protocol says of variants, seeds, margin and recipe is in the command."""
-    done, given = call(tmp_path)
+    done, given = call(tmp_path, STUDY="sr-on-airbench")
     assert done.returncode == 0, done.stderr
-    assert [words[:2] for words in given[1:]] == [words[:2] for words in everything[:-1]]
+    assert len(given) == 1
     (protocol,) = [plan for plan in read_protocols(REPOSITORY / "results") if plan.name == "sr-on-airbench"]
     words = given[0]
     assert tuple(words[1 : words.index("--data")]) == protocol.variants
@@ -113,10 +113,16 @@ def test_without_a_gpu_the_study_of_the_protocol_comes_first(tmp_path: Path, eve
     recipe = recipe_for(data, torch.device("cpu"), options.recipe, **options.changes())
     config = RunConfig(parse(protocol.variants[0]), 0, recipe, describe_data(data) | {"fingerprint": FINGERPRINT})
     assert study_name(config) == protocol.study
-    _, given = call(tmp_path, SEEDS="3-15")
-    assert value(given[0], "--seeds") == "3-15"
-    others = [value(words, "--seeds") for words in everything[:-1]]
-    assert [value(words, "--seeds") for words in given[1:]] == others, "the other commands have all of theirs"
+    assert value(call(tmp_path, STUDY="sr-on-airbench", SEEDS="3-15")[1][0], "--seeds") == "3-15"
+
+
+def test_without_a_gpu_the_screening_comes_first(tmp_path: Path, everything: list[list[str]]) -> None:
+    done, given = call(tmp_path, SEEDS="2-3")
+    assert done.returncode == 0, done.stderr
+    assert [words[:2] for words in given[1:]] == [words[:2] for words in everything[:-1]]
+    assert given[0][: given[0].index("--out")] == call(tmp_path, STUDY="open-memory", SEEDS="2-3")[1][0][:-4]
+    seeds, others = ([value(words, "--seeds") for words in commands] for commands in (given, everything[:-1]))
+    assert seeds == ["2-3", *others], "the other commands have all of theirs"
 
 
 def test_the_screening_of_the_memory_is_run_as_its_protocol_says(tmp_path: Path) -> None:

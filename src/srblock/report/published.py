@@ -102,7 +102,7 @@ def write_tables(results: Path) -> list[Path]:
 def published(runs: Sequence[Run], protocols: Sequence[Protocol] = ()) -> list[PublishedStudy]:
     """Group runs into studies, sorted by name; runs that a protocol planned are on its page.
 
-    Where there are others like them these have the usual page, with the planned ones once those may be looked at.
+    Where there are others like them these have the usual page.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -111,9 +111,7 @@ def published(runs: Sequence[Run], protocols: Sequence[Protocol] = ()) -> list[P
     for name in dict.fromkeys(protocol.study for protocol in protocols):
         runs = groups.pop(name, [])
         plans = [protocol for protocol in protocols if protocol.study == name and any(map(protocol.plans, runs))]
-        hidden = [protocol for protocol in plans if not protocol.complete(runs)]
-        if not all(any(protocol.plans(run) for protocol in plans) for run in runs):
-            groups[name] = [run for run in runs if not any(protocol.plans(run) for protocol in hidden)]
+        groups |= {name: beside} if (beside := _beside(plans, runs)) else {}
         planned += [_planned(protocol, runs) for protocol in plans]
     return sorted([*planned, *(_study(name, group) for name, group in groups.items())], key=lambda study: study.name)
 
@@ -193,6 +191,14 @@ def _study(name: str, runs: Sequence[Run]) -> PublishedStudy:
     rows = comparisons(sorted(runs, key=lambda run: run.seed), [(str(variant), str(base)) for variant, base in pairs])
     positions = {row.variant: position for position, row in enumerate(rows)}
     return PublishedStudy(name, sorted(runs, key=lambda run: (positions[str(run.variant)], run.seed)), rows)
+
+
+def _beside(protocols: Sequence[Protocol], runs: Sequence[Run]) -> list[Run]:
+    """Choose what no protocol planned and, if shown already, the planned runs of the same variants and their baselines."""
+    extra = [run for run in runs if not any(protocol.plans(run) for protocol in protocols)]
+    variants = {variant for run in extra for variant in (run.variant, run.variant.without_sr())}
+    shown = [protocol for protocol in protocols if protocol.complete(runs)]
+    return extra + [run for run in runs if run.variant in variants and any(protocol.plans(run) for protocol in shown)]
 
 
 def _planned(protocol: Protocol, runs: Sequence[Run]) -> PublishedStudy:
