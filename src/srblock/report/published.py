@@ -194,7 +194,7 @@ def _study(name: str, runs: Sequence[Run]) -> PublishedStudy:
 
 
 def _beside(protocols: Sequence[Protocol], runs: Sequence[Run]) -> list[Run]:
-    """Choose what no protocol planned and, if shown already, the planned runs of the same variants and their baselines."""
+    """Choose what no protocol planned and, where these are shown, the planned runs of its variants and baselines."""
     extra = [run for run in runs if not any(protocol.plans(run) for protocol in protocols)]
     variants = {variant for run in extra for variant in (run.variant, run.variant.without_sr())}
     shown = [protocol for protocol in protocols if protocol.complete(runs)]
