@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -206,6 +207,17 @@ def test_every_interval_that_a_page_quotes_is_in_a_table(page: str) -> None:
     tables = [path.read_text() for path in (REPOSITORY / "results" / "tables").glob("*.md")]
     assert quoted
     assert not [interval for interval in quoted if not any(f"| {interval} |" in table for table in tables)]
+
+
+def test_the_spread_of_trained_memories_that_memory_md_states_is_in_the_records() -> None:
+    records = (REPOSITORY / "results" / "records").glob("airbench94-sr-m?-p8-s*.json")
+    last = [dict(zip(record["columns"], record["epochs"][-1], strict=True)) for record in map(_json, records)]
+    spreads = [100 * epoch[name] for epoch in last for name in epoch if name.endswith("memory_spread")]
+    assert f"by {min(spreads):.2f} to {max(spreads):.2f}% of it" in (REPOSITORY / "docs" / "memory.md").read_text()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
 
 
 def test_controls_are_shown_seed_by_seed_against_the_intact_network(tmp_path: Path, cifar: None) -> None:

@@ -111,7 +111,8 @@ def published(runs: Sequence[Run], protocols: Sequence[Protocol] = ()) -> list[P
     for name in dict.fromkeys(protocol.study for protocol in protocols):
         runs = groups.pop(name, [])
         plans = [protocol for protocol in protocols if protocol.study == name and any(map(protocol.plans, runs))]
-        groups |= {name: beside} if (beside := _beside(plans, runs)) else {}
+        if beside := _beside(plans, runs):
+            groups[name] = beside
         planned += [_planned(protocol, runs) for protocol in plans]
     return sorted([*planned, *(_study(name, group) for name, group in groups.items())], key=lambda study: study.name)
 
