@@ -240,16 +240,28 @@ def test_a_memory_stores_what_it_can_hold(options: dict[str, Any]) -> None:
     assert memory.maps().shape == given.shape
 
 
-def test_a_low_rank_basis_is_composed_once_for_inference_and_always_for_training() -> None:
-    made = block(dtype=torch.float32, rank=2)
-    assert isinstance(made.memory, LowRank)
-    x = images(1, torch.float32)
-    with torch.no_grad():
-        first = made.memory.basis_like(x)
-        assert made.memory.basis_like(x) is first
-        made.memory.channels.mul_(2)
-        torch.testing.assert_close(made.memory.basis_like(x), 2 * first)
-    assert made.memory.basis_like(x).grad_fn is not None
+def test_a_low_rank_basis_is_composed_in_full_precision() -> None:
+    memory = block(dtype=torch.float32, rank=2).memory
+    assert isinstance(memory, LowRank)
+    exact = memory.basis()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(memory.basis(), exact)
+
+
+def test_single_images_leave_the_running_variance_as_it_is() -> None:
+    """Of one image there is no variance; as 0 it would make every image recall one block alone in evaluation."""
+    made = block(dtype=torch.float32, logits="standardized")
+    standardize = made.address.standardize
+    assert standardize is not None
+    for _ in range(50):
+        torch.testing.assert_close(made.recall_weights(images(1, torch.float32)), torch.full((1, 3), 1 / 3))
+    assert torch.equal(standardize.variance, torch.ones(3))
+    made(images(8, torch.float32))
+    before = standardize.variance.clone()
+    assert not torch.equal(before, torch.ones(3))
+    made(images(1, torch.float32))
+    assert torch.equal(standardize.variance, before)
+    assert standardize.variance.isfinite().all()
 
 
 # --- in a network -----------------------------------------------------------------------------------------------------
@@ -302,7 +314,11 @@ def larger(**options: Any) -> nn.Module:
         ({"rank": 2}, {"rank": 1}, r"has rank=1 \(the model has 2\)"),
         ({"squeeze_channels": 2}, {"squeeze_channels": 4}, r"has K=4 \(the model has 2\)"),
         ({}, {"logits": "standardized"}, "has layer2.sr.address.standardize.mean, .*and the model's has not"),
-        ({"logits": "standardized"}, {}, "missing    layer2.sr.address.standardize.mean"),
+        (
+            {"logits": "standardized"},
+            {},
+            "lacks address.standardize.mean, .*which the model's has: it has other options",
+        ),
     ],
 )
 def test_other_kinds_are_not_loaded(ours: dict[str, Any], theirs: dict[str, Any], match: str) -> None:
@@ -341,6 +357,13 @@ def batches(count: int = 60, classes: int = 4) -> list[tuple[Tensor, Tensor]]:
     return list(zip(found.split(20), labels.split(20), strict=True))
 
 
+def seasoned(**options: Any) -> nn.Module:
+    """A network whose batch norms have seen something."""
+    model = network(**options)
+    model(torch.randn(30, 1, 16, 16))
+    return model.eval()
+
+
 def features(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     (only,) = srblock.blocks(model).values()
     seen: list[Tensor] = []
@@ -357,9 +380,7 @@ def features(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> tuple
 @pytest.mark.parametrize("by", ["kmeans", "class_means"])
 @pytest.mark.parametrize("rank", [None, 64])
 def test_init_memory_stores_the_centers_of_features(by: str, rank: int | None) -> None:
-    model = network(blocks=4, rank=rank)
-    model(torch.randn(30, 1, 16, 16))  # so that batch norms have seen something
-    model.eval()
+    model = seasoned(blocks=4, rank=rank)
     state = {key: value.clone() for key, value in model.state_dict().items() if ".memory." not in key}
     report = srblock.init_memory(model, batches(), by)
     assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
@@ -379,6 +400,37 @@ def test_init_memory_stores_the_centers_of_features(by: str, rank: int | None) -
     again.load_state_dict(state, strict=False)
     srblock.init_memory(again.eval(), batches(), by)
     assert torch.equal(again.layer2.sr.memory.maps(), model.layer2.sr.memory.maps())
+
+
+@pytest.mark.parametrize(
+    "options", [{"rank": 1}, {"rank": 2}, {"grid": 4}, {"grid": 1}, {"grid": 4, "rank": 1}, {"gain": 8}]
+)
+def test_started_memories_have_the_size_that_was_asked_for(options: dict[str, Any]) -> None:
+    """Also where a memory holds only a part of the features' means."""
+    model = seasoned(blocks=4, **options)
+    seen, _ = features(model, batches())
+    wanted = 0.1 * float(seen.square().mean().sqrt())
+    assert srblock.init_memory(model, batches(), "class_means") == {"layer2": pytest.approx(wanted, rel=1e-2)}
+    (only,) = srblock.blocks(model).values()
+    maps = only.memory.maps().detach()
+    assert float(maps.square().mean().sqrt()) == pytest.approx(wanted, rel=1e-2)
+    if "rank" not in options:
+        assert float(maps.mean(0).square().mean().sqrt()) < 1e-4 * wanted
+
+
+@pytest.mark.parametrize("side", [16, 24, 32])
+def test_memories_start_from_images_of_other_sizes_where_blocks_resize(side: int) -> None:
+    """Their features are resized to the memory's size."""
+    model = seasoned(blocks=4, resize="bilinear")
+    loader = [(nn.functional.interpolate(images, (side, side)), labels) for images, labels in batches()]
+    srblock.init_memory(model, loader, "class_means")
+    (only,) = srblock.blocks(model).values()
+    seen, labels = features(model, loader)
+    seen = nn.functional.interpolate(seen, only.size, mode="bilinear")
+    means = torch.stack([seen[labels == label].mean(0) for label in range(4)])
+    means -= means.mean(0)
+    means *= 0.1 * seen.square().mean().sqrt() / means.square().mean().sqrt()
+    torch.testing.assert_close(only.memory.maps(), means, rtol=1e-3, atol=1e-5)
 
 
 def test_init_memory_takes_what_the_blocks_were_built_for_and_clusters_class_means() -> None:

@@ -43,6 +43,12 @@ def printed(capsys: pytest.CaptureFixture[str], rows: list[PlanRow], study: Stud
     return " ".join(capsys.readouterr().out.split())
 
 
+def test_runs_in_bfloat16_are_not_those_of_versions_that_evaluated_them_wrongly(study: Study) -> None:
+    exact, rounded = (replace(study, recipe=replace(study.recipe, precision=p)).runs for p in ("float32", "bfloat16"))
+    assert {run.numerics for run in exact} == {1}
+    assert {run.numerics for run in rounded} == {2}
+
+
 def test_time_follows_measured_steps_and_what_is_left(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

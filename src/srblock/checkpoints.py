@@ -174,6 +174,11 @@ def _fit_blocks(model: nn.Module, given: dict[str, Any], report: LoadReport, *, 
                 "logits; insert the block with the checkpoint's before loading"
             )
         old = _map_size(where, present, block)
+        if lacking := [key for key in kept if prefix + key not in fitted]:
+            raise ValueError(
+                f"{where} lacks {', '.join(lacking)}, which the model's has: it has other options, such as logits; "
+                "insert the block with the checkpoint's before loading"
+            )
         if old == block.size:
             continue
         if not resize:

@@ -8,12 +8,15 @@ not it has something to tell images apart by from the first step on.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from srblock.block import SqueezeRemember2d
+from srblock.block.compute import to_grid
 from srblock.surgery import blocks
 from srblock.tracing import refuse_wrapped
 
@@ -34,14 +37,14 @@ def init_memory(
 ) -> dict[str, float]:
     """Make the memories of a network's blocks from the features of images, in one pass.
 
-    Features are what comes into a block in evaluation; batch norms that have not seen a batch yet take the batch's
-    statistics. Nothing else of the model changes.
+    Features are what comes into a block in evaluation, resized where its memory is of another size; batch norms that
+    have not seen a batch yet take the batch's statistics. Nothing else of the model changes.
 
     Args:
         loader: batches of images (N, C, H, W), as the network takes them, and their classes (N,).
         by: "kmeans" of the features, or "class_means", which are k-means of these where there are fewer memory blocks
             than classes. None for what each block was built with (`start`), and the others stay as they are.
-        share: the root mean square of the maps, in that of the features.
+        share: the root mean square of the maps that the memory holds, in that of the features.
         images: that k-means looks at, at most.
         seed: of k-means.
 
@@ -67,9 +70,8 @@ def init_memory(
     found = {}
     for name, block in blocks(model).items():
         if name in kept:
-            maps = _scaled(kept[name].centers(name, block.options.blocks, seed), kept[name].rms(), share)
-            block.memory.store(maps.view(-1, block.channels, *block.size).to(next(block.memory.parameters())))
-            found[name] = block.memory.maps().square().mean().sqrt().item()
+            centers = kept[name].centers(name, block.options.blocks, seed)
+            found[name] = _start(block, centers, share * kept[name].rms())
     return found
 
 
@@ -98,7 +100,7 @@ def _watched(model: nn.Module, kept: dict[str, _Features]) -> Iterator[_Pass]:
     looking = _Pass(model)
 
     def hook(features: _Features) -> object:
-        return lambda module, inputs: features.add(inputs[0], looking.labels)
+        return lambda block, inputs: features.add(to_grid(inputs[0], block.size), looking.labels)
 
     found = blocks(model)
     handles = [found[name].register_forward_pre_hook(hook(features)) for name, features in kept.items()]  # type: ignore[arg-type]
@@ -187,7 +189,19 @@ def _kmeans(rows: Tensor, count: int, seed: int) -> Tensor:
     return torch.from_numpy(found.cluster_centers_).float()
 
 
-def _scaled(centers: Tensor, rms: float, share: float) -> Tensor:
-    """Center maps and bring them to a share of a root mean square. Shapes: (P, C H W) -> (P, C H W)."""
+def _start(block: SqueezeRemember2d, centers: Tensor, wanted: float) -> float:
+    """Store centers (P, C H W), less their mean, so that what the memory holds of them has a root mean square.
+
+    Returns: that of its maps.
+    """
     maps = centers - centers.mean(0)
-    return maps * (share * rms / maps.square().mean().sqrt())
+    maps = (maps * (wanted / _rms(maps))).view(-1, block.channels, *block.size).to(next(block.memory.parameters()))
+    block.memory.store(maps)
+    held = _rms(block.memory.maps()).item()
+    if held and not math.isclose(held, wanted, rel_tol=0.01):  # of low rank or on a grid it holds less of them
+        block.memory.store(maps * (wanted / held))
+    return _rms(block.memory.maps()).item()
+
+
+def _rms(maps: Tensor) -> Tensor:
+    return maps.square().mean().sqrt()

@@ -105,7 +105,7 @@ class Standardize(nn.Module):
         variance = _over_processes((logits - mean).square().sum(0)) / count
         with torch.no_grad():
             self.mean.lerp_(mean.to(self.mean), self.MOMENTUM)
-            unbiased = variance * (count / (count - 1).clamp(min=1))
+            unbiased = torch.where(count > 1, variance * (count / (count - 1)), self.variance)  # one image has none
             self.variance.lerp_(unbiased.to(self.variance), self.MOMENTUM)
         return mean, variance
 

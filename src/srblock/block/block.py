@@ -95,7 +95,7 @@ class SqueezeRemember2d(nn.Module):
 
         Shapes: x (N, C, H, W) -> (N, C, H, W).
         """
-        return recall(x, self.memory.coefficients(self.recall_weights(x)), self.memory.basis_like(x), self.size)
+        return recall(x, self.memory.coefficients(self.recall_weights(x)), self.memory.basis(), self.size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the recalled map to x.
@@ -109,7 +109,7 @@ class SqueezeRemember2d(nn.Module):
         self._check(x)
         x, squeezed = tap(x, self.address.squeeze)
         weights = self.address(x, squeezed)
-        return add(x, self.memory.coefficients(weights), self.memory.basis_like(x), self.size)
+        return add(x, self.memory.coefficients(weights), self.memory.basis(), self.size)
 
     def _check(self, x: Tensor) -> None:
         height, width = self.size

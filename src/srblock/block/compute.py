@@ -123,7 +123,7 @@ def _weighted_sum(coefficients: Tensor, basis: Tensor, *, like: Tensor, onto: Te
     nhwc = lies_channels_last(like)
     order, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if nhwc else ((0, 1, 2, 3), (0, 1, 2, 3))
     basis = basis.permute(order)
-    with _full_precision(like):
+    with full_precision(like):
         rows, coefficients = basis.flatten(1).to(like.dtype), coefficients.to(like.dtype)
         if onto is None:
             summed = coefficients @ rows
@@ -271,7 +271,7 @@ def lies_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _full_precision(x: Tensor) -> AbstractContextManager[object]:
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Turn autocast off: it would cast a float32 map down, and a fresh block would no longer be the identity."""
     if x.device.type == "meta":
         return nullcontext()

@@ -9,14 +9,13 @@ in the coefficients and the maps, not in the basis.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srblock.block.compute import learning, lies_channels_last, recorded, repeated
+from srblock.block.compute import full_precision, repeated
 from srblock.block.options import Options
 
 STD = 0.01  # of the maps' numbers where they start from a normal distribution
@@ -35,7 +34,6 @@ class Dense(nn.Module):
         super().__init__()
         self.size, self.grid, self.gain, self.normal = size, grid, options.gain, options.start == "normal"
         self.values = nn.Parameter(torch.empty(options.blocks, channels, *grid, **factory))
-        self._kept = Kept()
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Clear the memory, or draw small numbers."""
@@ -60,16 +58,6 @@ class Dense(nn.Module):
         """Return the maps that are summed, (P, C, h, w)."""
         return self.values
 
-    def basis_like(self, x: Tensor) -> Tensor:
-        """Return `basis` as x lies in memory and in its dtype.
-
-        For inference it is converted once and kept as long as the memory stays as it is: a network in channels_last
-        whose block is not would copy its memory at every call.
-        """
-        if self.values.dtype == x.dtype and self.values.is_contiguous(memory_format=_layout(x)):
-            return self.values
-        return self._kept.like(x, (self.values,), self.basis)
-
     def maps(self) -> Tensor:
         """Return what each block recalls, (P, C, H, W)."""
         return repeated(self.gain * self.basis(), self.size)
@@ -93,7 +81,6 @@ class LowRank(nn.Module):
         self.size, self.grid, self.gain, self.normal = size, grid, options.gain, options.start == "normal"
         self.channels = nn.Parameter(torch.empty(options.blocks, options.rank, channels, **factory))
         self.positions = nn.Parameter(torch.empty(options.blocks, options.rank, *grid, **factory))
-        self._kept = Kept()
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw the maps of one channel; clear the vectors, or draw small ones."""
@@ -124,47 +111,15 @@ class LowRank(nn.Module):
         return weights if self.gain == 1 else self.gain * weights
 
     def basis(self) -> Tensor:
-        """Return the maps that are summed, (P, C, h, w), in channels_last."""
+        """Return the maps that are summed, (P, C, h, w), in channels_last and as exact as the parameters."""
         count, _, height, width = self.positions.shape
-        flat = self.positions.flatten(2).transpose(1, 2) @ self.channels  # (P, h w, C)
+        with full_precision(self.positions):
+            flat = self.positions.flatten(2).transpose(1, 2) @ self.channels  # (P, h w, C)
         return flat.view(count, height, width, -1).permute(0, 3, 1, 2)
-
-    def basis_like(self, x: Tensor) -> Tensor:
-        """Return `basis` as x lies in memory and in its dtype, kept for inference."""
-        return self._kept.like(x, (self.channels, self.positions), self.basis)
 
     def maps(self) -> Tensor:
         """Return what each block recalls, (P, C, H, W)."""
         return repeated(self.gain * self.basis(), self.size)
-
-
-class Kept:
-    """A basis that was computed or converted for inference, until the parameters that it is made of change."""
-
-    def __init__(self) -> None:
-        self.held: tuple[tuple[Any, ...], list[Tensor], Tensor] | None = None
-
-    def like(self, x: Tensor, parameters: tuple[Tensor, ...], basis: Callable[[], Tensor]) -> Tensor:
-        """Return a basis as x lies in memory and in its dtype where no gradient is wanted, else as it is."""
-        program = recorded() or torch.compiler.is_compiling()
-        if program or learning(*parameters) or any(value.is_inference() or value.is_meta for value in parameters):
-            return basis()
-        key = (*((value.data_ptr(), value._version) for value in parameters), x.dtype, _layout(x))
-        if self.held is None or self.held[0] != key:
-            # The parameters are kept beside it, so that no other ones can come to lie at their addresses.
-            converted = basis().detach().to(x.dtype, memory_format=_layout(x))
-            self.held = key, [value.detach() for value in parameters], converted
-        return self.held[2]
-
-    def __deepcopy__(self, memo: object) -> Kept:
-        return Kept()  # a copy makes its own
-
-    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
-        return Kept, ()
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if lies_channels_last(x) else torch.contiguous_format
 
 
 def _draw(values: Tensor, std: float, generator: torch.Generator) -> None:

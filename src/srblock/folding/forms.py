@@ -64,7 +64,7 @@ class Recall(nn.Module):
             return node(self, x)
         if self.resize is None:
             _check(x, self.size)
-        return add(x, self.memory.coefficients(self.address(x)), self.memory.basis_like(x), self.size)
+        return add(x, self.memory.coefficients(self.address(x)), self.memory.basis(), self.size)
 
     def extra_repr(self) -> str:
         return f"size={self.size}, resize={self.resize!r}"

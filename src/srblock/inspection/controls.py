@@ -156,8 +156,8 @@ def _flat(model: nn.Module) -> Iterator[None]:
     flat = [(memory.basis().mean((2, 3), keepdim=True).expand_as(memory.basis())) for memory in memories]
     try:
         for memory, basis in zip(memories, flat, strict=True):
-            memory.basis_like = lambda x, basis=basis: basis  # type: ignore[method-assign,misc]
+            memory.basis = lambda basis=basis: basis  # type: ignore[method-assign,misc]
         yield
     finally:
         for memory in memories:
-            memory.__dict__.pop("basis_like", None)
+            memory.__dict__.pop("basis", None)

@@ -35,6 +35,7 @@ from srblock.variants.notation import Variant, parse
 
 NUMERICS = 1
 """Raised when a change to the code changes the numbers of a run: older runs are then not reused."""
+OF_BFLOAT16 = 1  # more: until 0.2.0 blocks were evaluated there with memories of earlier epochs
 
 NEEDED = ("variant", "seed", "recipe", "data", "best_epoch", "parameters", "overhead_percent", "environment")
 LOSS = "loss"
@@ -111,6 +112,11 @@ class RunConfig:
         canonical = json.dumps(identity, sort_keys=True).encode()
         words = re.sub(r"[^a-z0-9.]+", "-", str(self.variant).lower().replace("=", "")).strip("-")
         return f"{words[:60].rstrip('-')}-s{self.seed}-{hashlib.sha256(canonical).hexdigest()[:8]}"
+
+
+def numerics(recipe: Recipe) -> int:
+    """Return the number that stands for what this version computes by a recipe."""
+    return NUMERICS + (OF_BFLOAT16 if recipe.precision == "bfloat16" else 0)
 
 
 NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)

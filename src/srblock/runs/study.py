@@ -21,7 +21,7 @@ from srblock.features import WAYS, init_memory
 from srblock.models.airbench import Airbench94
 from srblock.runs.groups import parameter_groups
 from srblock.runs.loaders import WHITENED, loaders, parts, some_training_images, training_part
-from srblock.runs.records import OF_SEED, RunConfig
+from srblock.runs.records import OF_SEED, RunConfig, numerics
 from srblock.training import runtime
 from srblock.training.classification import balanced
 from srblock.training.loop import Loaders
@@ -94,7 +94,9 @@ class Study:
         seed = next(iter(self.seeds), 0)
         codes = {name: identity_of(build, seed, name) for name, build in self.networks.items()}
         return tuple(
-            RunConfig(variant, seed, self.recipe, data, weights[seed], code=codes.get(variant.network))
+            RunConfig(
+                variant, seed, self.recipe, data, weights[seed], numerics(self.recipe), codes.get(variant.network)
+            )
             for seed in self.seeds
             for variant in self.variants
         )
