@@ -104,7 +104,7 @@ def _block(
 
 def _attribution(random: np.random.Generator, memories: int, classes: int, exact: bool) -> Attribution:
     by_class = random.normal(0, 0.3, (classes, classes)) + 0.5 * np.eye(classes)
-    return Attribution(exact, 3e-6, random.normal(0, 1, (memories, classes)) if exact else None, by_class)
+    return Attribution(exact, 3e-6, 0.5, random.normal(0, 1, (memories, classes)) if exact else None, by_class)
 
 
 def _exemplars(

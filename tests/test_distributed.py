@@ -20,7 +20,7 @@ from scene_fixture import write_camvid
 from torch import nn
 
 from srblock.runs.records import read_run
-from srblock.surgery import blocks, bypassed
+from srblock.surgery import blocks, bypassed, insert
 from srblock.training import checkpoint, distributed, runtime
 from srblock.training.loop import Record
 
@@ -307,6 +307,10 @@ def test_synchronized_batch_norm_is_refused_where_torch_would_break_the_network(
     recipe = program.replace(RECIPE, sync_batch_norm=True)
     with pytest.raises(ValueError, match="cannot convert 0, a ActivatedNorm"):
         distributed.wrap(nn.Sequential(ActivatedNorm(2)), recipe, torch.device("cuda"))
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+    insert(network, after="1", input_size=(1, 8, 8), blocks=2)
+    with pytest.raises(ValueError, match="cannot convert 1, on which something hangs"):
+        distributed.wrap(network, recipe, torch.device("cuda"))
 
 
 def test_records_without_the_number_of_processes_were_made_by_one() -> None:

@@ -14,16 +14,17 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from srblock.data import Loader
+from srblock.data import ImageData, Loader
 from srblock.models.segmentation import Segmentation
 from srblock.runs.groups import check_patterns, head, parameter_groups
-from srblock.runs.study import recipe_for
+from srblock.runs.study import Study, recipe_for
 from srblock.training.average import Ema, showing
 from srblock.training.checkpoint import CheckpointError, copy_weights
 from srblock.training.classification import Classification, balanced
 from srblock.training.loop import Loaders, train
 from srblock.training.optimizer import freeze, make_optimizer, scale_rates, set_rate
 from srblock.training.recipe import RECIPES, Recipe
+from srblock.training.step import Step
 from srblock.variants.build import build
 from srblock.variants.notation import parse
 
@@ -156,6 +157,48 @@ def test_the_backbone_waits_with_its_statistics(tmp_path: Path) -> None:
     later = {name for name, value in seen[1].items() if not torch.equal(value, seen[0][name])}
     assert frozen | {name for name in statistics if "running" in name} <= later
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_norms_without_parameters_wait_with_what_is_around_them() -> None:
+    model = nn.Sequential()
+    for name in ("body", "fc"):
+        model.add_module(name, nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False)))
+    body, fc = model.body, model.fc
+    optimizer = torch.optim.SGD(
+        [{"params": list(body.parameters()), "frozen": 1}, {"params": list(fc.parameters())}], lr=0.1
+    )
+    for epoch, moved in ((0, [False, True]), (1, [True, True])):
+        freeze(optimizer, epoch)
+        step = Step(model, optimizer, TASK, RECIPE, CPU)
+        before = [norm[1].running_mean.clone() for norm in (body, fc)]
+        step.start()
+        step(torch.randn(8, 4) + 5, torch.arange(8) % 2, 0.1)
+        assert [
+            not torch.equal(norm[1].running_mean, was) for norm, was in zip((body, fc), before, strict=True)
+        ] == moved
+
+
+def test_weights_of_classes_count_what_is_trained_on() -> None:
+    """Of a class of two images one is held out."""
+    labels = torch.tensor([0] * 1000 + [1] * 2)
+    images = torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8)
+    data = ImageData.build(
+        "uneven",
+        train_images=images,
+        train_labels=labels,
+        test_images=images,
+        test_labels=labels,
+        classes=("a", "b"),
+        flip=False,
+    )
+    recipe = replace(recipe_for(data, CPU), class_weights="balanced", validation_fraction=0.1)
+    study = Study((parse("R8"),), (0,), data, "uneven", recipe)
+    kept = study.loaders(0, CPU).train.plan.samples
+    counts = torch.bincount(labels[kept])
+    logits = torch.randn(2, 2)
+    each = [study.task.training_loss(logits[k : k + 1], torch.tensor([k]), label_smoothing=0) for k in (0, 1)]
+    plain = F.cross_entropy(logits, torch.tensor([0, 1]), reduction="none")
+    torch.testing.assert_close(torch.stack(each) / plain, len(kept) / (2 * counts))
 
 
 def test_freezing_is_told_once_and_leaves_no_gradient() -> None:
@@ -292,13 +335,13 @@ def test_balanced_weights_are_scikit_learns_and_1_on_average() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_training_loss_is_weighted_and_the_tests_is_not(smoothing: float) -> None:
-    """Hard labels and the same labels as shares of a mixed batch, over halves as over the whole."""
+    """Each image's by its own class: hard labels and the same as shares of a mixed batch, over halves as the whole."""
     weights = torch.tensor([0.5, 2.0, 1.0])
     task = Classification(weights)
     logits, labels = torch.randn(8, 3), torch.tensor([0, 1, 2, 0, 0, 1, 0, 2])
     log_p = F.log_softmax(logits, 1)
     shares = (1 - smoothing) * F.one_hot(labels, 3) + smoothing / 3
-    expected = -(weights * shares * log_p).sum(1).mean()
+    expected = -(weights[labels, None] * shares * log_p).sum(1).mean()
     for target in (labels, F.one_hot(labels, 3).float()):
         torch.testing.assert_close(task.training_loss(logits, target, label_smoothing=smoothing), expected)
     halves = [task.training_loss(logits[i : i + 4], labels[i : i + 4], label_smoothing=smoothing) for i in (0, 4)]
@@ -308,6 +351,23 @@ def test_the_training_loss_is_weighted_and_the_tests_is_not(smoothing: float) ->
         Classification().training_loss(logits, labels, label_smoothing=smoothing),
         F.cross_entropy(logits, labels, label_smoothing=smoothing),
     )
+
+
+def test_smoothed_labels_of_uneven_classes_are_learned() -> None:
+    """The least loss over a free logit for each class: each image's class, however rare the other one is."""
+    labels = torch.tensor([0] * 1000 + [1] * 20)
+    task = Classification(balanced(labels, 2))
+    logits = torch.zeros(2, 2, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=50)
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = task.training_loss(logits[labels], labels, label_smoothing=0.1)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(logits.softmax(1), torch.tensor([[0.95, 0.05], [0.05, 0.95]]), rtol=0, atol=1e-3)
 
 
 def test_hits_of_mixed_images_are_of_the_larger_share() -> None:

@@ -433,6 +433,18 @@ def test_memories_start_from_images_of_other_sizes_where_blocks_resize(side: int
     torch.testing.assert_close(only.memory.maps(), means, rtol=1e-3, atol=1e-5)
 
 
+def test_statistics_without_a_counter_are_used_all_the_same() -> None:
+    """Weights of before torch counted batches, as some libraries publish them."""
+    model, other = (seasoned(blocks=4, start="class_means") for _ in range(2))
+    for module in other.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.num_batches_tracked is not None
+            module.num_batches_tracked.zero_()
+    srblock.init_memory(model, batches())
+    srblock.init_memory(other, batches())
+    assert torch.equal(model.layer2.sr.memory.maps(), other.layer2.sr.memory.maps())
+
+
 def test_init_memory_takes_what_the_blocks_were_built_for_and_clusters_class_means() -> None:
     model = network(blocks=3, start="class_means")
     srblock.insert(model, after="layer3", input_size=(1, 16, 16), blocks=3)

@@ -1,18 +1,25 @@
 """Replaying what comes before a block gives what the whole network gives, and computes only what comes behind it."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import srblock
+from srblock.inspection.analyze import analyze
+from srblock.inspection.attribution import attribution
 from srblock.inspection.controls import controls
+from srblock.inspection.exemplars import exemplars
 from srblock.inspection.information import effective, information
 from srblock.inspection.look import KEPT, look
-from srblock.inspection.mean_weights import mean_weights
+from srblock.inspection.mean_weights import _Front, mean_weights
+from srblock.inspection.recall import recall_figures
 from srblock.inspection.replay import Replay
+from srblock.report.analysis_words import attribution_line, change_line
 from srblock.surgery import blocks, bypassed
 from srblock.training.classification import Classification
 from srblock.training.segmentation import Segmentation
@@ -85,6 +92,102 @@ def test_only_what_comes_behind_is_computed() -> None:
     assert {names[module].partition(".")[0] for module in calls} == {"layer3"}
 
 
+class Twice(nn.Module):
+    """One activation, which may work in place, in two places before the block and behind it."""
+
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), act)
+        self.act = act
+        self.body = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), act)
+        self.last = nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x) - 0.2
+        x = self.body(self.act(x)) + x
+        return self.fc(self.act(self.last(self.act(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("after", ["body", "last"])
+def test_modules_in_several_places_and_in_place_change_nothing(after: str, inplace: bool) -> None:
+    model = Twice(nn.ReLU(inplace))
+    srblock.insert(model, after=after, input_size=(3, 8, 8), blocks=3)
+    (block,) = blocks(model).values()
+    nn.init.normal_(block.memory.values)
+    model.eval()
+    images, labels = torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(2)), torch.arange(50) % 5
+    with torch.inference_mode():
+        intact = model(images)
+        with bypassed(model):
+            removed = model(images)
+        replay = Replay(model)
+        for _ in range(2):
+            with replay.record():
+                assert torch.equal(model(images), intact)
+            with replay.replayed(), bypassed(model):
+                assert torch.equal(model(images), removed)
+    weights = {after: torch.rand(50, 3).softmax(1)}
+    found = controls(model, weights, lambda: [(images, labels)], Classification())
+    for name, output in (("intact", intact), ("removed", removed)):
+        assert found[name]["top1"] == pytest.approx(100 * float((output.argmax(1) == labels).float().mean()))
+    told = attribution(model, after, [(images, labels)], 5)
+    by_class = torch.stack([(intact - removed)[labels == label].mean(0) for label in range(5)])
+    torch.testing.assert_close(torch.tensor(told.by_class).float(), by_class, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "exact"), [(0.0, None), (1e-5, None), (1.0, False)])
+def test_little_that_a_block_adds_does_not_tell_what_follows(scale: float, exact: bool | None) -> None:
+    """After the block stand a ReLU, a convolution and a ReLU."""
+    model = Twice(nn.ReLU())
+    srblock.insert(model, after="body", input_size=(3, 8, 8), blocks=3)
+    (block,) = blocks(model).values()
+    nn.init.normal_(block.memory.values, 0, scale)
+    images = torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    told = attribution(model, "body", [(images, torch.arange(50) % 5)], 5)
+    assert told.exact is exact
+    assert told.by_block is None
+    words = attribution_line(told)
+    assert ("too little beside rounding" in words) == (exact is None)
+
+
+def test_images_that_come_as_zeros_have_no_share_by_which_they_change() -> None:
+    """Of a map of zeros no share can be said, and a run is finished all the same."""
+    model = nn.Sequential(nn.ReLU(), nn.AvgPool2d(1), nn.Flatten(), nn.Linear(3 * 64, 2))
+    srblock.insert(model, after="0", input_size=(3, 8, 8), blocks=2)
+    (block,) = blocks(model).values()
+    nn.init.ones_(block.memory.values)
+    images = torch.cat([torch.zeros(4, 3, 8, 8), torch.full((4, 3, 8, 8), 2.0)])
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    seen = look(model, Served(images, labels, 3), Classification(), 2, {})  # type: ignore[arg-type]
+    assert recall_figures(seen)["0"]["change"] == pytest.approx(50)
+    classes = ("dark", "light")
+    dark = look(model, Served(images[:4], labels[:4], 3), Classification(), 2, {})  # type: ignore[arg-type]
+    assert "change" not in recall_figures(dark)["0"]
+    for shown, change, by_label in ((images, 50, [math.nan, 50]), (images[:4], math.nan, [math.nan, math.nan])):
+        served = Served(shown, labels[: len(shown)], 3)
+        (found,) = analyze(model, served, Classification(), classes, {}).blocks  # type: ignore[arg-type]
+        assert found.change == pytest.approx(change, nan_ok=True)
+        assert found.class_change.tolist() == pytest.approx(by_label, nan_ok=True)
+        assert ("cannot be said" in change_line(found, classes)) == math.isnan(change)
+
+
+def test_images_of_equal_weight_are_no_favorites() -> None:
+    """Where as many more have it, the first in the folder are not those that recall a block most."""
+    labels = torch.arange(1000) // 100
+    classes = [f"c{label}" for label in range(10)]
+    best, pictures = torch.zeros(2, 1, dtype=torch.int64), {0: np.zeros((3, 4, 4), dtype=np.uint8)}
+    equal = exemplars(torch.full((1000, 2), 0.5), labels, classes, best, pictures)
+    assert [one.enriched for one in equal] == [(), ()]
+    weights = torch.full((1000, 2), 0.5)
+    weights[300:400, 0] = 0.9
+    told, other = exemplars(weights, labels, classes, best, pictures)
+    assert told.enriched[0][:2] == ("c3", 100)
+    assert other.enriched == ()
+
+
 def test_a_network_without_a_block_is_refused() -> None:
     with pytest.raises(ValueError, match="no block; nothing comes before it"):
         Replay(nn.Conv2d(1, 1, 1))
@@ -146,6 +249,7 @@ def test_mean_weights_stop_at_the_last_block() -> None:
     names = {module: name for name, module in model.named_modules()}
     assert {names[module].partition(".")[0] for module in calls} == {"conv1", "layer1", "layer2"}
     assert (set(found), count) == ({"layer1", "layer2"}, 4)
+    assert _Front(model, 10**6)(images).untyped_storage().nbytes() == 4, "logits of all pixels would be large"
     with pytest.raises(ValueError, match="no block; there are no recall weights"):
         mean_weights(nn.Conv2d(1, 1, 1), [], Classification(), 5)
 

@@ -100,6 +100,13 @@ def test_the_size_control_compares_the_plain_networks(tmp_path: Path) -> None:
     text = size_control(reproduction(rows, runs(tmp_path, {"R34": [77.0, 77.2], "R50": [77.0, 77.4]})))
     assert text is not None
     assert text.startswith("Size control, R50 against R34 without block: paper -0.90, ours +0.10 (")
+    small, large = (
+        [77.0 + 0.1 * seed for seed in range(8)],
+        [77.1 + 0.1 * seed + 0.01 * (seed % 2) for seed in range(8)],
+    )
+    text = size_control(reproduction(rows, runs(tmp_path / "paired", {"R34": small, "R50": large})))
+    assert text is not None
+    assert text.endswith("ours +0.10 (+0.10 to +0.11)."), "paired, as its rows are"
     assert "ours not run" in (size_control(reproduction(rows, [])) or "")
     assert size_control(reproduction(select("table1", "R18*"), [])) is None
 

@@ -16,7 +16,9 @@ from test_resume import study as tiny_study
 from srblock.data import ImageData
 from srblock.executors.execute import run_study
 from srblock.runs import records
+from srblock.runs.analyze import _open
 from srblock.runs.evaluate import evaluate_run
+from srblock.runs.input import read_input
 from srblock.runs.plan import measure_ms_per_image
 from srblock.runs.records import read_result
 from srblock.runs.run_one import Work, make_folder
@@ -281,6 +283,29 @@ def test_evaluating_on_other_data_warns_or_refuses(
     other = replace(study.data, classes=("up", "down"))
     with pytest.raises(ValueError, match="was trained on 2 classes of 8x8 images; stripes has 2 classes"):
         evaluate_run(runs[0].directory, device=CPU)
+
+
+def test_other_data_is_normalized_as_the_network_was_trained(
+    finished: tuple[Study, Path, list[records.Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What images the other set has to train on is nothing to the test."""
+    study, _, runs = finished
+    darker = replace(study.data, fingerprint="darker", train_images=study.data.train_images // 4)
+    monkeypatch.setattr("srblock.runs.reopen.load_data", lambda source, image_size: darker)
+    for each in runs:
+        with pytest.warns(UserWarning, match="is not the data that the run was trained on"):
+            found = evaluate_run(each.directory, device=CPU)
+        assert (found.value, found.loss) == (each.score, each.test_loss)
+    (block,) = (each for each in runs if each.variant.sr_blocks)
+    with pytest.warns(UserWarning, match="is not the data that the run was trained on"):
+        opened = _open(block.directory, None, None, CPU)
+    assert opened.test.mean == opened.part(10).mean == study.loaders(block.seed, CPU).test.mean
+    header = read_input(block.directory / "checkpoint.safetensors")
+    monkeypatch.setattr("srblock.runs.loaders.read_input", lambda path: read_input(path.with_name("config.json")))
+    assert header.mean == opened.test.mean
+    with pytest.warns(UserWarning, match="is not the data|are normalized") as said:
+        evaluate_run(block.directory, device=CPU)
+    assert any("images are normalized by the training part of this data" in str(one.message) for one in said)
 
 
 def test_damaged_runs_are_named(

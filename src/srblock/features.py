@@ -58,8 +58,7 @@ def init_memory(
     ways = _ways(model, by)
     trial = copy.deepcopy(model).eval()
     for module in trial.modules():
-        tracked = getattr(module, "num_batches_tracked", None)
-        if tracked is not None and not tracked:
+        if _unseen(module):
             module.train()
     kept = {name: _Features(way, images) for name, way in ways.items()}
     with torch.no_grad(), _watched(trial, kept) as seen:
@@ -73,6 +72,15 @@ def init_memory(
             centers = kept[name].centers(name, block.options.blocks, seed)
             found[name] = _start(block, centers, share * kept[name].rms())
     return found
+
+
+def _unseen(module: nn.Module) -> bool:
+    """Tell whether a batch norm has seen no batch; weights of before torch 0.4.1 have figures without a counter."""
+    counter = getattr(module, "num_batches_tracked", None)
+    if counter is None or counter:
+        return False
+    fresh: bool = not module.running_mean.any() and bool((module.running_var == 1).all())  # type: ignore[union-attr,operator]
+    return fresh
 
 
 def _ways(model: nn.Module, by: str | None) -> dict[str, str]:

@@ -66,15 +66,18 @@ class Attribution:
 
     Attributes:
         exact: whether what comes after the block is affine, as global average pooling and a linear layer are: then the
-            block adds sum_p a_p(x) v_p to the logits of image x, and `by_block` has the v_p = W mean_hw(M_p).
+            block adds sum_p a_p(x) v_p to the logits of image x, and `by_block` has the v_p = W mean_hw(M_p). None if
+            the block adds so little that rounding hides it.
         error: largest absolute deviation of that sum from the difference of logits with the block and without.
+        effect: largest absolute such difference.
         by_block: the v_p, (P, classes); None if not exact.
         by_class: mean over the images of each class of what the block adds to all logits, (classes, classes), rows
             are the images' class; NaN where a class has no image.
     """
 
-    exact: bool
+    exact: bool | None
     error: float
+    effect: float
     by_block: Array | None
     by_class: Array
 

@@ -74,7 +74,8 @@ def _block(model: nn.Module, name: str, seen: Look, classes: Sequence[str], per_
     labels = shown if shown.dim() == 1 else None
     chosen = torch.arange(len(shown)) if labels is None else _first_of_each(labels, per_class)
     class_mean, class_std = by_class(here.by_image[chosen], shown[chosen], len(classes))
-    change, _ = by_class(here.change[:, None], shown, len(classes))
+    there = here.change.isfinite()  # of a map of zeros there is no share
+    change, _ = by_class(here.change[there, None], shown[there], len(classes))
     per_image, overall = effective(here.by_image)
     maps = blocks(model)[name].memory.maps().detach().float().cpu()
     direction = F.normalize(maps.flatten(1).double(), dim=1)
@@ -90,8 +91,8 @@ def _block(model: nn.Module, name: str, seen: Look, classes: Sequence[str], per_
         spread=memory_probe(model).get(f"{name}/memory_spread"),
         effective_per_image=per_image,
         effective=overall,
-        change=float(here.change.mean()),
-        class_change=change[:, 0].numpy(),
+        change=float(here.change.nanmean()),
+        class_change=(change[:, 0] if there.any() else torch.full((len(classes),), torch.nan)).numpy(),
         information=None if labels is None else information(here.by_image, labels),
         attribution=None,
         exemplars=exemplars(here.by_image, labels, classes, seen.top[name], seen.images),

@@ -32,7 +32,7 @@ def attribution(model: nn.Module, name: str, batches: Iterable[tuple[Tensor, Ten
     voices: Tensor | None = None
     sums = torch.zeros(classes, classes, dtype=torch.float64)
     counts = torch.zeros(classes, dtype=torch.float64)
-    error = largest = 0.0
+    error = largest = effect = 0.0
     with torch.inference_mode():
         for batch, targets in batches:
             for images, labels in zip(torch.split(batch, TOGETHER), torch.split(targets, TOGETHER), strict=True):
@@ -44,12 +44,14 @@ def attribution(model: nn.Module, name: str, batches: Iterable[tuple[Tensor, Ten
                     voices = _voices(model, block, images[:1])
                 error = max(error, float((recalled[0].double().cpu() @ voices - added).abs().max()))
                 largest = max(largest, float(logits.abs().max()))
+                effect = max(effect, float(added.abs().max()))
                 sums.index_add_(0, labels.cpu(), added)
                 counts += torch.bincount(labels.cpu(), minlength=classes)
     assert voices is not None  # a data set has images
-    exact = error <= EXACT * max(1.0, largest)
+    rounding = error <= EXACT * max(1.0, largest)
+    exact = None if rounding and 100 * error >= effect else rounding
     by_class = (sums / counts[:, None]).numpy()
-    return Attribution(exact, error, voices.float().numpy() if exact else None, by_class)
+    return Attribution(exact, error, effect, voices.float().numpy() if exact else None, by_class)
 
 
 def _voices(model: nn.Module, block: SqueezeRemember2d, image: Tensor) -> Tensor:

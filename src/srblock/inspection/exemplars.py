@@ -27,8 +27,9 @@ def exemplars(
     for block, numbers in enumerate(best.tolist()):
         enriched: tuple[tuple[str, int, float, float], ...] = ()
         if labels is not None:
-            first = weights[:, block].argsort(stable=True, descending=True)[:top]
-            enriched = _enriched(labels[first], labels, classes)
+            sorted_, order = weights[:, block].sort(stable=True, descending=True)
+            if len(order) == top or sorted_[top] < sorted_[top - 1]:  # else which are the first says nothing
+                enriched = _enriched(labels[order[:top]], labels, classes)
         found.append(
             Exemplars(
                 tuple(weights[numbers, block].tolist()),

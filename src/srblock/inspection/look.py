@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -147,7 +148,9 @@ class _Watcher:
     def _note(self, module: nn.Module, inputs: tuple[Tensor, ...], after: Tensor) -> None:
         before = inputs[0]
         difference = (after - before).abs()
-        self._ratios.append((difference.mean((1, 2, 3)) / before.abs().mean((1, 2, 3))).float().cpu())
+        size = before.abs().mean((1, 2, 3))
+        ratio = difference.mean((1, 2, 3)) / size
+        self._ratios.append(ratio.where(size > 0, math.nan).float().cpu())  # of a map of zeros there is none
         if not self._maps:  # of a scene the first window
             for place in self._wanted:
                 maps = before[place], after[place], difference[place]
@@ -159,7 +162,7 @@ class _Watcher:
         weights, ratios = torch.cat(self._here), torch.cat(self._ratios)
         self.weights.append(weights)
         self.by_image.append(weights.view(-1, self._batch, weights.shape[1]).mean(0))
-        self.change.append(100 * ratios.view(-1, self._batch).mean(0))
+        self.change.append(100 * ratios.view(-1, self._batch).nanmean(0))
 
     def show(self, batch: Tensor, test: Batches) -> None:
         for place, (before, after, difference) in self._maps.items():

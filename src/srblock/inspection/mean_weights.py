@@ -71,4 +71,4 @@ class _Front(nn.Module):
         self.missing = set(blocks(self.model))
         with suppress(_Enough):
             self.model(x)
-        return x.new_zeros(len(x), self.classes, *x.shape[2:])
+        return x.new_zeros(()).expand(len(x), self.classes, *x.shape[2:])  # for scenes; of images it would be large

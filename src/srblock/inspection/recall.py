@@ -84,8 +84,9 @@ def recall_figures(seen: Look) -> dict[str, dict[str, float]]:
             "sd": float(found.by_image.std(0, correction=0).mean()),
             "effective_per_image": per_image,
             "effective": overall,
-            "change": float(found.change.mean()),
         }
+        if (change := float(found.change.nanmean())) == change:
+            figures[name]["change"] = change  # of a block that sees nothing but zeros there is none
         if seen.shown.dim() == 1:
             figures[name] |= asdict(information(found.by_image, seen.shown))
     return figures

@@ -107,7 +107,7 @@ def block_exhibits(subject: Subject, block: BlockAnalysis, named: Sequence[str])
         )
     if block.attribution is not None:
         yield from _logits(block.attribution, classes)
-    if block.exemplars and all(one.images for one in block.exemplars):
+    if len(block.mean) > 1 and block.exemplars and all(one.images for one in block.exemplars):
         yield _exemplars(block, classes)
     if series := epoch_series(subject, block.name):
         yield Exhibit(

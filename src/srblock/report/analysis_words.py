@@ -80,6 +80,8 @@ def information_line(found: Information, blocks: int) -> str:
 
 def change_line(block: BlockAnalysis, classes: Sequence[str]) -> str:
     """Say by how much the block changes its map."""
+    if block.change != block.change:
+        return "The maps that come into the block are zero everywhere; by which share it changes them cannot be said."
     text = f"The block changes its map by {percent(block.change)} on average"
     there = np.flatnonzero(np.isfinite(block.class_change))
     if len(there) > 1 and block.change > 0:
@@ -97,6 +99,11 @@ def attribution_line(found: Attribution) -> str:
         return (
             "What comes after the block is affine, so each memory block adds fixed amounts to the logits, times its "
             f"recall weight; that accounts for all of the block's effect (largest error {found.error:.1e})."
+        )
+    if found.exact is None:
+        return (
+            f"The block adds at most {found.effect:.1e} to a logit, too little beside rounding to tell whether what "
+            "comes after it is affine; shown is what the whole block adds."
         )
     return (
         "What comes after the block is not affine, so no memory block has fixed amounts that it adds to the logits; "
@@ -145,5 +152,7 @@ def block_facts(block: BlockAnalysis) -> list[tuple[str, str]]:
 
 
 def percent(value: float) -> str:
-    """Print a percentage with about two digits that count: 0.031%, 2.0%, 83%."""
+    """Print a percentage with about two digits that count: 0.031%, 2.0%, 83%; a dash for none."""
+    if value != value:
+        return "-"
     return f"{value:.0f}%" if abs(value) >= 9.95 else f"{value:.1f}%" if abs(value) >= 1 else f"{value:.2g}%"

@@ -255,7 +255,8 @@ def alone(row: Row, images: ImageChanges, seeds: int) -> str:
         return f"{kinds} Another seed of the same network differs on images, too."
     return (
         f"{kinds} If the two are exchanged at random in each seed, there are {images.by_chance:.1f} of either kind on "
-        "average: that many are to be expected of chance alone."
+        "average: that many are to be expected of chance if the two do not differ, and fewer if they do, as what they "
+        "differ by is then among them."
     )
 
 

@@ -19,7 +19,8 @@ from srblock.report.units import reach, signed
 from srblock.report.verdicts import words
 from srblock.runs.records import Run, RunConfig
 from srblock.statistics.comparison import Row
-from srblock.statistics.differences import difference_of_summaries
+from srblock.statistics.differences import difference
+from srblock.statistics.pairing import Comparison, pairing
 from srblock.statistics.reproduction import Line
 from srblock.training.files import write_bytes
 from srblock.training.recipe import RECIPES
@@ -59,7 +60,8 @@ def size_control(lines: Sequence[Line]) -> str | None:
     text = f"Size control, R50 against R34 without block: paper {signed(large.paper.mean - small.paper.mean)}"
     if small.ours is None or large.ours is None:
         return f"{text}; ours not run."
-    ours = difference_of_summaries(small.ours.test, large.ours.test)
+    before, now = (dict(zip(row.seeds, row.values, strict=True)) for row in (small.ours, large.ours))
+    ours = Comparison(difference(list(before.values()), list(now.values())), pairing(before, now)).counts
     known = "" if ours.estimate is None else f" ({reach(ours.estimate.interval())})"
     return f"{text}, ours {signed(ours.mean)}{known}."
 

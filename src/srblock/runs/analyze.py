@@ -18,7 +18,7 @@ from srblock.data import Batches, ImageData, SceneData, load_data
 from srblock.inspection.analysis import Analysis, Subject
 from srblock.inspection.analyze import PER_CLASS, analyze
 from srblock.inspection.mean_weights import mean_weights
-from srblock.runs.loaders import as_tested, training_part
+from srblock.runs.loaders import as_tested, normalized_as_trained, training_part
 from srblock.runs.records import Run, read_run
 from srblock.runs.reopen import reopen
 from srblock.runs.seal import WEIGHTS
@@ -136,13 +136,18 @@ def _open(
             return _open_weights(path / WEIGHTS, source, build, device)
     run, study, model = reopen(path, source=source, build=build)
     runtime.place(model, run.config.recipe, device)
+
+    def normalized(batches: Batches) -> Batches:
+        own = study.data.fingerprint == run.config.data["fingerprint"]
+        return batches if own else normalized_as_trained(batches, path / WEIGHTS)
+
     return _Opened(
         subject=subject_of(run),
         model=model,
         data=study.data,
         task=study.task,
-        test=study.loaders(run.seed, device).test,
-        part=lambda most: training_part(study.data, study.recipe, run.seed, device, most),
+        test=normalized(study.loaders(run.seed, device).test),
+        part=lambda most: normalized(training_part(study.data, study.recipe, run.seed, device, most)),
         weights=path / WEIGHTS,
         cache=path / CACHE,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from srblock.data import ImageData, SceneData
+from srblock.runs.loaders import normalized_as_trained
 from srblock.runs.records import Run, read_run
 from srblock.runs.reopen import reopen
 from srblock.runs.seal import WEIGHTS, is_sealed
@@ -79,6 +80,8 @@ def evaluate_run(
             block.options = replace(block.options, resize="bilinear")
     runtime.place(model, recipe, device)
     test = replace(study, recipe=recipe).loaders(config.seed, device).test
+    if study.data.fingerprint != config.data["fingerprint"]:
+        test = normalized_as_trained(test, directory / WEIGHTS)
     found = evaluate(model, test.epoch(0), task, recipe, device)
     for key, value in found.items():
         if not math.isfinite(value):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ from srblock.data import (
 )
 from srblock.data.loading.mixing import Mixing
 from srblock.data.loading.policies import Policy
-from srblock.runs.input import Input
+from srblock.runs.input import Input, read_input
 from srblock.training import runtime
 from srblock.training.loop import Loaders
 from srblock.training.recipe import Recipe
@@ -163,6 +165,21 @@ def training_part(data: ImageData | SceneData, recipe: Recipe, seed: int, device
         square=recipe.test_square,
         shuffle=False,
     )
+
+
+def normalized_as_trained(batches: Batches, weights: Path) -> Batches:
+    """Serve images of other data than a network was trained with normalized as that was, by the header of its weights.
+
+    Weights of older versions do not say how that was; then a warning says what is done instead.
+    """
+    if isinstance(batches, Loader):
+        try:
+            said = read_input(weights)
+        except ValueError as error:
+            warnings.warn(f"images are normalized by the training part of this data; {error}", stacklevel=3)
+        else:
+            batches.normalize_by(said.mean, said.std)
+    return batches
 
 
 def as_tested(

@@ -35,7 +35,6 @@ from srblock.variants.notation import Variant, parse
 
 NUMERICS = 1
 """Raised when a change to the code changes the numbers of a run: older runs are then not reused."""
-OF_BFLOAT16 = 1  # more: until 0.2.0 blocks were evaluated there with memories of earlier epochs
 
 NEEDED = ("variant", "seed", "recipe", "data", "best_epoch", "parameters", "overhead_percent", "environment")
 LOSS = "loss"
@@ -115,8 +114,12 @@ class RunConfig:
 
 
 def numerics(recipe: Recipe) -> int:
-    """Return the number that stands for what this version computes by a recipe."""
-    return NUMERICS + (OF_BFLOAT16 if recipe.precision == "bfloat16" else 0)
+    """Return the number that stands for what this version computes by a recipe.
+
+    One more where 0.2.0 computed otherwise: in bfloat16 blocks were evaluated with memories of earlier epochs, and
+    class weights went wrong with smoothed labels.
+    """
+    return NUMERICS + (recipe.precision == "bfloat16" or recipe.class_weights != "none")
 
 
 NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)

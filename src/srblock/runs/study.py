@@ -65,7 +65,8 @@ class Study:
         classes = len(self.data.classes)
         weights = None
         if self.recipe.class_weights == "balanced" and isinstance(self.data, ImageData):
-            weights = balanced(self.data.train_labels, classes)
+            kept, _ = parts(self.data, self.recipe, next(iter(self.seeds), 0))  # of other seeds as many of each class
+            weights = balanced(self.data.train_labels[kept], classes)
         return find_task(self.data.task, classes, self.recipe, weights)
 
     @property

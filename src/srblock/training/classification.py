@@ -33,14 +33,16 @@ class Classification:
         return F.cross_entropy(output.float(), target, label_smoothing=label_smoothing)
 
     def training_loss(self, output: Tensor, target: Tensor, *, label_smoothing: float) -> Tensor:
-        """Return the cross-entropy with the class weights: its sum over the images divided by how many they are."""
+        """Return the mean cross-entropy of images, each times the weight of its class (of a mixed one, of its classes).
+
+        Not torch's `weight`: with smoothed labels that gives each image a share of the rarest class's weight, and where
+        classes are uneven enough the least loss is then to name it always.
+        """
         if self._class_weights is None:
             return self.loss(output, target, label_smoothing=label_smoothing)
-        self._class_weights = self._class_weights.to(output.device)
-        total = F.cross_entropy(
-            output.float(), target, self._class_weights, reduction="sum", label_smoothing=label_smoothing
-        )
-        return total / len(target)
+        weights = self._class_weights = self._class_weights.to(output.device)
+        each = F.cross_entropy(output.float(), target, reduction="none", label_smoothing=label_smoothing)
+        return (each * (target @ weights if target.is_floating_point() else weights[target])).mean()
 
     def predict(self, model: nn.Module, images: Tensor, *, tta: str = "none") -> Tensor:
         """Return the logits, averaged over the images' views."""

@@ -136,6 +136,13 @@ def wrap(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
                     f"sync_batch_norm cannot convert {name}, a {type(module).__name__}: torch would drop what it does "
                     "besides batch normalization; leave it off for this network"
                 )
+            if isinstance(module, BATCH_NORMS) and (
+                module._forward_hooks or module._forward_pre_hooks or [*module.children()]
+            ):
+                raise ValueError(
+                    f"sync_batch_norm cannot convert {name}, on which something hangs (a block that stands after it, "
+                    "or a hook): torch would drop it; leave it off, or insert the block after another module"
+                )
         if nn.SyncBatchNorm.convert_sync_batchnorm(model) is not model:  # type: ignore[no-untyped-call]
             raise ValueError("sync_batch_norm cannot convert a network that is a single batch norm")
     devices = [device] if device.type == "cuda" else None

@@ -72,7 +72,7 @@ class Step:
         self._batch: tuple[Tensor, Tensor] | None = None  # where a graph reads images and target
         self._shape: torch.Size | None = None
         self._steps = 0
-        self._frozen = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and _is_frozen(m, optimizer)]
+        self._frozen = _frozen_norms(model, optimizer)
         self._scheduled = [m for m in model.modules() if isinstance(m, Scheduled) and m.scheduled]
         if self._scheduled and "compile" in recipe.engine:
             raise ValueError(
@@ -147,11 +147,26 @@ class Step:
         self._graph.replay()
 
 
-def _is_frozen(norm: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
-    """Tell whether a norm's scale or shift is in a group that is frozen now."""
-    own = {id(parameter) for parameter in norm.parameters()}
-    return any(
-        id(parameter) in own and not parameter.requires_grad
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    )
+def _frozen_norms(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Module]:
+    """List the batch norms whose scale or shift is in a group that is frozen now.
+
+    One that has neither there goes with the nearest module around it that has parameters there.
+    """
+    trained = {id(p): p.requires_grad for group in optimizer.param_groups for p in group["params"]}
+    if all(trained.values()):
+        return []
+    found: list[nn.Module] = []
+    for name, norm in model.named_modules():
+        if isinstance(norm, BATCH_NORMS):
+            around, known = name, _of(norm, trained)
+            while not known and around:
+                around = around.rpartition(".")[0]
+                known = _of(model.get_submodule(around), trained)
+            if not all(known):
+                found.append(norm)
+    return found
+
+
+def _of(module: nn.Module, trained: dict[int, bool]) -> list[bool]:
+    """Look up a module's parameters."""
+    return [trained[id(parameter)] for parameter in module.parameters() if id(parameter) in trained]

@@ -119,6 +119,11 @@ class Loader:
         self._labels = (labels if index is None else labels[samples]).to(self.device)
         self._normalize = Normalize(mean, std, self.device, dtype, memory_format)
 
+    def normalize_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalize by other figures than the given ones from now on."""
+        self.mean, self.std = tuple(mean), tuple(std)
+        self._normalize = Normalize(mean, std, self.device, self.dtype, self.memory_format)
+
     def __len__(self) -> int:
         """Number of batches in an epoch."""
         return len(self.plan)
