@@ -85,8 +85,8 @@ def recall_figures(seen: Look) -> dict[str, dict[str, float]]:
             "effective_per_image": per_image,
             "effective": overall,
         }
-        if (change := float(found.change.nanmean())) == change:
-            figures[name]["change"] = change  # of a block that sees nothing but zeros there is none
+        if found.change.isfinite().any():  # of a block that sees nothing but zeros there is none
+            figures[name]["change"] = float(found.change.nanmean())
         if seen.shown.dim() == 1:
             figures[name] |= asdict(information(found.by_image, seen.shown))
     return figures

@@ -80,7 +80,7 @@ def information_line(found: Information, blocks: int) -> str:
 
 def change_line(block: BlockAnalysis, classes: Sequence[str]) -> str:
     """Say by how much the block changes its map."""
-    if block.change != block.change:
+    if math.isnan(block.change):
         return "The maps that come into the block are zero everywhere; by which share it changes them cannot be said."
     text = f"The block changes its map by {percent(block.change)} on average"
     there = np.flatnonzero(np.isfinite(block.class_change))
@@ -153,6 +153,6 @@ def block_facts(block: BlockAnalysis) -> list[tuple[str, str]]:
 
 def percent(value: float) -> str:
     """Print a percentage with about two digits that count: 0.031%, 2.0%, 83%; a dash for none."""
-    if value != value:
+    if math.isnan(value):
         return "-"
     return f"{value:.0f}%" if abs(value) >= 9.95 else f"{value:.1f}%" if abs(value) >= 1 else f"{value:.2g}%"

@@ -97,7 +97,6 @@ class Loader:
         self.crop, self.padding, self.padding_mode = crop, padding, padding_mode
         self.flip, self.alternating = flip, alternating
         self.policy, self.erasing, self.mixing = policy, erasing, mixing
-        self.mean, self.std = tuple(mean), tuple(std)
         self._size, self._center = (images.shape[2], images.shape[3]), None
         self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
         self._images: Tensor | Stream
@@ -117,10 +116,10 @@ class Loader:
                 center = center_box(*self._size, self._size, resize=resize, square=square)
                 self._center = torch.tensor([center], device=self.device)
         self._labels = (labels if index is None else labels[samples]).to(self.device)
-        self._normalize = Normalize(mean, std, self.device, dtype, memory_format)
+        self.normalize_by(mean, std)
 
     def normalize_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Normalize by other figures than the given ones from now on."""
+        """Normalize by mean and std of each channel from now on."""
         self.mean, self.std = tuple(mean), tuple(std)
         self._normalize = Normalize(mean, std, self.device, self.dtype, self.memory_format)
 
