@@ -25,6 +25,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _timed_for_a_moment() -> Iterator[None]:
+    """Take less time over the times in a report: no test asks how exact they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("srblock.runs.side_by_side.SECONDS", 1.5)
+        yield
+
+
 @pytest.fixture(scope="module")
 def decoded_here() -> Iterator[None]:
     """Decode in this process: starting workers takes longer than all that small tests do with them."""

@@ -59,7 +59,7 @@ print(runtime.peak_memory_mb() - before)
 """
 
 
-@pytest.mark.parametrize(("variant", "batch"), [("R8", 256), ("R18 + SR(M=3, P=10)", 32)])
+@pytest.mark.parametrize(("variant", "batch"), [("R8", 128), ("R18 + SR(M=3, P=10)", 16)])
 def test_a_step_takes_about_what_is_said(variant: str, batch: int) -> None:
     """In a process of its own, whose largest size is measured.
 

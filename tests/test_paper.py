@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
+from test_cli import invoke
 
 from srblock.paper.overheads import OverheadRow, overhead_table
 from srblock.paper.tables import ROWS
@@ -86,6 +88,14 @@ def test_overhead_of_the_built_network(
     overheads: dict[tuple[str, str], OverheadRow], table: str, row: str, printed: str
 ) -> None:
     assert f"{overheads[table, row].built_percent:.2f}" == printed
+
+
+def test_the_command_prints_the_table(overheads: dict[tuple[str, str], OverheadRow]) -> None:
+    assert overheads, "counted once, in this process"
+    table = invoke("overhead")
+    assert table.exit_code == 0, table.output
+    assert len(re.findall(r"\d+\.\d{4}%\s+\d+\.\d{4}%", table.output)) == 48
+    assert invoke("overhead", "--format", "markdown").output.count("\n| ") == 49
 
 
 def test_overhead_table_is_whole_and_honest(overheads: dict[tuple[str, str], OverheadRow]) -> None:

@@ -279,6 +279,17 @@ def test_a_block_changes_nothing_at_first_and_learns_from_both_heads(hollow: boo
     assert model.state_dict().keys() == plain.state_dict().keys()
 
 
+def test_a_hollow_trial_sees_a_batch_norm_that_does_not_fit() -> None:
+    def network(channels: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(channels), nn.ReLU()).to(
+            memory_format=torch.channels_last
+        )
+
+    assert surgery.insert(network(4), after="1", input_size=8, hollow=True).size == (6, 6)
+    with pytest.raises(ValueError, match="the model does not run on"):
+        surgery.insert(network(5), after="1", input_size=8, hollow=True)
+
+
 def test_a_hollow_trial_runs_on_the_meta_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[tuple[str, str]] = []
     forward = SqueezeRemember2d.forward

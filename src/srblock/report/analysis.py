@@ -13,18 +13,20 @@ from srblock.report import analysis_words as words
 from srblock.report import control_words
 from srblock.report.analysis_exhibits import Exhibit, block_exhibits, control_exhibit
 from srblock.report.analysis_numbers import number_tables
-from srblock.report.blocks import WIDE, Drawing, draw_both
+from srblock.report.blocks import NARROW, WIDE, Drawing, draw_both
 from srblock.report.page import render
+from srblock.report.svg import Plate
 from srblock.report.units import probability, reach, signed
 from srblock.training.files import remove_scrap, write_bytes
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure on the page: its words, both drawings, and the name of its files."""
+    """A figure on the page: its words, both drawings, the wide one for its files, and their name."""
 
     exhibit: Exhibit
     drawing: Drawing
+    wide: Plate
     stem: str
 
 
@@ -61,8 +63,7 @@ def write_analysis(
         written.append((f"numbers: {name}", folder / f"{name}.csv"))
         write_bytes(written[-1][1], text.encode())
     for shown in [*of_run, *(shown for of_block in of_blocks for shown in of_block)]:
-        plate = shown.exhibit.plan(WIDE)
-        for ending, data in (("svg", plate.svg().encode()), ("png", plate.png())):
+        for ending, data in (("svg", shown.wide.svg().encode()), ("png", shown.wide.png())):
             written.append((f"figure: {shown.exhibit.heading}", figures / f"{shown.stem}.{ending}"))
             write_bytes(written[-1][1], data)
     context = _context(subject, found, judged, of_run, of_blocks, tables, command)
@@ -84,7 +85,8 @@ def answers(subject: Subject, found: Analysis) -> list[tuple[str, str]]:
 def _shown(exhibit: Exhibit, prefix: str) -> Shown:
     stem = f"{prefix}{exhibit.key}"
     tag = re.sub(r"[^A-Za-z0-9-]", "-", stem)
-    return Shown(exhibit, draw_both(lambda name, width: exhibit.plan(width).inline(name), tag), stem)
+    plates = {width: exhibit.plan(width) for width in (WIDE, NARROW)}
+    return Shown(exhibit, draw_both(lambda name, width: plates[width].inline(name), tag), plates[WIDE], stem)
 
 
 def _stems(blocks: Sequence[BlockAnalysis]) -> list[str]:

@@ -5,7 +5,7 @@
     png      pixels
 
 Colors are drawn as stand-ins. In a page they become CSS variables, so that a figure follows it into dark mode; in files
-they are the page's light colors. Equal figures give equal text on any day.
+they become the page's light colors. Equal figures give equal text on any day.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from typing import Any
 
@@ -78,11 +79,13 @@ class Plate:
 
     def inline(self, name: str) -> str:
         """Return an <svg> element of a page; its ids start with `name`, which is unique there."""
-        return without_controls(_inline(self._drawn({}), name, self._opening()))
+        return without_controls(_inline(self._drawing, name, self._opening()))
 
     def svg(self) -> str:
         """Return a file by itself, in light colors on white."""
-        text = self._drawn(LIGHT)
+        text = self._drawing
+        for stand_in, light in LIGHT.items():
+            text = text.replace(stand_in, light)
         text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
         spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         opening = self._opening(spaces, MARGIN)
@@ -94,7 +97,7 @@ class Plate:
     def png(self, scale: float = 2) -> bytes:
         """Return pixels in light colors on white, `scale` of them for each CSS pixel."""
         file = io.BytesIO()
-        with self._painted(LIGHT) as figure:
+        with _in_light_colors(), self._painted() as figure:
             FigureCanvasAgg(figure).print_figure(file, format="png", dpi=72 * scale, facecolor=LIGHT[PAPER])
         return _framed(file, round(MARGIN * scale))
 
@@ -105,19 +108,20 @@ class Plate:
             f'height="{height:g}" viewBox="{-margin} {-margin} {width:g} {height:g}">'
         )
 
-    def _drawn(self, palette: Mapping[str, str]) -> str:
-        """Draw as matplotlib's SVG."""
+    @cached_property
+    def _drawing(self) -> str:
+        """Matplotlib's SVG in stand-in colors, which an element and a file are made of."""
         text = io.StringIO()
         plain: dict[str, Any] = {"metadata": {"Date": None, "Creator": None, "Format": None, "Type": None}}
-        with self._painted(palette) as figure:
+        with self._painted() as figure:
             FigureCanvasSVG(figure).print_figure(text, format="svg", dpi=72, **plain)
         # Images that are alike get the same id, which nothing refers to.
         return re.sub(r' id="image[0-9a-f]+"', "", text.getvalue())
 
     @contextmanager
-    def _painted(self, palette: Mapping[str, str]) -> Iterator[Figure]:
-        """Paint under settings of our own, each stand-in being the color that the palette has for it."""
-        with mpl.rc_context(), warnings.catch_warnings(), _standing_for(palette):
+    def _painted(self) -> Iterator[Figure]:
+        """Paint under settings of our own."""
+        with mpl.rc_context(), warnings.catch_warnings():
             # Names may be in any script: in an SVG the text stays text, and the reader's browser has the glyphs.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             mpl.rcdefaults()  # whatever the user's own matplotlibrc says
@@ -143,18 +147,15 @@ def _framed(file: io.BytesIO, margin: int) -> bytes:
 
 
 @contextmanager
-def _standing_for(palette: Mapping[str, str]) -> Iterator[None]:
+def _in_light_colors() -> Iterator[None]:
     """Let matplotlib take stand-ins for names of colors: it looks for a name before it reads a color's digits."""
     names = colors.get_named_colors_mapping()
-    for (
-        stand_in,
-        light,
-    ) in palette.items():  # each by itself: update() keeps what is remembered
+    for stand_in, light in LIGHT.items():  # each by itself: update() keeps what is remembered
         names[stand_in] = light
     try:
         yield
     finally:
-        for stand_in in palette:
+        for stand_in in LIGHT:
             del names[stand_in]
 
 
