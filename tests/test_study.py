@@ -73,6 +73,34 @@ def test_options_override_the_recipe_and_none_does_not() -> None:
         recipe_for(image_data(), CPU, "long")
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("short", {"scene_scale": 0.5}, "scene_scale belongs to scenes and would do nothing here, got scene_scale 0.5"),
+        ("short", {"photometric": True}, "photometric belongs to scenes"),
+        ("short", {"inference": "whole"}, "inference belongs to scenes"),
+        ("short", {"end_lr": 0.01}, "end_lr belongs to the schedule poly"),
+        ("short", {"augment_magnitude": 5}, "augment_magnitude belongs to randaugment"),
+        ("finetune", {"augment_magnitude": 5}, "augment_magnitude belongs to randaugment"),
+        ("short", {"milestones": [3]}, "milestones belongs to the schedule multistep"),
+        ("short", {"gamma": 0.5}, "gamma belongs to the milestones of multistep"),
+        ("short", {"crop": "resized", "padding": 4}, "padding belongs to the crop padded"),
+        ("short", {"padding": 0, "padding_mode": "reflect"}, "padding_mode belongs to a padding above 0"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(name: str, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        recipe_for(image_data("flowers"), CPU, name, **changes)
+
+
+def test_what_is_so_anyway_may_be_said() -> None:
+    said = {"scene_scale": 1.0, "photometric": False, "padding_mode": "zeros", "end_lr": 0.0, "test_square": False}
+    assert recipe_for(image_data(), CPU, "short", **said) == recipe_for(image_data(), CPU, "short")
+    changed = {"auto_augment": "randaugment", "augment_magnitude": 5, "schedule": "multistep", "milestones": [3, 5]}
+    assert recipe_for(image_data(), CPU, "short", **changed).augment_magnitude == 5
+    assert recipe_for(image_data(), CPU, "airbench", schedule="cosine", padding_mode="zeros").padding == 2
+
+
 def test_a_runs_name_tells_runs_apart() -> None:
     study = tiny_study()
     config = study.runs[0]

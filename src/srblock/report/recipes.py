@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 from srblock.runs.records import OF_SEED, Run
+from srblock.training.ranges import BELONGS
 from srblock.training.recipe import LATER, Recipe
 
-BELONGS: dict[str, Callable[[Recipe], bool]] = {
-    "milestones": lambda recipe: recipe.schedule == "multistep",
-    "gamma": lambda recipe: recipe.schedule == "multistep" and bool(recipe.milestones),
-    "power": lambda recipe: recipe.schedule == "poly",
-    "end_lr": lambda recipe: recipe.schedule == "poly",
-    **dict.fromkeys(
-        ("crop_size", "scene_scale", "ratios", "class_share", "photometric", "inference"),
-        lambda recipe: recipe.crop == "scene",
-    ),
-    "padding_mode": lambda recipe: recipe.padding > 0,
-}
-"""When a field that means nothing by itself applies."""
 OFF: dict[str, Any] = {"nesterov": False, "warmup_epochs": 0, "label_smoothing": 0.0, "clip_norm": None, "padding": 0}
 """Fields of the first version at the values that leave them out of training; the later ones' are `recipe.LATER`."""
 SETTINGS = ("power", "end_lr", "ratios", "class_share", "inference")  # whose value there is one like any other
@@ -38,7 +26,7 @@ def applying(recipe: Recipe) -> dict[str, Any]:
     return {
         name: value
         for name, value in recipe.as_dict().items()
-        if (name not in BELONGS or BELONGS[name](recipe)) and (name not in off or value != off[name])
+        if (name not in BELONGS or BELONGS[name][1](recipe)) and (name not in off or value != off[name])
     }
 
 

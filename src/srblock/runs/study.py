@@ -25,6 +25,7 @@ from srblock.runs.records import OF_SEED, RunConfig, numerics
 from srblock.training import runtime
 from srblock.training.classification import balanced
 from srblock.training.loop import Loaders
+from srblock.training.ranges import refuse_idle
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
@@ -232,7 +233,8 @@ def recipe_for(
 
     A recipe itself is taken as it is, but for the changes.
 
-    Raises: ValueError for a name or a value that no recipe has, and for a recipe of another task.
+    Raises: ValueError for a name or a value that no recipe has, for a recipe of another task, and for a change that
+        would do nothing.
     """
     of_scenes = isinstance(data, SceneData)
     if name == "auto":
@@ -258,7 +260,9 @@ def recipe_for(
         )
     elif precision == "auto":
         precision = name.precision
-    recipe = replace(named if epochs is None else named.with_epochs(epochs), **(fits | given))
+    named = named if epochs is None else named.with_epochs(epochs)
+    recipe = replace(named, **(fits | given))
+    refuse_idle(recipe, [key for key in given if getattr(recipe, key) != fits.get(key, getattr(named, key))])
     if recipe.auto_augment != "none" and data.channels not in COLORS:
         raise ValueError(
             f"{recipe.auto_augment} distorts gray or color images; those of {data.name} have {data.channels} channels"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from srblock.data.loading.loader import CROPS, PADDING_MODES
@@ -18,6 +19,20 @@ INFERENCE = ("slide", "whole")
 CLASS_WEIGHTS = ("none", "balanced")
 ENGINES = ("eager", "compile", "graph", "compile+graph")
 OF_IMAGES = ("auto_augment", "random_erasing", "mixup", "cutmix", "class_weights")
+_TO_IMAGES = ("images with one class each", lambda recipe: recipe.crop != "scene")
+_TO_SCENES = ("scenes", lambda recipe: recipe.crop == "scene")
+BELONGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "milestones": ("the schedule multistep", lambda recipe: recipe.schedule == "multistep"),
+    "gamma": ("the milestones of multistep", lambda recipe: recipe.schedule == "multistep" and bool(recipe.milestones)),
+    "power": ("the schedule poly", lambda recipe: recipe.schedule == "poly"),
+    "end_lr": ("the schedule poly", lambda recipe: recipe.schedule == "poly"),
+    "padding": ("the crop padded", lambda recipe: recipe.crop == "padded"),
+    "padding_mode": ("a padding above 0", lambda recipe: recipe.crop == "padded" and recipe.padding > 0),
+    "augment_magnitude": ("randaugment", lambda recipe: recipe.auto_augment == "randaugment"),
+    **dict.fromkeys(("alternating_flip", "test_resize", "test_square", *OF_IMAGES), _TO_IMAGES),
+    **dict.fromkeys(("crop_size", "scene_scale", "ratios", "class_share", "photometric", "inference"), _TO_SCENES),
+}
+"""To what a field belongs that means nothing by itself, and whether a recipe has that."""
 
 
 def scale_of(text: str) -> tuple[str, float]:
@@ -32,6 +47,19 @@ def scale_of(text: str) -> tuple[str, float]:
     if not pattern or not re.fullmatch(r"\d*\.?\d+(e-?\d+)?", factor) or not 0 < float(factor) < math.inf:
         raise ValueError(f"lr_scales are PATTERN=FACTOR with a factor above 0, such as 'layer1.*=0.1', got {text!r}")
     return pattern, float(factor)
+
+
+def refuse_idle(recipe: Any, given: Iterable[str]) -> None:
+    """Refuse fields that were asked for and would do nothing in a recipe.
+
+    Raises: ValueError naming the field and what it belongs to.
+    """
+    for name in given:
+        if name in BELONGS and not BELONGS[name][1](recipe):
+            came = f"{name} {getattr(recipe, name)}"
+            raise ValueError(
+                f"{name} belongs to {BELONGS[name][0]} and would do nothing here, got {came}; leave it out"
+            )
 
 
 def check(recipe: Any) -> None:
