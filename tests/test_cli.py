@@ -231,6 +231,10 @@ def test_each_seed_starts_from_weights_of_its_own(tmp_path: Path) -> None:
     assert [row.seeds for row in study.rows] == [(0, 1), (0, 1)]
     assert "Training starts from trained weights, of each seed its own." in markdown(study)
 
+    for number in (2, 20):  # of seed 2 "s{seed}*" is no pattern of s20
+        (tmp_path / f"c-s{number}0.pth").touch()
+    missing = invoke("train", PLAIN, *frozen[:-1], tmp_path / "c-s{seed}*.pth", "--seed", 2)
+    assert "for seed 2 to start from; check --weights" in " ".join(missing.output.split())
     missing = invoke("compare", PLAIN, BLOCK, *frozen, "--seeds", 3)
     assert missing.exit_code == 2
     assert "for seed 2 to start from; check --weights" in " ".join(missing.output.split())
@@ -346,6 +350,9 @@ def test_a_reports_study_file_repeats_it(
         ("image-sise = 3", 'Unknown option: "[image-sise]"'),
         ("image-size = 'a'", "unable to convert"),
         ("variants", "cannot be read"),
+        ("no-flip = true", "an option in a file has no 'no-' before it; write flip = false"),
+        ("no_lookahead = false", "write lookahead = true"),
+        ("epochs = 3.7", 'Invalid value "3.7" for --epochs. Must be a whole number.'),
     ):
         study.write_text(text)
         assert message in error(capsys, monkeypatch, "compare", "--config", study)
@@ -703,6 +710,29 @@ def test_names_reach_page_and_terminal_without_their_control_characters(tmp_path
     assert r"a\x1b[31mred" in page.read_text()
     with (page.parent / "classes.csv").open(newline="") as file:
         assert {line["class"] for line in csv.DictReader(file)} == {"a\x1b[31mred", "'=tea\x07", "plain"}
+
+
+@pytest.mark.parametrize("given", [["--epochs", "3.7"], ["--batch-size=63.5"], ["--seeds", "2", "--epochs", "25e-1"]])
+def test_fractions_of_whole_numbers_are_refused(
+    given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = error(capsys, monkeypatch, "compare", PLAIN, BLOCK, "--data", "digits", *given)
+    assert re.search(r"--(epochs|batch-size)", text)
+    option, value = given[-1].split("=") if "=" in given[-1] else given[-2:]
+    assert f"{value}" in text
+    assert option in text
+
+
+def test_none_turns_off_what_a_recipe_has(tmp_path: Path) -> None:
+    off = StudyOptions(recipe="finetune", clip_norm="none", norm_weight_decay="none", test_resize="none", epochs=2)
+    assert off.changes() == {"clip_norm": None, "norm_weight_decay": None, "test_resize": None, "epochs": 2}
+    assert StudyOptions(auto_augment="none").changes() == {"auto_augment": "none"}
+    words = ["--data", "digits", "--recipe", "finetune", "--clip-norm", "none", "--epochs", 1]
+    done = invoke("train", PLAIN, *words, "--norm-weight-decay", "none", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    run = read_run(next((tmp_path / "runs").iterdir()))
+    assert (run.config.recipe.clip_norm, run.config.recipe.norm_weight_decay) == (None, None)
+    assert "--norm-weight-decay none" in again(run.config, {}).options
 
 
 HUGE = "9" * 20

@@ -157,6 +157,7 @@ def test_a_seed_decides_what_is_drawn_whether_or_not_it_is_asked_for() -> None:
     ("function", "message"),
     [
         (lambda seed, width: Small(width), "custom/x is called with a seed alone, and wants seed, width"),
+        (lambda width: Small(width), "custom/x is called with a seed alone, and wants width; give what is no seed a"),
         (lambda seed: 3, "custom/x returned int; expected a torch.nn.Module"),
         (lambda seed: Small(classes=7), r"logits of shape \(1, 10\) but \(1, 7\); use a classification network of 10"),
         (lambda seed: nn.Conv2d(3, 4, 3), r"custom/x does not run on images of shape \(1, 8, 8\)"),
@@ -215,6 +216,49 @@ def test_the_identity_is_source_and_structure(place: Path, monkeypatch: pytest.M
     assert changed("mean((2, 3))", "amax((2, 3))") == {"source": False, "structure": True}
     assert changed("WIDTH = 4", "WIDTH = 5", "parts.py") == {"source": True, "structure": False}
     assert changed("nn.ReLU()", "nn.ReLU(True)") == {"source": False, "structure": False}
+
+
+def test_values_from_elsewhere_than_the_source_count() -> None:
+    class Sloped(nn.Module):
+        def __init__(self, slope: float) -> None:
+            super().__init__()
+            self.slope, self.sizes, self._act = slope, [4, slope], functools.partial(nn.LeakyReLU, slope)
+
+    def around(slope: float) -> custom.Build:
+        return lambda: Small() if slope else None
+
+    def default(slope: float) -> custom.Build:
+        return lambda seed, slope=slope: Small()
+
+    def nested(slope: float) -> custom.Build:
+        inner = around(slope)
+        return lambda: inner()
+
+    class Maker:
+        def __init__(self, slope: float) -> None:
+            self.slope = slope
+
+        def __call__(self) -> nn.Module:
+            return Small()
+
+        def made(self) -> nn.Module:
+            return Small()
+
+    def partial(slope: float) -> custom.Build:
+        return functools.partial(lambda seed, slope: Small(), slope=slope)
+
+    def attribute(slope: float) -> custom.Build:
+        return functools.partial(Sloped, slope)
+
+    for make in (around, default, nested, Maker, lambda slope: Maker(slope).made, partial, attribute):
+        first, again, other = (custom.identity_of(make(slope), 0, "x") for slope in (0.1, 0.1, -5.0))
+        assert first == again
+        assert (first["source"], first["structure"] == other["structure"]) == (other["source"], False)
+
+    def endless() -> nn.Module:
+        return endless() if endless is None else Small()
+
+    assert custom.identity_of(endless, 0, "x") == custom.identity_of(endless, 1, "x")
 
 
 def test_a_function_without_a_file_is_known_by_its_own_source_or_refused() -> None:

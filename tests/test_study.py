@@ -86,11 +86,27 @@ def test_options_override_the_recipe_and_none_does_not() -> None:
         ("short", {"gamma": 0.5}, "gamma belongs to the milestones of multistep"),
         ("short", {"crop": "resized", "padding": 4}, "padding belongs to the crop padded"),
         ("short", {"padding": 0, "padding_mode": "reflect"}, "padding_mode belongs to a padding above 0"),
+        ("short", {"schedule": "multistep"}, "multistep lowers the rate at milestones, and there are none"),
     ],
 )
 def test_what_would_do_nothing_is_refused(name: str, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         recipe_for(image_data("flowers"), CPU, name, **changes)
+
+
+def test_none_is_a_value_where_a_recipe_can_be_without() -> None:
+    assert recipe_for(image_data("photos", 224), CPU, "finetune").clip_norm == 1.0
+    plain = {"clip_norm": None, "norm_weight_decay": None, "test_resize": None, "learning_rate": None}
+    recipe = recipe_for(image_data("photos", 224), CPU, "finetune", **plain)
+    assert (recipe.clip_norm, recipe.norm_weight_decay, recipe.test_resize) == (None, None, None)
+    assert recipe.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize("changes", [{"flip": "no"}, {"nesterov": "false"}, {"epochs": 2.5}, {"test_resize": "64"}])
+def test_values_of_another_kind_are_refused(changes: dict[str, Any]) -> None:
+    (name,) = changes
+    with pytest.raises(ValueError, match=f"recipe {name} is .*, expected"):
+        recipe_for(image_data(), CPU, "short", **changes)
 
 
 def test_what_is_so_anyway_may_be_said() -> None:

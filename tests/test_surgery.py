@@ -476,6 +476,27 @@ def test_what_surrounds_the_insertion_does_not_matter() -> None:
     assert insert(Around(nn.Identity(), two_faced).train(), after="inner", input_size=8).block.training
 
 
+def test_a_forward_that_refers_to_the_model_itself_changes_no_statistics() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)).train()
+    norm = model[1]
+    old = norm.forward
+    norm.forward = lambda x: old(x)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    insert(model, after="2", input_size=8, blocks=2)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("use", [blocks, remove, param_groups])
+def test_refuses_a_block_whose_module_was_converted(use: Callable[[nn.Module], object]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
+    insert(model, after="1", input_size=8, blocks=2)
+    assert list(blocks(copy.deepcopy(model))) == ["1"]
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    with pytest.raises(ValueError, match=r"nothing runs the block '1.sr': .* convert or fuse first and insert then"):
+        use(model)
+
+
 def test_autocast_within_the_model_does_not_matter() -> None:
     def autocast(inner: nn.Module, x: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):

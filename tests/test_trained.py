@@ -220,6 +220,10 @@ def test_a_study_says_which_runs_there_are(studied: Path, tmp_path: Path) -> Non
         srblock.load_run(studied, variant="R20", seed=1)
     with pytest.raises(ValueError, match=r"is any variant, seed 3; there are 'R8', seed 0 \(r8-s0-\w+\)$"):
         srblock.load_run(run_folder(studied, "r8-s0"), seed=3)
+    file = run_folder(studied, "r8-s0") / "checkpoint.safetensors"
+    for choice in ({"variant": "R20"}, {"seed": 1}):
+        with pytest.raises(ValueError, match="is one network's file, and variant and seed choose among a study's"):
+            srblock.load_run(file, **choice)
     with pytest.raises(FileNotFoundError, match=r"there is no run .*nowhere; give a run's folder"):
         srblock.load_run(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"is no run, and no study with finished runs"):

@@ -22,8 +22,8 @@ from srblock.block import SqueezeRemember2d
 from srblock.inputs import ExampleInputs, ImageSize, memory_format
 from srblock.joining import join, settings_beside
 from srblock.numbering import renumber
-from srblock.tracing import Stage, Trace, refuse_wrapped, runs_its_children, shadow, trace
-from srblock.trial import CHILD, Unfit, attach, detach, needs_hook, was_inserted_into
+from srblock.tracing import Stage, Trace, in_eval_mode, refuse_wrapped, runs_its_children, shadow, trace
+from srblock.trial import CHILD, Unfit, attach, detach, needs_hook, refuse_stranded, was_inserted_into
 
 __all__ = ["Insertion", "Stage", "blocks", "bypassed", "insert", "param_groups", "plain_name", "remove", "stages"]
 
@@ -110,7 +110,8 @@ def insert(
     settings = None if optimizer is None else settings_beside(optimizer, model, target)
     built = _build(model, name, seen, block)
     try:
-        hooked = needs_hook(seen, name, _tried(seen, built))
+        with in_eval_mode(model):
+            hooked = needs_hook(seen, name, _tried(seen, built))
     except Unfit as unfit:
         raise ValueError(
             f"cannot insert a block after {name!r} ({type(target).__name__}): {unfit}; the model is unchanged; "
@@ -131,9 +132,10 @@ def remove(model: nn.Module) -> list[str]:
     it. Build a new one to be rid of it.
 
     Returns: the names of the modules after which the blocks stood.
-    Raises: ValueError if there is none, or for a wrapped, compiled or scripted model.
+    Raises: ValueError if there is none, or one that nothing runs any more; for a wrapped, compiled or scripted model.
     """
     refuse_wrapped(model)
+    refuse_stranded(model)
     targets = {name: module for name, module in model.named_modules() if was_inserted_into(module)}
     if not targets:
         raise ValueError("the model has no inserted block, so there is nothing to remove")
@@ -147,7 +149,10 @@ def blocks(model: nn.Module) -> dict[str, SqueezeRemember2d]:
 
     A block that was not inserted but written into the network has its own name. The prefixes of DDP and torch.compile
     are left out. A model without blocks gives {}.
+
+    Raises: ValueError for an inserted block that nothing runs any more, since its module was converted or fused.
     """
+    refuse_stranded(model)
     own = {id(module._modules[CHILD]): name for name, module in model.named_modules() if was_inserted_into(module)}
     return {
         plain_name(own.get(id(module), name)): module
@@ -307,7 +312,8 @@ def _nearest(model: nn.Module, name: str, seen: Trace) -> str:
 
 def _can_take_a_block(model: nn.Module, name: str, seen: Trace) -> bool:
     try:
-        needs_hook(seen, name, _tried(seen, _build(model, name, seen, {"blocks": 1, "hidden": 1})))
+        with in_eval_mode(model):
+            needs_hook(seen, name, _tried(seen, _build(model, name, seen, {"blocks": 1, "hidden": 1})))
     except Unfit:
         return False
     return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -81,13 +81,14 @@ def trace(
     copied = shadow(model, "meta" if hollow else None)
     inputs = inputs.to_meta() if hollow else inputs
     calls: dict[str, Call] = {}
-    try:
-        outputs = watch(copied, inputs, calls)
-    except Exception as error:
-        raise ValueError(
-            f"the model does not run on {inputs.described}: {type(error).__name__}: {error}; {inputs.remedy}"
-        ) from error
-    stretched = _stretched_shapes(model, inputs)
+    with in_eval_mode(model):
+        try:
+            outputs = watch(copied, inputs, calls)
+        except Exception as error:
+            raise ValueError(
+                f"the model does not run on {inputs.described}: {type(error).__name__}: {error}; {inputs.remedy}"
+            ) from error
+        stretched = _stretched_shapes(model, inputs)
     modules = dict(model.named_modules())
     image = inputs.image
     found = {name: fault_of(modules[name], calls.get(name), stretched.get(name), image) for name in modules if name}
@@ -163,6 +164,19 @@ def shadow(model: nn.Module, device: str | None = None) -> nn.Module:
             elif isinstance(value, nn.Parameter) or not value.is_leaf:
                 memo[id(value)] = value
     return copy.deepcopy(model, memo).eval()
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Keep a model in eval mode while copies of it run: a closure that is its forward calls the model itself."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:

@@ -16,7 +16,7 @@ from srblock.block import SqueezeRemember2d
 from srblock.tracing import Trace, run, runs_new_child
 
 CHILD = "sr"
-MARK = "sr_inserted"  # attribute of a module whose child `sr` is ours, not the user's; copies and pickles keep it
+MARK = "sr_inserted"  # attribute of a block from `attach` and of the module that runs it; copies and pickles keep it
 
 
 def _run_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -27,15 +27,17 @@ def _run_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
 def attach(target: nn.Module, block: SqueezeRemember2d, hooked: bool) -> None:
     """Put a block behind a module, whose own child it becomes."""
     target.add_module(CHILD, block)
-    setattr(target, MARK, True)
+    for module in (target, block):
+        setattr(module, MARK, True)
     if hooked:
         target.register_forward_hook(_run_block)
 
 
 def detach(target: nn.Module) -> None:
     """Take away the block that `attach` put there."""
+    for module in (target._modules[CHILD], target):
+        vars(module).pop(MARK, None)  # a block pickled by 0.2 has none
     delattr(target, CHILD)
-    delattr(target, MARK)
     for key in [key for key, hook in target._forward_hooks.items() if hook is _run_block]:
         del target._forward_hooks[key]
 
@@ -43,6 +45,21 @@ def detach(target: nn.Module) -> None:
 def was_inserted_into(module: nn.Module) -> bool:
     """Tell whether a module has a block from `attach`."""
     return MARK in vars(module) and CHILD in module._modules
+
+
+def refuse_stranded(model: nn.Module) -> None:
+    """Refuse a model with a block that nothing runs any more, as its module was replaced by another.
+
+    Raises: ValueError saying where it hangs and what to do.
+    """
+    running = {id(module._modules[CHILD]) for module in model.modules() if was_inserted_into(module)}
+    for name, module in model.named_modules():
+        if isinstance(module, SqueezeRemember2d) and MARK in vars(module) and id(module) not in running:
+            raise ValueError(
+                f"nothing runs the block {name!r}: the module that it was inserted after was replaced, as "
+                "torch.nn.SyncBatchNorm.convert_sync_batchnorm and fusing do; convert or fuse first and insert then, "
+                "or insert after a module that stays"
+            )
 
 
 def is_hooked(module: nn.Module) -> bool:

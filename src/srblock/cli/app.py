@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from srblock import __version__
 from srblock.cli.config import take_options
-from srblock.cli.numbers import within
+from srblock.cli.numbers import refuse_fractions, within
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,8 +92,12 @@ def main() -> None:
     warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")  # Pillow's; ours is an error
     signal.signal(signal.SIGTERM, terminate)  # what Slurm and containers send
     try:
-        take_options(app["compare"], sys.argv[1:])
-        status = app(sys.argv[1:])
+        words = sys.argv[1:]
+        of_file = take_options(app["compare"], words)
+        names, commands, rest = app.parse_commands(words)
+        if names and not names[-1].startswith("-") and commands[-1].default_command:
+            refuse_fractions(commands[-1], rest, of_file if names == ("compare",) else {})
+        status = app(words)
         _leave_torchrun(status or 0)
         sys.exit(status)
     except KeyboardInterrupt:

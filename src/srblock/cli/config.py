@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,7 +18,7 @@ OPTION, VARIANTS = "--config", "variants"
 def read_config_file(path: Path) -> dict[str, Any]:
     """Read a file of options.
 
-    Raises: ValueError if it is missing, no TOML, or its variants are no texts.
+    Raises: ValueError if it is missing, no TOML, its variants are no texts, or a key denies what its value says again.
     """
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -28,11 +29,17 @@ def read_config_file(path: Path) -> dict[str, Any]:
     variants = found.get(VARIANTS, [])
     if not isinstance(variants, list) or not all(isinstance(variant, str) for variant in variants):
         raise ValueError(f'{OPTION}: {path}: variants are texts, such as ["R18", "R18 + SR(M=4)"], got {variants!r}')
+    for name, value in found.items():
+        if re.match("no[-_]", name):
+            plain = f"{name[3:]} = {'true' if value is False else 'false'}"
+            raise ValueError(f"{OPTION}: {path}: an option in a file has no 'no-' before it; write {plain}")
     return found
 
 
-def take_options(command: App, words: Sequence[str]) -> None:
-    """Let a command take options from the file that the words name, if they name one; variants it reads itself.
+def take_options(command: App, words: Sequence[str]) -> dict[str, Any]:
+    """Let a command take options from the file that the words name, if they name one, and return them.
+
+    The variants among them it reads itself.
 
     Raises: as `read_config_file`.
     """
@@ -40,6 +47,7 @@ def take_options(command: App, words: Sequence[str]) -> None:
     values += [after for word, after in pairwise(words) if word == OPTION]
     if not values:
         command.config = ()
-        return
+        return {}
     options = {name: value for name, value in read_config_file(Path(values[0])).items() if name != VARIANTS}
     command.config = (Dict(options, use_commands_as_keys=False, source=values[0]),)
+    return options

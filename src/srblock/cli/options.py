@@ -28,6 +28,7 @@ training_option = _under("Training (default: as the recipe says)", 2)
 where_option = _under("Where it runs", 3)
 output_option = _under("Output", 4)
 
+Off = Literal["none"]  # turns off what a named recipe has
 FLAG: dict[str, Any] = {"negative": "", "show_default": False}  # given or not, without a --no-... of its own
 
 
@@ -115,7 +116,7 @@ class StudyOptions:
         str | None, data_option("none, flip, flip+translate; of scenes multiscale: average over these in tests")
     ] = None
     test_resize: Annotated[
-        int | None,
+        int | Off | None,
         data_option("short side of test images before the center is cut", validator=number(lte=LARGEST_SIDE)),
     ] = None
     test_square: Annotated[bool | None, data_option("resize both sides to --test-resize")] = None
@@ -127,7 +128,9 @@ class StudyOptions:
         ),
     ] = "auto"
     epochs: Annotated[int | None, training_option("stretch or shrink the recipe to so many")] = None
-    epoch_steps: Annotated[int | None, training_option("count so many steps as an epoch (default: one pass)")] = None
+    epoch_steps: Annotated[int | Off | None, training_option("count so many steps as an epoch, or none: one pass")] = (
+        None
+    )
     batch_size: Annotated[int | None, training_option("images a step, of all processes together")] = None
     learning_rate: Annotated[float | None, training_option("learning rate at the start", name="--lr")] = None
     end_lr: Annotated[float | None, training_option("learning rate at the end of poly")] = None
@@ -135,9 +138,9 @@ class StudyOptions:
     power: Annotated[float | None, training_option("of poly: rate * (1 - share of the run) ** power")] = None
     optimizer: Annotated[str | None, training_option("sgd or adamw")] = None
     weight_decay: Annotated[float | None, training_option("on every parameter")] = None
-    norm_weight_decay: Annotated[float | None, training_option("of norms and biases (default: as --weight-decay)")] = (
-        None
-    )
+    norm_weight_decay: Annotated[
+        float | Off | None, training_option("of norms and biases, or none: as --weight-decay")
+    ] = None
     backbone_lr_scale: Annotated[float | None, training_option("factor of the rate for all but head and blocks")] = None
     lr_scales: Annotated[
         list[str] | None,
@@ -154,7 +157,7 @@ class StudyOptions:
     bias_lr_scale: Annotated[float | None, training_option("factor of the rate, batch norms' biases")] = None
     momentum: Annotated[float | None, training_option("of SGD; the first beta of adamw")] = None
     nesterov: Annotated[bool | None, training_option("Nesterov's momentum")] = None
-    clip_norm: Annotated[float | None, training_option("scale gradients to at most this norm")] = None
+    clip_norm: Annotated[float | Off | None, training_option("scale gradients to at most this norm")] = None
     lookahead: Annotated[bool | None, training_option("draw weights back to a slow average")] = None
     ema: Annotated[float | None, training_option("test an average of the weights with this decay")] = None
     class_weights: Annotated[str | None, training_option("none, or balanced: rare classes count more")] = None
@@ -186,11 +189,13 @@ class StudyOptions:
     )
 
     def changes(self) -> dict[str, Any]:
-        """Return what the options change in a recipe, None where nothing: those called as a field of it."""
-        from srblock.training.recipe import Recipe
+        """Return what the options change in a recipe: those that were given and are called as a field of it."""
+        from srblock.training.recipe import Recipe, can_be_none
 
-        given = {field.name: getattr(self, field.name) for field in fields(Recipe) if hasattr(self, field.name)}
-        return given | {"crop_size": None if self.crop_size is None else size_of(self.crop_size)}
+        said = {field.name: getattr(self, field.name, None) for field in fields(Recipe)}
+        given = {name: value for name, value in said.items() if value is not None}
+        given |= dict.fromkeys([name for name in given.keys() & can_be_none() if given[name] == "none"])
+        return given if self.crop_size is None else given | {"crop_size": size_of(self.crop_size)}
 
 
 @Parameter(name="*")

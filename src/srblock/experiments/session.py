@@ -50,7 +50,7 @@ class Asked:
 
     Attributes:
         data: a set, or where it is.
-        recipe: by its name or itself, and what is changed in it (None changes nothing).
+        recipe: by its name or itself, and what is changed in it (None only where it is a value).
         networks: of each network that Python code hands over the function that builds it.
         pretrained, weights: where training starts, see `Study`.
         out: where runs and reports go.

@@ -9,7 +9,7 @@ from typing import Any
 
 from srblock import __version__
 from srblock.experiments.session import Asked, lasting
-from srblock.runs.again import OPTIONS, WITHOUT_OPTION
+from srblock.runs.again import NONE, OPTIONS, WITHOUT_OPTION
 from srblock.statistics.equivalence import MARGIN
 from srblock.training.files import write_bytes
 from srblock.variants.notation import Variant
@@ -26,7 +26,7 @@ def write_study(
     Raises: OSError if the file cannot be written.
     """
     in_a_row = list(seeds) == list(range(seeds[0], seeds[-1] + 1))
-    changes = {name: value for name, value in asked.changes.items() if value is not None}
+    changes = {name: value for name, value in asked.changes.items() if value is not None or name in NONE}
     by_option = in_a_row and not asked.networks and not changes.keys() & set(WITHOUT_OPTION)
     if not by_option or not isinstance(asked.data, str) or not isinstance(asked.recipe, str):
         return None
@@ -52,4 +52,6 @@ def write_study(
 
 
 def _word(name: str, value: Any) -> Any:
+    if value is None:
+        return "none"
     return f"{value[0]}x{value[1]}" if name == "crop_size" else value

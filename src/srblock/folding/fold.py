@@ -233,6 +233,7 @@ def _put(model: nn.Module, block: SqueezeRemember2d, form: nn.Module) -> None:
     for target in [module for module in model.modules() if was_inserted_into(module)]:
         if target._modules[CHILD] is block:
             delattr(target, MARK)
+            vars(block).pop(MARK, None)
     _replace(model, block, form.eval())
 
 

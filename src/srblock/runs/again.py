@@ -14,6 +14,7 @@ from srblock.training.recipe import RECIPES, Recipe
 
 # Fields that no option sets: a recipe has them, or the device decides.
 WITHOUT_OPTION = ("milestones", "gamma", "warmup_epochs", "memory_format")
+NONE = ("clip_norm", "norm_weight_decay", "epoch_steps", "test_resize")  # whose option may be "none"
 OPTIONS = {"learning_rate": "lr", "lr_scales": "lr-scale"}  # others are called as the field
 
 
@@ -61,7 +62,7 @@ def _from(name: str, config: RunConfig) -> tuple[list[str], list[str]]:
         value = getattr(recipe, field)
         if field in ("epochs", "precision") or (value == getattr(named, field) and field not in fitted):
             continue
-        if field in WITHOUT_OPTION or value is None:
+        if field in WITHOUT_OPTION or (value is None and field not in NONE):
             unsaid.append(f"{field} was {value}, and {name} has {getattr(named, field)}")
         else:
             words += _option(field, value)
@@ -86,6 +87,8 @@ def _fitted(named: Recipe, recipe: Recipe) -> set[str]:
 def _option(field: str, value: object) -> list[str]:
     name = OPTIONS.get(field, field).replace("_", "-")
     match value:
+        case None:
+            return [f"--{name}", "none"]
         case bool():
             return [f"--{name}" if value else f"--no-{name}"]
         case tuple() if field == "crop_size":

@@ -26,7 +26,7 @@ from srblock.training import runtime
 from srblock.training.classification import balanced
 from srblock.training.loop import Loaders
 from srblock.training.ranges import refuse_idle
-from srblock.training.recipe import RECIPES, Recipe
+from srblock.training.recipe import RECIPES, Recipe, can_be_none
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
 from srblock.variants.build import IMAGENET_SIDE, build, outline
@@ -223,7 +223,7 @@ def recipe_for(
     epochs: int | None = None,
     **changes: Any,
 ) -> Recipe:
-    """Resolve a named recipe for a data set and a device; changes that are None are left out.
+    """Resolve a named recipe for a data set and a device; a change to None is none where the recipe must have a value.
 
     "auto" is the paper's recipe for CIFAR-10, CIFAR-100, ImageNet and Cityscapes, else "short", of scenes "scenes". The
     random crop pads an eighth of the side (4 at 32x32, as the paper; "airbench" half of that), test images are resized
@@ -242,7 +242,7 @@ def recipe_for(
     if isinstance(name, str) and name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}; there are: auto, {', '.join(RECIPES)}")
     precision = changes.pop("precision", None) or "auto"
-    given = {key: value for key, value in changes.items() if value is not None}
+    given = {key: value for key, value in changes.items() if value is not None or key in can_be_none()}
     named = name
     if isinstance(name, str):
         named = RECIPES[name] if "crop" in given else named_recipe(name, data.size)
@@ -262,6 +262,10 @@ def recipe_for(
         precision = name.precision
     named = named if epochs is None else named.with_epochs(epochs)
     recipe = replace(named, **(fits | given))
+    if given.get("schedule") == "multistep" and not recipe.milestones:
+        raise ValueError(
+            "the schedule multistep lowers the rate at milestones, and there are none; take another schedule"
+        )
     refuse_idle(recipe, [key for key in given if getattr(recipe, key) != fits.get(key, getattr(named, key))])
     if recipe.auto_augment != "none" and data.channels not in COLORS:
         raise ValueError(

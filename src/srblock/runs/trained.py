@@ -185,6 +185,10 @@ def preprocess_for(said: Input, device: torch.device) -> Preprocess:
 def _weights(path: Path, variant: str | None, seed: int | None) -> Path:
     """Find the weights: a file, those of a run's folder, or of the one run of a study that fits."""
     if path.is_file():
+        if variant is not None or seed is not None:
+            raise ValueError(
+                f"{path} is one network's file, and variant and seed choose among a study's; leave them out"
+            )
         return path
     if not path.is_dir():
         raise FileNotFoundError(f"there is no run {path}; give a run's folder, its {WEIGHTS}, or a study's --out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from srblock.training.fields import require_kinds
 from srblock.training.ranges import check
@@ -185,6 +185,8 @@ class Recipe:
         for name in ("milestones", "ratios", "crop_size", "lr_scales"):
             if isinstance(given := getattr(self, name), list | tuple):
                 object.__setattr__(self, name, tuple(given))
+        exact = {name: kind for name, kind in _kinds().items() if kind in (bool, int, int | None)}
+        require_kinds(vars(self), exact, "recipe")
         check(self)
 
     def with_epochs(self, epochs: int) -> Recipe:
@@ -224,6 +226,11 @@ class Recipe:
 @cache
 def _kinds() -> dict[str, Any]:
     return get_type_hints(Recipe)
+
+
+def can_be_none() -> set[str]:
+    """Name the fields for which None is a value, and not "as it is"."""
+    return {name for name, kind in _kinds().items() if type(None) in get_args(kind)}
 
 
 # Ours, for scenes other than Cityscapes and small budgets: the paper's recipe for those, by passes.

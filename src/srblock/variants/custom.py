@@ -7,7 +7,10 @@ that Python code hands over.
 from __future__ import annotations
 
 import ast
+import contextlib
+import dataclasses
 import difflib
+import enum
 import functools
 import hashlib
 import importlib
@@ -30,6 +33,7 @@ from srblock.variants.variant import LOCATED, Variant
 Build = Callable[..., nn.Module]
 GUARD = "if __name__ =="
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_OF_EVERY_MODULE = vars(nn.Module()).keys()  # "training" among them
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,14 @@ def function_of(variant: Variant, build: Build | str | None) -> Build | None:
 def call(build: Build, seed: int, name: str) -> nn.Module:
     """Build a network; a function that takes no seed draws from torch's random state, which the seed decides.
 
-    Raises: ValueError for a function that wants more than a seed, or returns no network.
+    Raises: ValueError for a function that wants anything but a seed, or returns no network.
     """
     takes = inspect.signature(build.found if isinstance(build, Located) else build).parameters.values()
     empty = inspect.Parameter.empty
     needed = [p for p in takes if p.default is empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if len(needed) > 1:
+    if len(needed) > 1 or not all(re.match("_|.*seed", parameter.name) for parameter in needed):
         wants = ", ".join(parameter.name for parameter in needed)
-        raise ValueError(f"{name} is called with a seed alone, and wants {wants}; give the others defaults")
+        raise ValueError(f"{name} is called with a seed alone, and wants {wants}; give what is no seed a default")
     if needed and needed[0].kind is not inspect.Parameter.KEYWORD_ONLY:
         model = build(seed)
     elif any(parameter.name == "seed" for parameter in takes):
@@ -120,21 +124,70 @@ def identity_of(build: Build, seed: int, name: str) -> dict[str, Any]:
     """Return what tells a network apart: SHA-256 of its function's source file and of its structure.
 
     Of the file a block `if __name__ == "__main__":` does not count. What a function has from other files shows only as
-    far as the structure does: names, types, settings and shapes of its modules, parameters and buffers.
+    far as the structure does: names, types, settings and shapes of its modules, parameters and buffers, and the values
+    that the function was given by `functools.partial`, as defaults, or from around it.
 
     Raises: as `call`; ValueError if the source cannot be read.
     """
     with torch.random.fork_rng(devices=[]):  # what is drawn here is for nobody
         model = call(build, seed, name)
-    return {"source": _digest(source_of(build, name)), "structure": structure_of(model)}
+    structure = [*structure_of(model), given_to(build)]
+    return {"source": _digest(source_of(build, name)), "structure": _digest(repr(structure))}
 
 
-def structure_of(model: nn.Module) -> str:
-    """Return the SHA-256 of a network's structure."""
-    modules = [(name, type(m).__qualname__, ADDRESS.sub("", m.extra_repr())) for name, m in model.named_modules()]
+def structure_of(model: nn.Module) -> list[Any]:
+    """List a network's modules, with their settings, and the shapes of its parameters and buffers."""
+    modules = [
+        (name, type(m).__qualname__, ADDRESS.sub("", m.extra_repr()), _settings(m)) for name, m in model.named_modules()
+    ]
     state = [(name, v) for name, v in model.state_dict().items() if isinstance(v, torch.Tensor)]
-    values = [(name, None if nn.parameter.is_lazy(v) else tuple(v.shape), str(v.dtype)) for name, v in state]
-    return _digest(repr([modules, values]))
+    return [modules, [(name, None if nn.parameter.is_lazy(v) else tuple(v.shape), str(v.dtype)) for name, v in state]]
+
+
+def given_to(build: Any, depth: int = 5) -> Any:
+    """Return the values that a function has from elsewhere than its source: partial arguments, defaults, a closure."""
+    if isinstance(build, Located):
+        return given_to(build.found, depth)
+    if isinstance(build, functools.partial):
+        return [given_to(build.func, depth), _plain(build.args, depth), _plain(build.keywords, depth)]
+    if inspect.ismethod(build):
+        return [given_to(build.__func__, depth), _plain(getattr(build.__self__, "__dict__", {}), depth)]
+    if not inspect.isfunction(build):
+        return None if inspect.isclass(build) else _plain(getattr(build, "__dict__", {}), depth)
+    cells = []
+    for cell in build.__closure__ or ():
+        with contextlib.suppress(ValueError):  # of a name that has no value yet
+            cells.append(cell.cell_contents)
+    return [_plain(found, depth) for found in (build.__defaults__, build.__kwdefaults__, cells)]
+
+
+def _settings(module: nn.Module) -> Any:
+    """Collect a module's attributes that are plain values; PyTorch's own classes keep theirs under public names."""
+    torchs = type(module).__module__.startswith("torch.")
+    own = {name for name in vars(module).keys() - _OF_EVERY_MODULE if not (torchs and name.startswith("_"))}
+    return _plain({name: vars(module)[name] for name in sorted(own)})
+
+
+def _plain(value: Any, depth: int = 5) -> Any:
+    """Return what a value is, in words that are the same in another process; only its type where there are none."""
+    kind = type(value).__qualname__
+    if value is None or isinstance(
+        value, (bool, int, float, complex, str, bytes, torch.dtype, torch.device, enum.Enum)
+    ):
+        return repr(value)
+    if depth == 0:
+        return kind
+    if isinstance(value, (list, tuple)):
+        return [kind, [_plain(part, depth - 1) for part in value]]
+    if isinstance(value, dict):
+        return [kind, [(_plain(key, depth - 1), _plain(part, depth - 1)) for key, part in value.items()]]
+    if isinstance(value, (set, frozenset)):
+        return [kind, sorted(repr(_plain(part, depth - 1)) for part in value)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [kind, _plain(vars(value) if hasattr(value, "__dict__") else None, depth - 1)]
+    if isinstance(value, functools.partial) or inspect.isfunction(value):
+        return [getattr(value, "__qualname__", kind), given_to(value, depth - 1)]
+    return getattr(value, "__qualname__", kind)
 
 
 def source_of(build: Build, name: str) -> str:

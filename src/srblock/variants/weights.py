@@ -33,9 +33,13 @@ def weights_of(path: Path, seed: int) -> Path:
 
     Raises: ValueError if there is no such file, or several.
     """
-    wanted = str(path).replace(SEED, str(seed))
-    like = [wanted] if SEED not in str(path) or Path(wanted).is_file() else sorted(glob.glob(wanted))
-    found = [file for file in like if Path(file).is_file()]
+    given = str(path)
+    wanted = given.replace(SEED, str(seed))
+    like = [wanted] if SEED not in given or Path(wanted).is_file() else sorted(glob.glob(wanted))
+    # Of seed 1 "s{seed}*" is no pattern of s10.
+    longer = [given.replace(f"{SEED}*", f"{SEED}[0-9]*"), given.replace(f"*{SEED}", f"*[0-9]{SEED}")]
+    others = {file for way in longer if way != given for file in glob.glob(way.replace(SEED, str(seed)))}
+    found = [file for file in like if file not in others and Path(file).is_file()]
     if not found:
         raise ValueError(f"there is no file {wanted} for seed {seed} to start from; check --weights")
     if len(found) > 1:
