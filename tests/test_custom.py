@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import re
 import runpy
@@ -112,9 +113,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "parts", raising=False)
     monkeypatch.setattr("sys.path", [*sys.path])
-    custom._import_file.cache_clear()
+    custom._execute.cache_clear()
     yield tmp_path
-    custom._import_file.cache_clear()
+    custom._execute.cache_clear()
     sys.modules.pop("parts", None)
 
 
@@ -206,7 +207,7 @@ def test_the_identity_is_source_and_structure(place: Path, monkeypatch: pytest.M
         text = (place / file).read_text()
         assert old in text
         (place / file).write_text(text.replace(old, new))
-        custom._import_file.cache_clear()
+        custom._execute.cache_clear()
         sys.modules.pop("parts", None)
         found = custom.identity_of(custom.locate("mynet.py:make"), 0, "mynet.py:make")
         (place / file).write_text(text)
@@ -216,6 +217,14 @@ def test_the_identity_is_source_and_structure(place: Path, monkeypatch: pytest.M
     assert changed("mean((2, 3))", "amax((2, 3))") == {"source": False, "structure": True}
     assert changed("WIDTH = 4", "WIDTH = 5", "parts.py") == {"source": True, "structure": False}
     assert changed("nn.ReLU()", "nn.ReLU(True)") == {"source": False, "structure": False}
+
+
+def test_an_edited_file_is_imported_anew(place: Path) -> None:
+    located = custom.locate("mynet.py:make")
+    first = located.found
+    assert located.found is first
+    (place / "mynet.py").write_text(SOURCE.replace("def make(seed):", "def make(seed=3):"))
+    assert inspect.signature(located.found).parameters["seed"].default == 3
 
 
 def test_values_from_elsewhere_than_the_source_count() -> None:
@@ -303,7 +312,7 @@ def test_a_file_is_compared_with_and_without_the_block(place: Path) -> None:
     assert "cannot be reused" not in compared("--workers", 2, "--seeds", 1)
     assert names(place / "out") == runs
     (place / "mynet.py").write_text(SOURCE.replace("mean((2, 3))", "amax((2, 3))"))
-    custom._import_file.cache_clear()
+    custom._execute.cache_clear()
     assert "2 finished runs of mynet.py:make here had another source or structure" in " ".join(compared().split())
     assert len(names(place / "out")) == 4
 
@@ -328,7 +337,7 @@ def test_a_run_of_a_file_is_used_with_its_function_alone(
     hits = [int(one.classes[0]) == label for one, label in zip(found, data.test_labels.tolist(), strict=True)]
     assert 100 * np.mean(hits) == pytest.approx(top1)
     (place / "mynet.py").write_text(SOURCE.replace("mean((2, 3))", "amax((2, 3))"))
-    custom._import_file.cache_clear()
+    custom._execute.cache_clear()
     with pytest.warns(UserWarning, match="mynet.py:make is not what the run was trained with"):
         reopen(folder, build="mynet.py:make")
     plain_run = invoke("train", "R8", "--epochs", 1, "--out", place / "r8")
@@ -550,6 +559,21 @@ def test_classes_have_the_datasets_names() -> None:
     assert (held.name, held.classes, held.size, held.channels) == ("parity", ("even", "odd"), (4, 5), 3)
 
 
+def test_images_of_datasets_are_turned_as_they_are_seen() -> None:
+    sideways = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+    sideways.getexif()[0x0112] = 6
+    held = from_datasets([(sideways, 0), (sideways, 1)] * 2, [(sideways, 0), (sideways, 1)])
+    assert torch.equal(held.train_images[0, 0], torch.from_numpy(np.rot90(np.asarray(sideways), -1).copy()))
+
+
+def test_a_changed_set_is_another_set(tmp_path: Path) -> None:
+    held = from_datasets(*digits("tensor"), flip=False)
+    first = srblock.compare({"a": plain, "b": Small}, held, seeds=1, epochs=1, out=tmp_path, quiet=True)
+    held.train_labels[:20] = (held.train_labels[:20] + 1) % 10
+    second = srblock.compare({"a": plain, "b": Small}, held, seeds=1, epochs=1, out=tmp_path, quiet=True)
+    assert not {run.directory for run in first.runs} & {run.directory for run in second.runs}
+
+
 def item(image: Any, label: Any = 0) -> list[tuple[Any, Any]]:
     good = torch.zeros(1, 4, 4, dtype=torch.uint8)
     return [(good, 0), (image, label)]
@@ -558,6 +582,21 @@ def item(image: Any, label: Any = 0) -> list[tuple[Any, Any]]:
 class Random(Named):
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         return torch.randint(0, 255, (3, 4, 5), dtype=torch.uint8), torch.tensor(0)
+
+
+class Drifting(Named):
+    """One image is another one when it is read again."""
+
+    times = 0
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        self.times += 1
+        image, label = super().__getitem__(number)
+        return image + (number == 7 and self.times > len(self)), label
+
+
+class Renamed(Named):
+    classes = ("odd", "even")
 
 
 @pytest.mark.parametrize(
@@ -575,6 +614,8 @@ class Random(Named):
         ([], ValueError, "the training set is empty"),
         (iter([]), TypeError, r"must have a length and items \(image, label\), got list_iterator"),
         (Random(), ValueError, "image 0 of the training set is another one each time: leave random transforms"),
+        (Drifting(), ValueError, r"image 7 of the training set is another one each time: leave random transforms"),
+        (Renamed(), ValueError, "classes are odd, even and the test set's even, odd; a label means its place"),
     ],
 )  # fmt: skip
 def test_datasets_that_cannot_be_trained_on_are_refused(dataset: Any, kind: type[Exception], message: str) -> None:

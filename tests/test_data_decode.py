@@ -84,7 +84,7 @@ def test_transparent_colors():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 def test_exif_orientation(kind, orientation):
     picture = Image.new("RGB", (16, 8), "black")
     picture.paste("white", (0, 0, 8, 8))

@@ -208,6 +208,14 @@ REFUSED = [
     ),
     (lambda c: {**c, "a.png": png(1)}, "1 image outside of the class folders: a.png; expected one folder per class"),
     (lambda c: {f"test/{name}": data for name, data in c.items()}, "there is test/ but no train/ with one folder per"),
+    (
+        lambda c: {f"{part}/{number}.png": png(9 * number) for part in ("train", "test") for number in range(5)},
+        r"test/ and train/ are called like parts of a set and not like classes; .* and there are 10 images: test/0.png",
+    ),
+    (
+        lambda c: {f"{part}/{name}": data for part in ("training", "test_set") for name, data in c.items()},
+        r"test_set/ and training/ are called like parts of a set .* no image beside these$",
+    ),
 ]
 
 
@@ -251,6 +259,20 @@ def test_no_class_at_all(form, tmp_path):
 def test_a_folder_around_the_classes_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"got one: inner/; if the classes are the folders in it, give .*pets/inner$"):
         load(write(tmp_path / "pets", tree(("inner/",))))
+
+
+def test_copies_in_training_and_test_are_warned_of(form, tmp_path):
+    for name in ("both", "torn"):
+        (tmp_path / name).mkdir()
+    content = tree(("train/", "test/"))
+    content["test/cat/1.png"] = content["train/cat/2.png"]
+    content["train/dog/copy.png"] = content["train/dog/3.png"]  # of no harm
+    with pytest.warns(UserWarning, match=r"1 test image of 10 also in the training set: test/cat/1.png; accuracy"):
+        load(make(form, tmp_path / "both", content))
+    content = tree(("train/", "test/"))
+    content["train/dog/1.png"] = content["train/cat/2.png"]
+    with pytest.warns(UserWarning, match=r"1 image also in another class: train/dog/1.png; keep each in one"):
+        load(make(form, tmp_path / "torn", content))
 
 
 def test_many_offenders_are_counted(tmp_path):

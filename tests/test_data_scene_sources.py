@@ -1,5 +1,6 @@
 """Sets of scenes: layouts, what labels mean, and refusals that name files before anything is trained."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -97,6 +98,20 @@ def test_labels_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     first = load_scenes(spec, cache=tmp_path / "cache")
     monkeypatch.setattr(scene_checks, "decode_values", lambda _: pytest.fail("read again"))
     assert load_scenes(spec, cache=tmp_path / "cache").pixels == first.pixels
+
+
+def test_labels_that_were_written_again_are_read_again(tmp_path: Path) -> None:
+    root = write_camvid(tmp_path / "camvid")
+    first = load_scenes(f"camvid:{root}", cache=tmp_path / "cache")
+    label = root / "trainannot" / "0002.png"
+    values = np.asarray(Image.open(label))
+    Image.fromarray(np.where(values == 0, 3, values).astype(np.uint8)).save(label, compress_level=0)
+    size = label.stat().st_size
+    assert load_scenes(f"camvid:{root}", cache=tmp_path / "cache").pixels != first.pixels
+    Image.fromarray(values).save(label, compress_level=0)
+    assert label.stat().st_size == size, "the case is one of equal size"
+    os.utime(label, ns=(0, 1))
+    assert load_scenes(f"camvid:{root}", cache=tmp_path / "cache").pixels == first.pixels
 
 
 def test_progress_counts_the_pairs(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -78,6 +78,11 @@ class ImageData:
             )
         tensors = (train_images, train_labels, test_images, test_labels)
         return cls(name, *tensors, tuple(classes), flip, _fingerprint(tensors, tuple(classes), flip))
+
+    def known_anew(self) -> ImageData:
+        """Return the set with the fingerprint of what it holds now: its tensors may have been changed."""
+        tensors = (self.train_images, self.train_labels, self.test_images, self.test_labels)
+        return replace(self, fingerprint=_fingerprint(tensors, self.classes, self.flip))
 
     @property
     def streamed(self) -> bool:

@@ -160,7 +160,7 @@ def make_study(session: Session, variants: Sequence[Variant], seeds: Iterable[in
             weights_of(asked.weights, seed)
     source = asked.data if isinstance(asked.data, str) else asked.data.name
     if not isinstance(asked.data, str):
-        data = asked.data
+        data = asked.data.known_anew() if isinstance(asked.data, ImageData) else asked.data
     elif session.at_hand:
         with LoadProgress(asked.console) as progress:
             data = load_data(source, image_size=asked.image_size, progress=progress)

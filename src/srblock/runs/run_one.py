@@ -226,7 +226,9 @@ def _train(
 
 
 def _refuse_another(study: Study, config: RunConfig) -> None:
-    """Refuse a user's function that is no longer what the run is known by, or builds otherwise for another seed."""
+    """Refuse weights or a user's function that are no longer what the run is known by, or build for a seed alone."""
+    if study.weights is not None and study.start(config.seed) != config.weights:
+        raise ValueError(f"the weights file for seed {config.seed} has changed since the study began; start it anew")
     if config.code is None:
         return
     name = config.variant.network

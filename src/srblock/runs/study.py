@@ -92,7 +92,7 @@ class Study:
     @cached_property
     def runs(self) -> tuple[RunConfig, ...]:
         """The runs, seed by seed, so that an interrupted study has as many whole comparisons as possible."""
-        data, weights = describe_data(self.data), {seed: self._start(seed) for seed in self.seeds}
+        data, weights = describe_data(self.data), {seed: self.start(seed) for seed in self.seeds}
         seed = next(iter(self.seeds), 0)
         codes = {name: identity_of(build, seed, name) for name, build in self.networks.items()}
         return tuple(
@@ -145,7 +145,7 @@ class Study:
             model.whiten(some_training_images(self.data, self.recipe, seed))
         return model
 
-    def _start(self, seed: int) -> str | None:
+    def start(self, seed: int) -> str | None:
         """Say where training starts, see `RunConfig.weights`."""
         if self.weights is None:
             return "pretrained" if self.pretrained else None
@@ -216,6 +216,9 @@ def describe_data(data: ImageData | SceneData) -> dict[str, Any]:
     }
 
 
+OF_THE_PAPER = ("cifar10", "cifar100", "imagenet", "cityscapes")  # sets that have a recipe there
+
+
 def recipe_for(
     data: ImageData | SceneData,
     device: torch.device,
@@ -238,7 +241,7 @@ def recipe_for(
     """
     of_scenes = isinstance(data, SceneData)
     if name == "auto":
-        name = data.name if data.name in RECIPES else "scenes" if of_scenes else "short"
+        name = data.name if data.name in OF_THE_PAPER else "scenes" if of_scenes else "short"
     if isinstance(name, str) and name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}; there are: auto, {', '.join(RECIPES)}")
     precision = changes.pop("precision", None) or "auto"

@@ -224,12 +224,16 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@functools.cache
 def _import_file(file: str) -> ModuleType:
-    """Import a file once; beside it lies what it imports, as if it were run."""
-    path = Path(file)
-    if not path.is_file():
+    """Import a file, once as long as it stays as it is; beside it lies what it imports, as if it were run."""
+    if not Path(file).is_file():
         raise ValueError(f"there is no file {file}; check the path")
+    return _execute(file, Path(file).read_bytes())
+
+
+@functools.lru_cache(maxsize=64)
+def _execute(file: str, content: bytes) -> ModuleType:
+    path = Path(file)
     name = f"srblock_custom_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{_digest(file)[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -239,7 +243,7 @@ def _import_file(file: str) -> ModuleType:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, file, "exec", dont_inherit=True), vars(module))  # no bytecode of an older text
     except Exception as error:
         del sys.modules[name]
         raise ValueError(f"{file} cannot be imported: {_where(error, file)}") from error

@@ -141,7 +141,7 @@ def flat(file: Image.Image, *, gray: bool = False) -> Image.Image:
     """
     _refuse_floats(file)
     try:
-        return _opaque(_eight_bits(_upright(file)), "L" if gray else "RGB")
+        return _opaque(_eight_bits(upright(file)), "L" if gray else "RGB")
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever broken bytes lead them to
@@ -230,14 +230,15 @@ def _orientation(image: Image.Image) -> int:
 def _seen_size(image: Image.Image) -> tuple[int, int]:
     """Return (H, W) as the header has them.
 
-    A PNG whose Exif data follow the pixels shows only when decoded that it is turned.
+    A PNG whose Exif data follow the pixels shows only when decoded that it is turned. Pillow turns TIFFs itself.
     """
-    known = image.format != "PNG" or "exif" in image.info  # else asking would decode it
+    known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)  # else asking would decode it
     turned = known and _orientation(image) in SWAPPING_ORIENTATIONS
     return image.size if turned else (image.height, image.width)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its Exif data say."""
     image.load()
     return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from srblock.data.images import ImageData, check_memory
+from srblock.data.loading.decode import upright
+from srblock.data.offenders import offenders
+
+REREAD = 64  # images that are read twice: a random flip of half of them is found but once in 2^64
 
 
 class Labeled(Protocol):
@@ -34,9 +37,14 @@ def from_datasets(train: Labeled, test: Labeled, *, name: str | None = None, fli
 
     Raises: TypeError or ValueError for anything else, naming the first image that is wrong.
     """
+    named, tested = (getattr(dataset, "classes", None) for dataset in (train, test))
+    if isinstance(named, (list, tuple)) and isinstance(tested, (list, tuple)) and [*named] != [*tested]:
+        raise ValueError(
+            f"the training set's classes are {offenders([*map(str, named)])} and the test set's "
+            f"{offenders([*map(str, tested)])}; a label means its place in that list, so both need the same"
+        )
     parts = [_read(dataset, part) for dataset, part in ((train, "training"), (test, "test"))]
     count = 1 + max(int(labels.max()) for _, labels in parts)
-    named = getattr(train, "classes", None)
     classes = [str(c) for c in named] if isinstance(named, (list, tuple)) and len(named) >= count else None
     return ImageData.build(
         name or type(train).__name__.lower(),
@@ -56,15 +64,11 @@ def _read(dataset: Labeled, part: str) -> tuple[Tensor, Tensor]:
         raise ValueError(f"the {part} set is empty")
     labels = torch.empty(len(dataset), dtype=torch.int64)
     images: Tensor | None = None
-    for number, (image, label) in enumerate(_items(dataset, part)):
+    for number in range(len(dataset)):
+        image, label = _item(dataset, part, number)
         if images is None:
             check_memory(f"the {part} set", len(dataset), image.shape[0], (image.shape[1], image.shape[2]))
             images = torch.empty(len(dataset), *image.shape, dtype=torch.uint8)
-            if not torch.equal(image, next(_items(dataset, part))[0]):
-                raise ValueError(
-                    f"image 0 of the {part} set is another one each time: leave random transforms to the recipe (flip, "
-                    "padding, crop)"
-                )
         if image.shape != images.shape[1:]:
             raise ValueError(
                 f"image {number} of the {part} set is {tuple(image.shape)} and image 0 is {tuple(images.shape[1:])}; "
@@ -72,18 +76,23 @@ def _read(dataset: Labeled, part: str) -> tuple[Tensor, Tensor]:
             )
         images[number], labels[number] = image, label
     assert images is not None
+    for number in {round(place) for place in np.linspace(0, len(dataset) - 1, REREAD)}:
+        if not torch.equal(images[number], _item(dataset, part, number)[0]):
+            raise ValueError(
+                f"image {number} of the {part} set is another one each time: leave random transforms to the recipe "
+                "(flip, padding, crop)"
+            )
     return images, labels
 
 
-def _items(dataset: Labeled, part: str) -> Iterator[tuple[Tensor, int]]:
-    for number in range(len(dataset)):
-        where, item = f"image {number} of the {part} set", dataset[number]
-        if not isinstance(item, (tuple, list)) or len(item) != 2:
-            raise TypeError(f"{where}: expected (image, label), got {type(item).__name__}")
-        label = item[1].item() if isinstance(item[1], (Tensor, np.generic)) and item[1].ndim == 0 else item[1]
-        if not isinstance(label, int) or isinstance(label, bool) or label < 0:
-            raise TypeError(f"{where}: expected a label from 0 on, got {item[1]!r}")
-        yield _pixels(item[0], where), label
+def _item(dataset: Labeled, part: str, number: int) -> tuple[Tensor, int]:
+    where, item = f"image {number} of the {part} set", dataset[number]
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        raise TypeError(f"{where}: expected (image, label), got {type(item).__name__}")
+    label = item[1].item() if isinstance(item[1], (Tensor, np.generic)) and item[1].ndim == 0 else item[1]
+    if not isinstance(label, int) or isinstance(label, bool) or label < 0:
+        raise TypeError(f"{where}: expected a label from 0 on, got {item[1]!r}")
+    return _pixels(item[0], where), label
 
 
 def _pixels(image: Any, where: str) -> Tensor:
@@ -91,7 +100,7 @@ def _pixels(image: Any, where: str) -> Tensor:
     if isinstance(image, Image.Image):
         if image.mode not in ("L", "RGB"):
             raise ValueError(f"{where} is of mode {image.mode}; convert it to RGB or L in the dataset's transform")
-        pixels = np.array(image)
+        pixels = np.array(upright(image))
         return torch.from_numpy(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
     if not isinstance(image, Tensor) or image.dim() != 3 or image.shape[0] not in (1, 3):
         came = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__

@@ -49,6 +49,7 @@ def load(path: Path | None, *, image_size: int | None, cache: Path, progress: Pr
         if beyond:
             return _streamed(name, files, layout, image_size, beyond)
         headers = dict(zip(names, _each(files, names, read_header, "reading", progress), strict=True))
+        _warn_of_copies(files.root, layout, headers)
         size = (image_size, image_size) if image_size is not None else _one_size(files.root, headers)
         gray = all(header.gray for header in headers.values())
         whole = (len(names), 1 if gray else 3, size)
@@ -123,6 +124,25 @@ def _key(layout: Layout, headers: dict[str, Header], image_size: int | None) -> 
     for name, header in headers.items():
         digest.update(json.dumps(name).encode() + header.sha256)
     return digest.hexdigest()
+
+
+def _warn_of_copies(root: str, layout: Layout, headers: dict[str, Header]) -> None:
+    """Warn of a file that is in training and test both, or in two classes."""
+    trained: dict[bytes, tuple[str, int]] = {headers[name].sha256: (name, label) for name, label in layout.train}
+    both = [name for name, _ in layout.test if headers[name].sha256 in trained]
+    if both:
+        warnings.warn(
+            f"{root}: {counted(len(both), 'test image')} of {len(layout.test):,} also in the training set: "
+            f"{offenders(both)}; accuracy on these says little; remove copies, or links to folders",
+            stacklevel=4,
+        )
+    labels: dict[bytes, int] = {}
+    torn = [n for n, label in (*layout.train, *layout.test) if labels.setdefault(headers[n].sha256, label) != label]
+    if torn:
+        warnings.warn(
+            f"{root}: {counted(len(torn), 'image')} also in another class: {offenders(torn)}; keep each in one",
+            stacklevel=4,
+        )
 
 
 def _one_size(root: str, headers: dict[str, Header]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ def read_layout(files: Files) -> Layout:
     if train is None:
         if split_names:
             raise ValueError(f"{files.root}: there is {test}/ but no train/ with one folder per class")
+        _refuse_parts(files, top)
         return _fixed_test(files.root, *_classes(files, ""))
     _refuse_unlabeled(files, top, test)
     unused = [f"{name}/" for name in top if name not in (train, test)]
@@ -86,6 +88,18 @@ def _holds_classes(files: Files, folder: str) -> bool:
         and bool(below(files.folders, f"{folder}/"))
         and not direct_images(files, f"{folder}/")
     )
+
+
+def _refuse_parts(files: Files, top: list[str]) -> None:
+    """Refuse folders that are called like parts of a set and would be taken for its classes."""
+    parts = [name for name in top if re.sub("[-_ ]?(ing|set|data|images)?$", "", name.lower()) in SPLIT_NAMES]
+    if len(parts) > 1:
+        stray = [image for name in parts for image in direct_images(files, f"{name}/")]
+        raise ValueError(
+            f"{files.root}: {' and '.join(f'{name}/' for name in parts)} are called like parts of a set and not like "
+            f"classes; expected train/ and test/, each with one folder per class and no image beside these"
+            + (f", and there are {counted(len(stray), 'image')}: {offenders(stray)}" if stray else "")
+        )
 
 
 def _refuse_unlabeled(files: Files, top: list[str], test: str | None) -> None:

@@ -21,7 +21,7 @@ from srblock.data.scenes import SceneData
 from srblock.data.sources import cache as stored
 from srblock.data.sources.scene_parts import Meaning, Pair, bytes_of
 
-READING = 1  # count up when the same files would give other sizes or values: they are then read again
+READING = 2  # count up when the same files would give other sizes or values: they are then read again
 
 
 def build(
@@ -36,14 +36,14 @@ def build(
 ) -> SceneData:
     """Make a set of the parts "train", "test" and perhaps "val", checked.
 
-    Labels are decoded once, and what was found is kept in the cache folder under their names and sizes. Of images only
-    the headers are read.
+    Labels are decoded once, and what was found is kept in the cache folder under their names, sizes and times. Of
+    images only the headers are read.
 
     Raises: ValueError naming files that cannot be read, pairs of two sizes, labels with unknown values, or a part
         without a pixel of any class.
     """
     pairs = [pair for part in parts.values() for pair in part]
-    key = _key(pairs, sizes)
+    key = _key(root, pairs, sizes)
     file = cache / f"{name}-labels-{key[:20]}.safetensors"
     found = _cached(file, key, len(pairs))
     if found is None:
@@ -144,9 +144,12 @@ def _values(present: Tensor, values: Tensor) -> str:
     return f"value{'s' if len(there) > 1 else ''} {', '.join(words)}"
 
 
-def _key(pairs: Sequence[Pair], sizes: Mapping[str, int]) -> str:
-    """Fingerprint names and file sizes; where the folder is does not matter."""
-    listing = [[image, sizes[image], label, sizes[label]] for image, label in pairs]
+def _key(root: Path, pairs: Sequence[Pair], sizes: Mapping[str, int]) -> str:
+    """Fingerprint names, file sizes, and when labels were written; where the folder is does not matter."""
+    written = [os.stat(root / label).st_mtime_ns for _, label in pairs]
+    listing = [
+        [image, sizes[image], label, sizes[label], at] for (image, label), at in zip(pairs, written, strict=True)
+    ]
     return hashlib.sha256(json.dumps(["srblock labels", READING, listing]).encode()).hexdigest()
 
 
