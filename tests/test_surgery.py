@@ -497,6 +497,19 @@ def test_refuses_a_block_whose_module_was_converted(use: Callable[[nn.Module], o
         use(model)
 
 
+def test_a_traced_graph_runs_its_blocks() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)).eval()
+    block = insert(model, after="1", input_size=8, blocks=2).block
+    nn.init.normal_(block.memory.values)
+    graph = torch.fx.symbolic_trace(model)
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(graph(x), model(x))
+    assert list(blocks(graph).values()) == [block]
+    holder = nn.Module()
+    holder.sr = block
+    assert list(blocks(holder)) == ["sr"]
+
+
 def test_autocast_within_the_model_does_not_matter() -> None:
     def autocast(inner: nn.Module, x: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):

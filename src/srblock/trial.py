@@ -48,15 +48,16 @@ def was_inserted_into(module: nn.Module) -> bool:
 
 
 def refuse_stranded(model: nn.Module) -> None:
-    """Refuse a model with a block that nothing runs any more, as its module was replaced by another.
+    """Refuse a model with a block that nothing runs any more, as its module became another layer of PyTorch.
 
     Raises: ValueError saying where it hangs and what to do.
     """
-    running = {id(module._modules[CHILD]) for module in model.modules() if was_inserted_into(module)}
     for name, module in model.named_modules():
-        if isinstance(module, SqueezeRemember2d) and MARK in vars(module) and id(module) not in running:
+        block, kind = module._modules.get(CHILD), type(module).__module__
+        layer = kind.startswith(("torch.nn.modules.", "torch.ao.")) and not kind.endswith((".module", ".container"))
+        if layer and isinstance(block, SqueezeRemember2d) and MARK in vars(block) and MARK not in vars(module):
             raise ValueError(
-                f"nothing runs the block {name!r}: the module that it was inserted after was replaced, as "
+                f"nothing runs the block {f'{name}.{CHILD}'!r}: the module that it was inserted after was replaced, as "
                 "torch.nn.SyncBatchNorm.convert_sync_batchnorm and fusing do; convert or fuse first and insert then, "
                 "or insert after a module that stays"
             )
