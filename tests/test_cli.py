@@ -692,11 +692,12 @@ def test_paths_that_no_report_can_hold_are_refused_before_training(
 
 
 def test_names_reach_page_and_terminal_without_their_control_characters(tmp_path: Path) -> None:
+    drawn = torch.Generator().manual_seed(0)
     for name in ("a\x1b[31mred", "=tea\x07", "plain"):
         folder = tmp_path / "se\x1b[31mt" / name
         folder.mkdir(parents=True)
         for number in range(8):
-            image = torch.randint(256, (8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+            image = torch.randint(256, (8, 8, 3), dtype=torch.uint8, generator=drawn)
             Image.fromarray(image.numpy()).save(folder / f"{number}.png")
     shown = invoke(
         "compare", PLAIN, BLOCK, "--data", folder.parent, "--epochs", "1", "--batch-size", "8", "--seeds", "1",

@@ -34,7 +34,7 @@ def printed(page: str, smaller: Mapping[str, str]) -> list[str]:
 
 def write_images(folder: Path, count: int) -> None:
     """Write images of one color, another for each folder."""
-    random = np.random.default_rng(len(folder.name))
+    random = np.random.default_rng([*folder.name.encode()])
     color = random.integers(0, 200, 3)
     folder.mkdir(parents=True)
     for number in range(count):
