@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_resume import Silent, nothing
 from test_resume import study as tiny_study
 
@@ -21,7 +21,7 @@ from srblock.runs.evaluate import evaluate_run
 from srblock.runs.input import read_input
 from srblock.runs.plan import measure_ms_per_image
 from srblock.runs.records import read_result
-from srblock.runs.run_one import Work, make_folder
+from srblock.runs.run_one import Work, _refuse_another, make_folder
 from srblock.runs.study import Study, recipe_for
 from srblock.surgery import blocks
 from srblock.training import checkpoint
@@ -185,6 +185,19 @@ def test_the_memorys_rate_and_decay_reach_a_run_with_a_block_and_no_other(
         ours, theirs = (load_file(each.directory / "checkpoint.safetensors") for each in (now, before))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs) == (number == 0)
         assert now.directory.name != before.directory.name
+
+
+def test_weights_that_were_replaced_since_the_plan_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "start.safetensors"
+    study = replace(tiny_study(), weights=file)
+    save_file({"a": torch.zeros(2)}, file)
+    config = study.runs[0]
+    _refuse_another(study, config)
+    save_file({"a": torch.ones(2)}, file)
+    with pytest.raises(
+        ValueError, match="the weights file for seed 0 has changed since the study began; start it anew"
+    ):
+        _refuse_another(study, config)
 
 
 def test_runs_come_seed_by_seed() -> None:

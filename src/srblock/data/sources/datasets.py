@@ -13,7 +13,7 @@ from srblock.data.images import ImageData, check_memory
 from srblock.data.loading.decode import upright
 from srblock.data.offenders import offenders
 
-REREAD = 64  # images that are read twice: a random flip of half of them is found but once in 2^64
+REREAD = 64  # images that are read twice: a flip of every other one, drawn at random, is missed once in 2^64
 
 
 class Labeled(Protocol):
