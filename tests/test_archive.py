@@ -358,6 +358,12 @@ def test_records_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     write_archive(tmp_path / "two.tar.gz", [signed(record) for record in twice])
     with pytest.raises(ValueError, match=r"are both R8 with seed 0 in one study"):
         add_records(tmp_path / "two.tar.gz", tmp_path / "results")
+    apart = [pack_run(run.directory) for run in write_runs(tmp_path / "apart", (BASELINE,), seeds=(0, 1))]
+    apart[1]["config"]["code"] = {"source": "0" * 64}
+    apart[1]["name"] = RunConfig.from_dict(apart[1]["config"]).name
+    write_archive(tmp_path / "two.tar.gz", [signed(record) for record in apart])
+    with pytest.raises(ValueError, match=r"R8 was built by different code for different seeds"):
+        add_records(tmp_path / "two.tar.gz", tmp_path / "results")
     assert list((tmp_path / "results" / "records").iterdir()) == []
 
 

@@ -443,6 +443,9 @@ def test_a_comparison_comes_back_as_objects(tmp_path: Path, capsys: pytest.Captu
     assert tomllib.loads((three.report.parent / "study.toml").read_text()) == {
         "variants": ["R8", "R8 + SR(M=2)"], "seeds": "0-0", "data": "digits", "recipe": "auto", "epochs": 1,
     }  # fmt: skip
+    gap = srblock.compare(["R8", "R8 + SR(M=2)"], "digits", seeds=[0, 2], epochs=1, out=tmp_path, quiet=True)
+    assert gap.report == three.report
+    assert not (three.report.parent / "study.toml").exists(), "the report is of seeds 0 and 2 now"
 
 
 def test_a_function_of_another_structure_for_another_seed_fails_that_run(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from srblock.statistics.paired_images import (
     detectable_change,
     difference_interval,
     mcnemar_p,
+    mean_difference_interval,
     paired_change,
     wilson_interval,
 )
@@ -85,3 +86,22 @@ def test_impossible_counts_are_refused() -> None:
         wilson_interval(50, 0)
     with pytest.raises(ValueError, match="0 to 100"):
         wilson_interval(100.1, 5)
+
+
+def test_of_one_network_each_the_mean_differs_as_two_proportions() -> None:
+    before, now = np.zeros(50, bool), np.zeros(50, bool)
+    before[:30], now[5:40] = True, True
+    assert mean_difference_interval([before], [now]) == pytest.approx(difference_interval(5, 10, 50))
+    assert mean_difference_interval([before] * 3, [now] * 2) == pytest.approx(difference_interval(5, 10, 50))
+    with pytest.raises(ValueError, match="need a network or more on both sides, got 0 and 1"):
+        mean_difference_interval([], [now])
+
+
+def test_the_mean_differs_by_less_where_networks_disagree() -> None:
+    """Of images that only some of the networks have right each counts by that share."""
+    random = np.random.default_rng(0)
+    before, now = (random.random((20, 400)) < share for share in (0.6, 0.65))
+    low, high = mean_difference_interval(list(before), list(now))
+    assert low < 100 * (now.mean() - before.mean()) < high
+    one = mean_difference_interval([before[0]], [now[0]])
+    assert high - low < (one[1] - one[0]) / 3

@@ -86,10 +86,10 @@ paper's difference |
 | variant | verdict |
 | --- | --- |
 | R18 + SR(M=4, P=2) | better |
-| R18 + SR(M=4, P=12) | undecided: ±0.2 is beyond these 10,000 test images, which show ±0.46 at best; 6 more seeds \
-per variant would settle ±0.46 (about 14 s of training) |
-| R34 + SR(M=3, P=6) | undecided: ±0.2 is beyond these 10,000 test images, which show ±0.45 at best; 9 more seeds \
-per variant would settle ±0.45 (about 22 s of training) |
+| R18 + SR(M=4, P=12) | undecided: ±0.2 is less than 10,000 test images leave open of one accuracy, ±0.46; 6 more \
+seeds per variant would settle ±0.46 (about 14 s of training) |
+| R34 + SR(M=3, P=6) | undecided: ±0.2 is less than 10,000 test images leave open of one accuracy, ±0.45; 9 more \
+seeds per variant would settle ±0.45 (about 22 s of training) |
 
 Test top-1 in percent of the epoch selected on validation, mean ± standard deviation (ddof = 1) over n seeds. \
 A variant with SR is compared with the same network without it: difference in percentage points; interval and p by \

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
 from srblock.report.answers import about, answers, cautions
-from srblock.runs.records import Run
+from srblock.runs.records import Answers, Run
 from srblock.statistics.comparison import comparison
 from srblock.statistics.power import detection_power
 
@@ -56,7 +58,7 @@ def said(runs: list[Run], command: str = "srblock compare", margin: float = 0.2)
         (
             (90.0, 90.0),
             (91.0, 91.0),
-            "No test is possible: all seeds differ by the same +1.00 points. Next: a harder task, or more test images.",
+            "No test is possible: all seeds differ by the same +1.00 points. Next: more test images.",
         ),
     ],
 )
@@ -142,6 +144,9 @@ def test_a_block_of_no_use_is_called_so(tmp_path: Path) -> None:
     for run, change in zip([run for run in spread if run.controls], (-1.5, 0.2, 1.4), strict=True):
         run.controls["removed"]["top1"] = 92.0 + change
     assert said(spread).endswith("parameters."), "small on average, and not shown to be"
+    few = [replace(run, config=replace(run.config, data=run.config.data | {"test": 30})) for run in spread]
+    assert said(few).endswith("parameters."), "two of 30 images are more than a point"
+    assert said(pair(tmp_path / "f", *values, **controlled(91.7, 91.7))).endswith("parameters."), "alike, and too much"
     assert said(pair(tmp_path / "d", (90.0,), (92.0,), **controlled(92.0, 92.0))).endswith("differ."), "one seed"
 
 
@@ -159,6 +164,78 @@ def test_nothing_is_decided_for_good_by_short_runs(tmp_path: Path) -> None:
     assert "Next: train longer before you decide; as it stands, leave it out." in said(
         pair(tmp_path / "b", *worse, epochs=3)
     )
+
+
+def test_runs_that_did_not_finish_are_asked_for_first(tmp_path: Path) -> None:
+    runs = pair(tmp_path, (90.0, 90.2, 90.1), (92.0, 92.2, 92.1))
+    (found,) = answers(comparison(runs, seeds=range(5)), runs)
+    assert found.step.startswith("see why 4 runs did not finish before you decide; as it stands, keep it")
+    (found,) = answers(comparison(runs[1:]), runs)
+    assert found.step.startswith("see why 1 run did not finish before you decide")
+    (found,) = answers(comparison(runs, seeds=range(3)), runs)
+    assert found.step.startswith("keep it")
+
+
+def test_the_seeds_asked_for_begin_with_those_that_failed(tmp_path: Path) -> None:
+    """Seed 0 of the variant failed: to ask for seeds 1 to N would leave the baseline's out."""
+    runs = [
+        run
+        for run in pair(tmp_path, (90.0, 91.0, 92.0), (91.0, 92.5, 90.5))
+        if run.seed or str(run.variant) == BASELINE
+    ]
+    assert "Next: --seeds 5" in said(pair(tmp_path / "b", (90.0,), (91.0,)), "srblock compare")
+    (found,) = answers(comparison(runs, margin=2.0), runs, "srblock compare")
+    assert "--seeds 1-" not in found.step
+    assert found.step.startswith("--seeds ")
+
+
+def answering(run: Run, right: int, images: int, commonest: float = 0.9) -> Run:
+    """Give a run answers of two classes: the first `right` images right."""
+    true = (np.arange(images) >= round(commonest * images)).astype(np.int64)
+    said = np.where(np.arange(images) < right, true, 1 - true)
+    config = replace(run.config, data=run.config.data | {"classes": ["healthy", "ill"], "test": images})
+    return replace(run, config=config, answers=Answers(said, true), test={"top1": 100 * right / images})
+
+
+def test_what_few_images_carry_may_turn_around(tmp_path: Path) -> None:
+    """Five seeds agree on one image of thirty, and on 300 of a thousand."""
+    right = {BASELINE: (27, 27, 27, 27, 26), WITH_SR: (28, 28, 28, 28, 28)}
+    runs = [
+        answering(run, right[str(run.variant)][run.seed], 30, 0.5) for run in pair(tmp_path, (90.0,) * 5, (90.0,) * 5)
+    ]
+    text = said(runs)
+    assert text.startswith("It helps here: +4.00 points. But over the test images it is anything from ")
+    assert "Next: test on more images before you decide; as it stands, keep it" in text
+    right = {BASELINE: (600, 601, 602, 600, 602), WITH_SR: (900, 901, 902, 903, 900)}
+    many = [answering(run, right[str(run.variant)][run.seed], 1000, 0.5) for run in runs]
+    assert said(many).startswith("It helps here: +30.02 points. Next: keep it")
+
+
+def test_networks_that_give_one_answer_are_named(tmp_path: Path) -> None:
+    runs = [answering(run, 90 + run.seed, 100) for run in pair(tmp_path, (90.0,) * 2, (90.0,) * 2)]
+    assert cautions(runs) == [
+        f"{variant} gets no more test images right than saying healthy of every one would (90.00%), in 1 of 2 runs."
+        for variant in (BASELINE, WITH_SR)
+    ]
+    assert said([answering(run, 90, 100) for run in runs]).endswith("Next: more test images.")
+    assert said([answering(run, 100, 100) for run in runs]).endswith("Next: a harder task, or more test images.")
+
+
+def test_balanced_accuracy_that_goes_the_other_way_is_said(tmp_path: Path) -> None:
+    """More of the common class right, and fewer of the rare one."""
+
+    def uneven(run: Run) -> Run:
+        helped = str(run.variant) == WITH_SR
+        common, rare = (890 + run.seed, 40) if helped else (860 + run.seed, 60)
+        true = (np.arange(1000) >= 900).astype(np.int64)
+        wrong = ((np.arange(1000) >= common) & (true == 0)) | (np.arange(1000) >= 900 + rare)
+        config = replace(run.config, data=run.config.data | {"classes": ["healthy", "ill"], "test": 1000})
+        answers = Answers(np.where(wrong, 1 - true, true), true)
+        return replace(run, config=config, answers=answers, test={"top1": (common + rare) / 10})
+
+    text = said([uneven(run) for run in pair(tmp_path, (90.0,) * 3, (90.0,) * 3)])
+    assert text.startswith("It helps here: +1.00 points.")
+    assert "With every class counted alike it goes the other way: balanced accuracy from 77.83% to 69.50%." in text
 
 
 def test_curves_that_rise_are_cautioned_about(tmp_path: Path) -> None:

@@ -72,7 +72,15 @@ def test_the_table_marks_the_choice(tmp_path: Path) -> None:
     text = shown(collect(SETTINGS, (0, 1), made(tmp_path, FIGURES)))
     assert "R8 + SR(M=3, P=4) 92.10 ± 0.99 yes" in text
     assert text.count(" yes") == 1
-    assert "best mean validation accuracy of 3 settings on 2 seeds; the test set had no part in it" in text
+    assert "best mean validation top-1 of 3 settings on 2 seeds; the test set had no part in it" in text
+
+
+def test_a_tie_is_called_one(tmp_path: Path) -> None:
+    even = {"R8": FIGURES["R8"], "R8 + SR(P=2)": [(90.0, 90.0)] * 2, "R8 + SR(P=4)": [(90.1, 90.0), (89.9, 90.0)],
+            "R8 + SR(P=6)": [(89.0, 90.0)] * 2}  # fmt: skip
+    text = shown(collect(SETTINGS, (0, 1), made(tmp_path, even)), SETTINGS[0])
+    assert "R8 + SR(M=3, P=2) shares the best mean validation top-1 of 3 settings on 2 seeds with 1 other" in text
+    assert "and was written first" in text
 
 
 def test_what_choosing_gained(tmp_path: Path) -> None:
@@ -82,7 +90,12 @@ def test_what_choosing_gained(tmp_path: Path) -> None:
     # 3 settings x 2 seeds: residuals of the two-way table by hand give a noise of 0.3055 / sqrt(2)
     assert "noise of 0.22" in said[0]
     assert "gains +0.13 on validation by chance alone" in said[0]
-    assert "led R8 by +1.60 when it was chosen and by +0.60 on fresh seeds: +1.00 of it was the choice" in said[1]
+    assert said[1].endswith(
+        "led R8 by +1.60 when it was chosen and by +0.60 on fresh seeds: +1.00 of it was the choice, or the chance of "
+        "these seeds."
+    )
+    better = made(tmp_path / "b", {"R8": [(90.2, 89.0)], "R8 + SR(P=4)": [(95.0, 89.3)]}, first=2)
+    assert verdict_sentences(found, SETTINGS[1], better[:1], better[1:])[1].endswith("by +4.80 on fresh seeds.")
     assert "chosen by its test accuracy (R8 + SR(M=3, P=2)), its gain would have been reported as +2.50" in said[2]
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -76,7 +77,7 @@ def test_printed_table_has_the_figures(tmp_path: Path) -> None:
             assert figure in text
         words = " ".join(text.split())
         assert (
-            "undecided: ±0.2 is beyond these 360 test images, which show ±1.4 at best; 7 more seeds per variant"
+            "undecided: ±0.2 is less than 360 test images leave open of one accuracy, ±1.4; 7 more seeds per variant"
             in words
         )
         assert "3 shared seeds: correlation +1.00; every seed differs by the same." in words
@@ -185,7 +186,17 @@ def test_from_eight_shared_seeds_on_the_paired_test_is_the_one_that_counts(tmp_p
 
 @pytest.mark.parametrize(
     ("p", "text"),
-    [(None, "-"), (0.00021, "<0.001"), (0.00216, "0.0022"), (0.0496, "0.0496"), (0.232, "0.232"), (1.0, "1.000")],
+    [
+        (None, "-"),
+        (0.00021, "<0.001"),
+        (0.00216, "0.0022"),
+        (0.0496, "0.0496"),
+        (0.049996, "0.049996"),
+        (0.05001, "0.050010"),
+        (0.05, "0.0500"),
+        (0.232, "0.232"),
+        (1.0, "1.000"),
+    ],
 )
 def test_p_values(p: float | None, text: str) -> None:
     assert probability(p) == text
@@ -193,7 +204,7 @@ def test_p_values(p: float | None, text: str) -> None:
 
 def test_unequal_seeds_are_said(tmp_path: Path) -> None:
     rows = comparison(worked_example(tmp_path)[:-1])
-    assert remarks(rows) == [f"Not all have the same number of finished seeds: {BASELINE} 3, {WITH_SR} 2."]
+    assert remarks(rows) == [f"Not all seeds finished: {WITH_SR} 2 of 3 (not 2). The figures are of those that did."]
 
 
 def test_no_run_at_all(tmp_path: Path) -> None:
@@ -212,7 +223,7 @@ def test_runs_made_before_a_recipe_had_a_field_compare_with_those_made_after(tmp
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
-    first = write_run(tmp_path, BASELINE, 0)
+    first, ours = write_run(tmp_path, BASELINE, 0), write_run(tmp_path, WITH_SR, 0)
     with pytest.raises(ValueError, match="R8 with seed 0 is there twice"):
         comparison([first, first])
     with pytest.raises(ValueError, match="differ in their recipe"):
@@ -221,6 +232,26 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     other.config.data["fingerprint"] = "cd" * 32
     with pytest.raises(ValueError, match="differ in their data"):
         comparison([first, other])
+    with pytest.raises(ValueError, match="differ in their starting weights"):
+        comparison([first, changed(ours, weights="pretrained")])
+    with pytest.raises(ValueError, match="differ in their numerics"):
+        comparison([first, changed(ours, numerics=2)])
+
+
+def changed(run: Run, **fields: Any) -> Run:
+    return replace(run, config=replace(run.config, **fields))
+
+
+def test_runs_of_two_makes_are_not_one_row(tmp_path: Path) -> None:
+    """One name for networks of two sources, and one seed that starts from two files."""
+    old, new = (write_run(tmp_path, BASELINE, seed) for seed in (0, 1))
+    with pytest.raises(ValueError, match="R8 was built by different code for different seeds"):
+        comparison([changed(old, code={"source": "a"}), changed(new, code={"source": "b"})])
+    other = write_run(tmp_path, WITH_SR, 0)
+    files = [changed(run, weights=f"seed:{letter * 64}") for run, letter in ((old, "a"), (new, "b"), (other, "a"))]
+    assert [row.n for row in comparison(files)] == [2, 1]
+    with pytest.raises(ValueError, match="runs of seed 0 start from different weights"):
+        comparison([*files[:2], changed(other, weights=f"seed:{'c' * 64}")])
 
 
 def test_csv_round_trip(tmp_path: Path) -> None:
@@ -310,3 +341,22 @@ def test_numbers() -> None:
         "42.1",
         "125",
     ]
+
+
+def test_differences_of_shared_seeds_are_said(tmp_path: Path) -> None:
+    """Twelve seeds against eight: the difference is of the eight, and other means stand beside it."""
+    runs = [write_run(tmp_path, BASELINE, seed, test_top1=90 + seed % 3 / 10 + seed // 8, recall=False)
+            for seed in range(12)]  # fmt: skip
+    runs += [write_run(tmp_path, WITH_SR, seed, test_top1=90.2 + seed % 2 / 10, recall=False) for seed in range(8)]
+    rows = comparison(runs)
+    shared = [runs[seed].test["top1"] for seed in range(8)], [run.test["top1"] for run in runs[12:]]
+    assert rows[1].pairing is not None
+    assert rows[1].pairing.means == pytest.approx([sum(side) / 8 for side in shared])
+    assert remarks(rows) == [
+        f"Not all seeds finished: {WITH_SR} 8 of 12 (not 8, 9, 10, 11). The figures are of those that did.",
+        f"{WITH_SR} against {BASELINE}: difference, interval and p are of the 8 seeds that both have, with means of "
+        f"{sum(shared[1]) / 8:.2f} and {sum(shared[0]) / 8:.2f}.",
+    ]
+    from srblock.report.html import behind
+
+    assert f", over the 8 seeds that both have {sum(shared[1]) / 8:.2f}% against" in behind(rows[1], rows[0]).evidence

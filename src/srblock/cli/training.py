@@ -208,7 +208,7 @@ def sweep(
     final = replace(study, variants=(base, chosen), seeds=tuple(range(seeds, seeds + fresh)))
     second = experiment.carry_out(session, final)
     if second.worth_a_report:
-        rows = comparison(second.runs, [str(base), str(chosen)], margin=margin)
+        rows = comparison(second.runs, [str(base), str(chosen)], seeds=final.seeds, margin=margin)
         folder = options.out / experiment.folder_name("sweep", study, margin)
         times = times_of(session, final, second.runs, folder)
         tables.print_table(rows, console(), second.runs, session.asked.command, times)

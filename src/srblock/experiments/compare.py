@@ -173,7 +173,7 @@ def carry_out_comparison(
     done = carry_out(session, study)
     if not done.worth_a_report:
         return Comparison(study, done, (), None)
-    rows = comparison(done.runs, [str(variant) for variant in study.variants], margin=margin)
+    rows = comparison(done.runs, [str(variant) for variant in study.variants], seeds=numbers, margin=margin)
     folder = asked.out / folder_name("compare", study, margin)
     times = times_of(session, study, done.runs, folder)
     tables.print_table(rows, asked.console, done.runs, asked.command, times)

@@ -21,14 +21,16 @@ def write_study(
     """Write what was asked for as options of `srblock compare`; None for what only Python code has.
 
     That is data and recipes handed over as objects, functions, changes that no option makes, and seeds that are not in
-    a row. How many ran at once, for how long and into which folder are left out.
+    a row; a file of a study before is removed then. How many ran at once, how long and where are left out.
 
-    Raises: OSError if the file cannot be written.
+    Raises: OSError if the file cannot be written or removed.
     """
+    file = folder / "study.toml"
     in_a_row = list(seeds) == list(range(seeds[0], seeds[-1] + 1))
     changes = {name: value for name, value in asked.changes.items() if value is not None or name in NONE}
     by_option = in_a_row and not asked.networks and not changes.keys() & set(WITHOUT_OPTION)
     if not by_option or not isinstance(asked.data, str) or not isinstance(asked.recipe, str):
+        file.unlink(missing_ok=True)
         return None
     options: dict[str, Any] = {
         "variants": [str(variant) for variant in variants],
@@ -46,7 +48,6 @@ def write_study(
     lines += [
         f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in options.items() if value is not None
     ]
-    file = folder / "study.toml"
     write_bytes(file, ("\n".join(lines) + "\n").encode())
     return file
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from srblock.data.offenders import counted
 from srblock.report import units
 from srblock.report.control_lines import not_used
-from srblock.report.units import signed
+from srblock.report.units import reach, signed
 from srblock.runs.records import Run
+from srblock.statistics.classes import no_better_than_one_answer
 from srblock.statistics.comparison import Row
 from srblock.statistics.convergence import few_passes, passes, still_rising
 from srblock.statistics.verdicts import Verdict
 
 MOST_SEEDS = 50  # per variant; a plan for more is no advice
 FIRST_SEEDS = 5  # that one seed is told to become
+ALL_RIGHT = 99.0  # percent, from which a task is easy
 
 DECIDED = ("better", "worse", "no difference")
 
@@ -52,20 +55,23 @@ def answers(rows: Sequence[Row], runs: Sequence[Run] = (), command: str = "") ->
         runs: that the rows are of, for their controls and how far they were trained.
         command: that repeats the study; the next step is told in its words.
     """
-    too_short = bool(cautions(runs))
     found = []
     for row in rows:
         if row.verdict is None:
             continue
         step = _step(row, rows, command)
-        if too_short and row.verdict.finding in DECIDED:
-            step = f"train longer before you decide; as it stands, {step}"
-        found.append(Answer(row.variant, row.baseline, _finding(row), step, _unused(row, runs)))
+        if row.verdict.finding in DECIDED and (first := _first(row, rows, runs)):
+            step = f"{first} before you decide; as it stands, {step}"
+        found.append(Answer(row.variant, row.baseline, _finding(row, rows), step, _unused(row, runs)))
     return found
 
 
 def cautions(runs: Sequence[Run]) -> list[str]:
-    """Say where more epochs may turn the answer around."""
+    """Say where more epochs may turn the answer around, and which networks tell nothing apart."""
+    return [*_too_short(runs), *_blind(runs)]
+
+
+def _too_short(runs: Sequence[Run]) -> list[str]:
     if not runs:
         return []
     if few_passes(runs[0]):
@@ -82,7 +88,61 @@ def cautions(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _finding(row: Row) -> str:
+def _blind(runs: Sequence[Run]) -> list[str]:
+    """Name the variants whose networks get no more test images right than one answer to all of them would."""
+    by_variant: dict[str, list[Run]] = {}
+    for run in runs:
+        by_variant.setdefault(str(run.variant), []).append(run)
+    lines = []
+    for variant, some in by_variant.items():
+        shares = [found for run in some if (found := no_better_than_one_answer(run)) is not None]
+        if shares:
+            name, share = shares[0]
+            lines.append(
+                f"{variant} gets no more test images right than saying {name} of every one would ({share:.2f}%), in "
+                f"{len(shares)} of {counted(len(some), 'run')}."
+            )
+    return lines
+
+
+def _first(row: Row, rows: Sequence[Row], runs: Sequence[Run]) -> str:
+    """Say what should be done before the answer is acted upon; "" if nothing."""
+    both = [row, *(other for other in rows if other.variant == row.baseline)]
+    needed = []
+    if cautions(runs):
+        needed.append("train longer")
+    if missing := sum(len(side.missing) for side in both):
+        needed.append(f"see why {counted(missing, 'run')} did not finish")
+    if _turns_with_the_images(row):
+        needed.append("test on more images")
+    return " and ".join(needed)
+
+
+def _turns_with_the_images(row: Row) -> bool:
+    """Tell whether a difference found over the seeds may be chance of the test images."""
+    found = row.verdict is not None and row.verdict.finding in ("better", "worse")
+    return found and row.over_images is not None and row.over_images[0] <= 0 <= row.over_images[1]
+
+
+def _finding(row: Row, rows: Sequence[Row]) -> str:
+    text = _plain_finding(row)
+    if _turns_with_the_images(row):
+        text += f" But over the test images it is anything from {reach(row.over_images)}: others may turn it around."
+    return f"{text}{_balance(row, rows)}"
+
+
+def _balance(row: Row, rows: Sequence[Row]) -> str:
+    """Say if the difference goes the other way with every class counted alike."""
+    base = next((other for other in rows if other.variant == row.baseline), None)
+    if base is None or base.balance is None or row.balance is None or row.verdict is None:
+        return ""
+    before, now = base.balance.accuracy.mean, row.balance.accuracy.mean
+    if (row.verdict.finding, now < before) not in (("better", True), ("worse", False)):
+        return ""
+    return f" With every class counted alike it goes the other way: balanced accuracy from {before:.2f}% to {now:.2f}%."
+
+
+def _plain_finding(row: Row) -> str:
     verdict, found = row.verdict, row.analysis
     assert verdict is not None
     assert found is not None
@@ -126,9 +186,10 @@ def _step(row: Row, rows: Sequence[Row], command: str) -> str:
     match row.verdict.finding:
         case "one seed":
             seeds = max(FIRST_SEEDS, _seeds(row))
-            return f"{_ask(seeds, row, command)}{_time(seeds, rows)}, would tell how far seeds differ."
+            return f"{_ask(seeds, rows, command)}{_time(seeds, rows)}, would tell how far seeds differ."
         case "no spread":
-            return "a harder task, or more test images."
+            easy = row.figure.per_image and row.mean > ALL_RIGHT
+            return "a harder task, or more test images." if easy else "more test images."
         case "undecided":
             return _more_seeds(row, rows, command)
     base = next(other for other in rows if other.variant == row.baseline)
@@ -151,10 +212,10 @@ def _more_seeds(row: Row, rows: Sequence[Row], command: str) -> str:
     needed = verdict.more_seeds or 0
     settles = 0 < needed <= MOST_SEEDS - now
     more = needed if settles else 3 * now if 4 * now <= MOST_SEEDS else now
-    text = f"{_ask(now + more, row, command)}{_time(now + more, rows)}"
+    text = f"{_ask(now + more, rows, command)}{_time(now + more, rows)}"
     sees, images = row.detectable_with(more), verdict.limits
     if sees is not None and images is not None and sees < images.resolution:
-        text += f", would see {images.resolution:.2g}, the least that {images.test_images:,} test images show"
+        text += f", would see {images.resolution:.2g}, as much as {images.test_images:,} test images leave open"
     elif sees is not None:
         text += f", would see about {about(sees)}"
     if needed and not settles:
@@ -168,9 +229,9 @@ def _seeds(row: Row) -> int:
     return max(sides.n, sides.n_baseline)
 
 
-def _ask(seeds: int, row: Row, command: str) -> str:
+def _ask(seeds: int, rows: Sequence[Row], command: str) -> str:
     """Name the option that makes it so many seeds."""
-    first = min(row.seeds)
+    first = min(seed for row in rows for seed in (*row.seeds, *row.missing))
     if command.startswith("srblock sweep"):
         return f"--fresh {seeds}"
     if command.startswith("srblock.compare("):

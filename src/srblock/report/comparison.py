@@ -56,9 +56,8 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     lines = []
     if rows[0].variant != rows[0].baseline:
         lines.append(f"No seed of {rows[0].baseline} finished: there is nothing to compare with.")
-    if len({row.n for row in rows}) > 1:
-        counts = ", ".join(f"{row.variant} {row.n}" for row in rows)
-        lines.append(f"Not all have the same number of finished seeds: {counts}.")
+    lines += _unfinished(rows)
+    lines += _of_shared_seeds(rows)
     lines += without_looking(rows)
     if corrected(rows):
         lines.append(
@@ -66,6 +65,36 @@ def remarks(rows: Sequence[Row]) -> list[str]:
             "Verdicts follow the p-values after Holm's correction, which counts them all."
         )
     return lines
+
+
+def _unfinished(rows: Sequence[Row]) -> list[str]:
+    """Say which runs have no figure."""
+    missing = {
+        row.variant: f"{row.variant} {row.n} of {row.n + len(row.missing)} (not {', '.join(map(str, row.missing))})"
+        for row in rows
+        if row.missing
+    }
+    if not missing:
+        return []
+    return [f"Not all seeds finished: {', '.join(missing.values())}. The figures are of those that did."]
+
+
+def _of_shared_seeds(rows: Sequence[Row]) -> list[str]:
+    """Say which differences are not those of the means beside them."""
+    return [
+        f"{row.variant} against {row.baseline}: difference, interval and p are of the {found.n} seeds that both have, "
+        f"with means of {found.means[1]:.2f} and {found.means[0]:.2f}."
+        for row in rows
+        if (found := of_shared_seeds(row)) is not None
+    ]
+
+
+def of_shared_seeds(row: Row) -> Pairing | None:
+    """Return the pairing that a row's difference is of, if it has fewer seeds than the means have; else None."""
+    found, sides = row.analysis, row.difference
+    if not isinstance(found, Pairing) or sides is None or found.n == max(sides.n, sides.n_baseline):
+        return None
+    return found
 
 
 def balances(rows: Sequence[Row]) -> list[str]:

@@ -24,6 +24,9 @@ NOT_USED = {
 }  # what it means that a control changes nothing, the stronger one first
 
 
+MOST = 1.0  # percentage points that two test images may be to count as no change
+
+
 def control_lines(groups: Sequence[tuple[str, Sequence[Run]]]) -> list[tuple[str, str, str, str, str]]:
     """List variant, control, number of seeds, change against the intact network and its 95% interval.
 
@@ -47,8 +50,8 @@ def control_lines(groups: Sequence[tuple[str, Sequence[Run]]]) -> list[tuple[str
 def not_used(runs: Sequence[Run], margin: float) -> str:
     """Say in a sentence that trained networks do as well without their blocks, or with a fixed map in their place.
 
-    Said only where it is shown: two seeds or more, and their change within the margin, or two test images if these are
-    more, by TOST. Else "".
+    Said only where it is shown: two seeds or more, and their change within the margin by TOST, or within two test
+    images if these are more, up to a point; where all seeds change alike, within the margin. Else "".
 
     Args: margin in percentage points.
     """
@@ -56,14 +59,14 @@ def not_used(runs: Sequence[Run], margin: float) -> str:
     if not recorded:
         return ""
     image = 100 / int(recorded[0].config.data["test"]) if recorded[0].figure.per_image else 0.0
-    bound = max(margin, 2 * image)
+    bound = max(margin, min(2 * image, MOST))
     intact = {run.seed: run.controls["intact"][run.figure.key] for run in recorded}
     for name, meaning in NOT_USED.items():
         under = {run.seed: run.controls[name][run.figure.key] for run in recorded if name in run.controls}
         found = pairing({seed: intact[seed] for seed in under}, under)
         if found is None:
             continue
-        small = abs(found.mean) < bound if found.estimate is None else tost_p(found.estimate, bound) < ALPHA
+        small = abs(found.mean) < margin if found.estimate is None else tost_p(found.estimate, bound) < ALPHA
         if small:
             return (
                 f"{meaning}, test {runs[0].figure.label} changes by {signed(found.mean)} points, less than {bound:.2g}."

@@ -15,7 +15,7 @@ from srblock.report import block_figures, figures
 from srblock.report.answers import answers, cautions
 from srblock.report.blocks import block_views, draw_both
 from srblock.report.classes import balance_lines, class_views
-from srblock.report.comparison import interval, legend, pairings, remarks
+from srblock.report.comparison import interval, legend, of_shared_seeds, pairings, remarks
 from srblock.report.control_lines import control_lines
 from srblock.report.difference_figure import differences, seed_differences
 from srblock.report.page import plain, render
@@ -84,7 +84,7 @@ def behind(row: Row, baseline: Row, times: Times | None = None) -> Figures:
     reached = (
         f"{row.mean:.2f}% of the test images right" if figure.per_image else f"{row.mean:.2f}% test {figure.label}"
     )
-    evidence = f"{reached} against {baseline.mean:.2f}%: {signed(found.mean)} percentage points"
+    evidence = f"{reached} against {baseline.mean:.2f}%{_shared(row)}: {signed(found.mean)} percentage points"
     if found.estimate is None:
         evidence += ", from one seed each." if sides.n == sides.n_baseline == 1 else f" ({_seeds(sides)})."
     else:
@@ -106,6 +106,15 @@ def _cost(row: Row, baseline: Row, times: Times) -> str:
     if row.variant in times:
         text += f"; {in_turns(times[row.variant], baseline.variant)}"
     return f"{text}."
+
+
+def _shared(row: Row) -> str:
+    """Give the means that the difference is of, where seeds of one side have no partner."""
+    found = of_shared_seeds(row)
+    if found is None:
+        return ""
+    before, now = found.means
+    return f", over the {found.n} seeds that both have {now:.2f}% against {before:.2f}%"
 
 
 def _seeds(found: Difference) -> str:
@@ -191,7 +200,9 @@ def _bars_cut(rows: Sequence[Row]) -> bool:
 def _title(rows: Sequence[Row]) -> str:
     if len(rows) == 1:
         return rows[0].variant
-    return f"{rows[0].variant} against {rows[1].variant if len(rows) == 2 else f'{len(rows) - 1} variants'}"
+    if len(rows) == 2:
+        return f"{rows[1].variant} against {rows[0].variant}"
+    return f"{len(rows) - 1} variants against {rows[0].variant}"
 
 
 def _environments(runs: Sequence[Run]) -> list[tuple[int, dict[str, str]]]:

@@ -39,10 +39,10 @@ def _columns(chosen: Variant) -> tuple[Column[Setting], ...]:
 
 def selection_sentences(found: Selection, chosen: Variant) -> list[str]:
     """Say what the choice rests on."""
-    said = [
-        f"{chosen} has the best mean validation accuracy of {len(found.settings)} settings on "
-        f"{counted(found.seeds, 'seed')}; the test set had no part in it."
-    ]
+    of = f"mean validation {found.label} of {len(found.settings)} settings on {counted(found.seeds, 'seed')}"
+    said = [f"{chosen} has the best {of}; the test set had no part in it."]
+    if found.equals:
+        said = [f"{chosen} shares the best {of} with {counted(found.equals, 'other')}, and was written first."]
     if found.dropped:
         said.append(f"Left out, as not every seed finished: {', '.join(map(str, found.dropped))}.")
     return said
@@ -70,10 +70,11 @@ def verdict_sentences(found: Selection, chosen: Variant, base_runs: Sequence[Run
     if runs and base_runs:
         before = settings[chosen].summary.mean - found.base.summary.mean
         after = _validation(runs) - _validation(base_runs)
-        said.append(
-            f"On validation, {chosen} led {found.base.variant} by {signed(before)} when it was chosen and by "
-            f"{signed(after)} on fresh seeds: {signed(before - after)} of it was the choice."
+        lead = f"by {signed(before)} when it was chosen and by {signed(after)} on fresh seeds"
+        choice = (
+            f": {signed(before - after)} of it was the choice, or the chance of these seeds" if before > after else ""
         )
+        said.append(f"On validation, {chosen} led {found.base.variant} {lead}{choice}.")
         best = max(found.settings, key=lambda setting: sum(setting.test))
         claimed = difference(found.base.test, best.test).mean
         said.append(

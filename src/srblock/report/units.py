@@ -57,7 +57,10 @@ def probability(p: float | None) -> str:
     """Print a p-value with the digits that count; a dash where there is none."""
     if p is None:
         return "-"
-    return "<0.001" if p < 0.001 else f"{p:.4f}" if p < 0.1 else f"{p:.3f}"
+    if p < 0.001:
+        return "<0.001"
+    text = f"{p:.4f}" if p < 0.1 else f"{p:.3f}"
+    return f"{p:.6f}" if text == "0.0500" and p != 0.05 else text  # on which side of 0.05 it lies counts
 
 
 def p_equals(p: float) -> str:

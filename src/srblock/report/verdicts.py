@@ -79,10 +79,10 @@ def _plan(verdict: Verdict) -> str:
 
 
 def _beyond(verdict: Verdict) -> str:
-    """Say that the test images cannot show a difference as small as the margin."""
+    """Say that the test images leave one accuracy more open than the margin is wide."""
     assert verdict.limits is not None
-    images, best = f"{verdict.limits.test_images:,}", _size(verdict.target, verdict)
-    return f"±{verdict.margin:g} is beyond these {images} test images, which show ±{best} at best"
+    images, left_open = f"{verdict.limits.test_images:,}", _size(verdict.target, verdict)
+    return f"±{verdict.margin:g} is less than {images} test images leave open of one accuracy, ±{left_open}"
 
 
 def _alone(verdict: Verdict) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from srblock.runs.manifest import check_manifest, write_manifest
 from srblock.runs.record_file import LARGEST, Record, as_run, dumps, loads, pack_run, read_record, same
-from srblock.runs.records import Run, finished
+from srblock.runs.records import Run, RunConfig, check_of_one_make, finished
 from srblock.training.files import write_bytes
 
 MOST_RECORDS = 10_000  # in an archive
@@ -185,9 +185,10 @@ def _check_together(runs: Sequence[Run]) -> None:
     """Refuse records that contradict each other, of which no table can be made.
 
     Raises: ValueError naming two of them: one set of images with different facts, or one seed of a variant twice in a
-    study.
+    study; as `check_of_one_make` within a study.
     """
     facts: dict[str, tuple[str, Run]] = {}
+    studies: dict[str, list[RunConfig]] = {}
     seen: dict[str, Run] = {}
     for run in runs:
         config = run.config
@@ -199,9 +200,12 @@ def _check_together(runs: Sequence[Run]) -> None:
                 f"different things of their {', '.join(SAME_DATA)}; one of them is wrong, leave it out"
             )
         identity = [config.data["fingerprint"], config.recipe.identity, config.start, config.numerics]
+        studies.setdefault(json.dumps(identity, sort_keys=True), []).append(config)
         other = seen.setdefault(json.dumps([identity, str(run.variant), run.seed], sort_keys=True), run)
         if other is not run:
             raise ValueError(
                 f"{run.directory.name} and {other.directory.name} are both {run.variant} with seed {run.seed} in one "
                 "study, built by different code or from different weights; a study has one of them, leave the other out"
             )
+    for configs in studies.values():
+        check_of_one_make(configs)

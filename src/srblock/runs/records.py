@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,6 +121,27 @@ def numerics(recipe: Recipe) -> int:
     class weights went wrong with smoothed labels.
     """
     return NUMERICS + (recipe.precision == "bfloat16" or recipe.class_weights != "none")
+
+
+def check_of_one_make(configs: Iterable[RunConfig]) -> None:
+    """Refuse runs that go by one name in a study and are not alike.
+
+    Raises: ValueError if a variant was built by different code for different seeds, or the variants of a seed were
+        trained on from different weights.
+    """
+    codes: dict[str, dict[str, str] | None] = {}
+    weights: dict[int, str | None] = {}
+    for config in configs:
+        if codes.setdefault(str(config.variant), config.code) != config.code:
+            raise ValueError(
+                f"{config.variant} was built by different code for different seeds, so these are runs of two networks; "
+                "keep those of one, or train the others anew"
+            )
+        if weights.setdefault(config.seed, config.weights) != config.weights:
+            raise ValueError(
+                f"runs of seed {config.seed} start from different weights and cannot be compared; keep those that "
+                "start from the same"
+            )
 
 
 NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)

@@ -107,6 +107,19 @@ def answers_by_seed(runs: Sequence[Run]) -> dict[int, Answers]:
     return {run.seed: run.answers for run in runs if run.answers is not None}
 
 
+def no_better_than_one_answer(run: Run) -> tuple[str, float] | None:
+    """Name the commonest class of the test images and its share in percent, if the run got no more of them right.
+
+    None if it did, and where no answers were recorded.
+    """
+    if run.answers is None:
+        return None
+    images = np.bincount(run.answers.true)
+    if (run.answers.said == run.answers.true).sum() > images.max():
+        return None
+    return run.config.data["classes"][int(images.argmax())], float(100 * images.max() / images.sum())
+
+
 def confusion(answers: Answers, classes: int) -> Array:
     """Count the images by class and what was said. Shapes: -> (classes, classes), truth by what was said."""
     pairs = answers.true.astype(np.int64) * classes + answers.said

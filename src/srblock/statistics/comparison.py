@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from srblock.runs.records import Run
+from srblock.runs.records import Run, check_of_one_make
 from srblock.statistics.classes import Balance, balance
 from srblock.statistics.differences import Difference, Estimate, Summary, difference, summarize
 from srblock.statistics.equivalence import MARGIN
+from srblock.statistics.paired_images import mean_difference_interval
 from srblock.statistics.pairing import Comparison, Pairing, pairing
 from srblock.statistics.power import smallest_detectable
 from srblock.statistics.segmentation import commonest
@@ -35,6 +36,9 @@ class Row:
         others: the task's other figures on the test set, which decide nothing.
         commonest: of a segmentation, see `segmentation.commonest`.
         balance: of test classes of very different sizes, see `classes.balance`.
+        missing: seeds that were asked for, or that other variants have, without a finished run of this one.
+        over_images: 95% interval of the difference over the test images, see `paired_images.mean_difference_interval`;
+            None without a comparison and where no answers were recorded.
     """
 
     variant: str
@@ -56,6 +60,8 @@ class Row:
     others: tuple[tuple[Figure, Summary], ...] = ()
     commonest: tuple[str, float] | None = None
     balance: Balance | None = None
+    missing: tuple[int, ...] = ()
+    over_images: tuple[float, float] | None = None
 
     @property
     def n(self) -> int:
@@ -126,24 +132,32 @@ class Row:
         return smallest_detectable(estimate.standard_error, estimate.freedom, alpha=alpha)
 
 
-def comparison(runs: Sequence[Run], variants: Sequence[str] | None = None, *, margin: float = MARGIN) -> list[Row]:
+def comparison(
+    runs: Sequence[Run],
+    variants: Sequence[str] | None = None,
+    *,
+    seeds: Sequence[int] = (),
+    margin: float = MARGIN,
+) -> list[Row]:
     """Summarize runs by variant, each against the first.
 
     Args:
         variants: their order, the baseline first; in the order of the runs if not given. A variant without a finished
             run has no row; if it is the baseline, the others have no difference.
+        seeds: that were asked for; those that have no run are `missing`.
         margin: percentage points that count as no difference.
 
     Raises: ValueError as `comparisons`.
     """
     order = list(dict.fromkeys([*(variants or ()), *(str(run.variant) for run in runs)]))
-    return comparisons(runs, [(variant, order[0]) for variant in order], margin=margin)
+    return comparisons(runs, [(variant, order[0]) for variant in order], seeds=seeds, margin=margin)
 
 
 def comparisons(
     runs: Sequence[Run],
     pairs: Sequence[tuple[str, str]],
     *,
+    seeds: Sequence[int] = (),
     margin: float = MARGIN,
     keys: Sequence[str] | None = None,
 ) -> list[Row]:
@@ -152,20 +166,23 @@ def comparisons(
     Args:
         pairs: variants in their order, each with its baseline, which may be itself. Variants
             without a run have no row, and runs of other variants no part.
+        seeds: that were asked for; those that have no run are `missing`.
         margin: percentage points that count as no difference.
         keys: of the figures, such as "miou" and "macc": all pairs by the first, then all by the next; the task's first
             alone if not given.
 
-    Raises: ValueError if the runs differ in data, recipe or figure, or one is there twice: they could not be compared;
-        if they have no figure of such a key; or if the margin is not above 0.
+    Raises: ValueError if the runs differ in data, recipe, figure, starting weights, numerics or the code of a variant,
+        or one is there twice: they could not be compared; if they have no figure of such a key; or if the margin is
+        not above 0.
     """
     _check_comparable(runs)
     by_variant: dict[str, list[Run]] = {variant: [] for pair in pairs for variant in pair}
     for run in runs:
         if str(run.variant) in by_variant:
             by_variant[str(run.variant)].append(run)
+    asked = {*seeds, *(run.seed for some in by_variant.values() for run in some)}
     rows = [
-        _row(variant, baseline, figure, by_variant[baseline], by_variant[variant])
+        _row(variant, baseline, figure, by_variant[baseline], by_variant[variant], asked)
         for figure in _figures(runs, keys)
         for variant, baseline in pairs
         if by_variant[variant]
@@ -180,9 +197,12 @@ def _check_comparable(runs: Sequence[Run]) -> None:
         ("data", {run.config.data["fingerprint"] for run in runs}),
         ("recipe", {run.config.recipe for run in runs}),
         ("figure", {run.figure for run in runs}),
+        ("starting weights", {run.config.start for run in runs}),
+        ("numerics", {run.config.numerics for run in runs}),
     ):
         if len(values) > 1:
             raise ValueError(f"the runs differ in their {name} and cannot be compared; pass runs of one study only")
+    check_of_one_make([run.config for run in runs])
     seen = [(str(run.variant), run.seed) for run in runs]
     for variant, seed in seen:
         if seen.count((variant, seed)) > 1:
@@ -198,10 +218,13 @@ def _figures(runs: Sequence[Run], keys: Sequence[str] | None) -> list[Figure]:
     return [runs[0].figure] if keys is None else [known[key] for key in keys]
 
 
-def _row(variant: str, baseline: str, figure: Figure, against: Sequence[Run], runs: Sequence[Run]) -> Row:
+def _row(
+    variant: str, baseline: str, figure: Figure, against: Sequence[Run], runs: Sequence[Run], asked: set[int]
+) -> Row:
     first, seeds = runs[0], _by_seed(runs, figure)
     values, others = list(seeds.values()), _by_seed(against, figure)
     compared = variant != baseline and len(against) > 0
+    compares = Comparison(difference(list(others.values()), values), pairing(others, seeds)) if compared else None
     return Row(
         variant=variant,
         baseline=baseline,
@@ -211,7 +234,7 @@ def _row(variant: str, baseline: str, figure: Figure, against: Sequence[Run], ru
         held_out=first.validation_score is not None,
         test=summarize(values),
         last_test=summarize([run.last_test[figure.key] for run in runs]),
-        comparison=Comparison(difference(list(others.values()), values), pairing(others, seeds)) if compared else None,
+        comparison=compares,
         verdict=None,
         parameters=first.parameters,
         overhead_percent=first.overhead_percent,
@@ -224,7 +247,22 @@ def _row(variant: str, baseline: str, figure: Figure, against: Sequence[Run], ru
         ),
         commonest=commonest(first),
         balance=balance(runs),
+        missing=tuple(sorted(asked - seeds.keys())),
+        over_images=None if compares is None else _over_images(compares, against, runs),
     )
+
+
+def _over_images(found: Comparison, against: Sequence[Run], runs: Sequence[Run]) -> tuple[float, float] | None:
+    """Return the interval over the test images, of the seeds that count."""
+    if isinstance(found.counts, Pairing):
+        shared = {run.seed for run in against} & {run.seed for run in runs}
+        against, runs = ([run for run in side if run.seed in shared] for side in (against, runs))
+    right = [
+        [run.answers.said == run.answers.true for run in side if run.answers is not None] for side in (against, runs)
+    ]
+    if [len(side) for side in right] != [len(against), len(runs)]:
+        return None
+    return mean_difference_interval(*right)
 
 
 def _limits(row: Row, against: Sequence[Run]) -> Limits:

@@ -7,8 +7,14 @@ chance covered here is that of the test images; what another training run would 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
 
 LEVEL = NormalDist().inv_cdf(0.975)  # of two-sided 95% intervals
 POWER = NormalDist().inv_cdf(0.8)
@@ -86,6 +92,24 @@ def difference_interval(lost: int, gained: int, images: int) -> tuple[float, flo
     """
     middle, error = _adjusted(lost, gained, images)
     return 100 * max(-1.0, middle - LEVEL * error), 100 * min(1.0, middle + LEVEL * error)
+
+
+def mean_difference_interval(before: Sequence[Array], now: Sequence[Array]) -> tuple[float, float]:
+    """Return the 95% interval of a difference of mean accuracies over the images, in percentage points.
+
+    Of several networks each, where every image differs by the share of networks that have it right; adjusted as
+    `difference_interval`, which it is for one network each.
+
+    Args: before, now: of each network which images are right (N,), booleans.
+
+    Raises: ValueError without a network on a side.
+    """
+    if not before or not now:
+        raise ValueError(f"need a network or more on both sides, got {len(before)} and {len(now)}")
+    apart = np.mean(now, axis=0) - np.mean(before, axis=0)
+    adjusted = np.concatenate([apart, [1.0, -1.0]])
+    middle, half = float(adjusted.mean()), LEVEL * float(adjusted.std()) / math.sqrt(len(adjusted))
+    return 100 * max(-1.0, middle - half), 100 * min(1.0, middle + half)
 
 
 def detectable_change(lost: int, gained: int, images: int) -> float:

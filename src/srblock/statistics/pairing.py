@@ -30,6 +30,7 @@ class Pairing:
         mean, std: of the differences, seed by seed; std with n - 1.
         correlation: Pearson's, of the values; None with fewer than three seeds, or if one side has no spread.
         correlation_interval: 95%, by Fisher's z; None with fewer than four seeds or a perfect correlation.
+        means: of the baseline and of the variant over these seeds.
     """
 
     n: int
@@ -37,6 +38,7 @@ class Pairing:
     std: float
     correlation: float | None
     correlation_interval: tuple[float, float] | None
+    means: tuple[float, float]
 
     @property
     def estimate(self) -> Estimate | None:
@@ -69,7 +71,8 @@ def pairing(baseline: Mapping[int, float], ours: Mapping[int, float]) -> Pairing
     spread = statistics.stdev(apart)
     if spread <= ROUNDING * max(map(abs, apart)):
         spread = 0.0
-    return Pairing(len(pairs), statistics.fmean(apart), spread, correlation, interval)
+    means = statistics.fmean(a for a, _ in pairs), statistics.fmean(b for _, b in pairs)
+    return Pairing(len(pairs), statistics.fmean(apart), spread, correlation, interval, means)
 
 
 @dataclass(frozen=True)

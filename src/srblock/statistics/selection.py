@@ -91,16 +91,24 @@ class Selection:
         settings: those of which every seed finished, in the order written.
         base: the network without the block.
         dropped: settings left out of the choice, because not every seed of them finished.
+        label: of the figure that was chosen by.
     """
 
     settings: tuple[Setting, ...]
     base: Setting
     dropped: tuple[Variant, ...]
+    label: str
 
     @property
     def best(self) -> Setting:
         """The setting with the highest mean on validation; of equals the first written."""
         return max(self.settings, key=lambda setting: setting.summary.mean)  # max keeps the first of equals
+
+    @property
+    def equals(self) -> int:
+        """How many settings the best one shares the highest mean with."""
+        best = self.best.summary.mean
+        return sum(math.isclose(setting.summary.mean, best) for setting in self.settings) - 1
 
     @property
     def seeds(self) -> int:
@@ -130,4 +138,4 @@ def collect(settings: Sequence[Variant], seeds: Sequence[int], runs: Sequence[Ru
         what = settings[0].without_sr() if base is None else "any setting"
         raise ValueError(f"not every seed of {what} finished, so there is nothing to choose; give the command again")
     kept = {setting.variant for setting in whole}
-    return Selection(whole, base, tuple(variant for variant in settings if variant not in kept))
+    return Selection(whole, base, tuple(variant for variant in settings if variant not in kept), runs[0].figure.label)
