@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
-from srblock.inspection.controls import controls
+from srblock.inspection.controls import _others, controls
 from srblock.training.classification import Classification
 
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1, 1])
@@ -78,3 +78,11 @@ def test_a_static_map_shows_as_one() -> None:
 def test_a_network_without_a_block_is_refused() -> None:
     with pytest.raises(ValueError, match="no block to control"):
         controls(nn.Conv2d(3, 2, 1), {}, images, Classification())
+
+
+@pytest.mark.parametrize("looks", [2, 3, 4, 5, 8, 10, 50, 233, 10_000])
+def test_no_look_gets_its_own_weights(looks: int) -> None:
+    other = _others(looks)
+    assert (other != torch.arange(looks)).all()
+    assert torch.equal(other.sort().values, torch.arange(looks))
+    assert _others(1).tolist() == [0]

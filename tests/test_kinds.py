@@ -19,8 +19,11 @@ from srblock.block import Options
 from srblock.block.address import Standardize
 from srblock.block.memory import STD, LowRank
 from srblock.block.options import SETTINGS
-from srblock.data import load
+from srblock.data import ImageData, load
+from srblock.features import class_by_class
 from srblock.models.resnet import ResNet
+from srblock.runs import study as studies
+from srblock.runs.loaders import parts
 from srblock.runs.study import Study, recipe_for
 from srblock.variants.notation import parse
 
@@ -497,6 +500,74 @@ def test_a_run_starts_from_features_of_its_seed_and_can_be_used(tmp_path: Path) 
     with torch.no_grad():
         torch.testing.assert_close(folded(x), loaded.model(x), rtol=1e-4, atol=1e-4)
     assert "standardization of the logits" in str(said)
+
+
+@pytest.mark.parametrize("way", ["kmeans", "class_means"])
+def test_images_that_lie_class_by_class_are_mixed(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a folder do: k-means looks at the first, and fresh batch norms take away what a batch shares."""
+    digits = load("digits")
+    order = digits.train_labels.argsort(stable=True)
+    data = ImageData.build(
+        "mine",
+        train_images=digits.train_images[order],
+        train_labels=digits.train_labels[order],
+        test_images=digits.test_images,
+        test_labels=digits.test_labels,
+        classes=digits.classes,
+        flip=False,
+    )
+    variant, seen = parse(f"R8 + SR(M=2, P=4, start={way})"), []
+    real = studies.init_memory
+    monkeypatch.setattr(studies, "init_memory", lambda model, loader, **more: real(model, noted(loader), **more))
+
+    def noted(loader: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[Tensor, Tensor]]:
+        for batch, labels in loader:
+            seen.append(labels)
+            yield batch, labels
+
+    study = Study((variant,), (0,), data, "mine", recipe_for(data, torch.device("cpu")))
+    study.start_memories(study.build(variant, 0), variant, 0, torch.device("cpu"))
+    assert seen[0].unique().tolist() == list(range(10))
+    mixed = torch.cat(seen)
+    assert not class_by_class(mixed)
+    seen.clear()
+    study = Study((variant,), (0,), digits, "digits", recipe_for(digits, torch.device("cpu")))
+    study.start_memories(study.build(variant, 0), variant, 0, torch.device("cpu"))
+    kept = parts(digits, study.recipe, 0)[0]
+    assert torch.equal(torch.cat(seen), digits.train_labels[kept]), "others keep their order"
+
+
+def test_class_by_class() -> None:
+    ordered, random = torch.arange(10).repeat_interleave(20), torch.randint(10, (200,))
+    assert class_by_class(ordered)
+    assert class_by_class(torch.cat([ordered, ordered]))
+    assert class_by_class(torch.zeros(64))
+    assert not class_by_class(random)
+    assert not class_by_class(torch.arange(200) % 10)
+    assert not class_by_class(ordered[:31])
+
+
+def test_a_loader_that_comes_class_by_class_is_warned_about() -> None:
+    images, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
+    order = labels.argsort()
+    loader = list(zip(images[order].split(8), labels[order].split(8), strict=True))
+    assert len(labels) >= 32
+    with pytest.warns(UserWarning, match="class by class.*let the loader shuffle"):
+        srblock.init_memory(network(blocks=4), loader, "kmeans")
+    with pytest.warns(UserWarning, match="class by class"):
+        srblock.init_memory(network(blocks=4), loader, "class_means")
+    srblock.init_memory(seasoned(blocks=4), loader, "class_means")
+
+
+def test_memories_in_half_precision_have_their_size() -> None:
+    """Squares of small numbers are no longer numbers there."""
+    with torch.no_grad():
+        model = seasoned(blocks=4, rank=1).half()
+        loader = [(0.001 * images.half(), labels) for images, labels in batches()]
+        said = srblock.init_memory(model, loader, "class_means")["layer2"]
+        maps = model.layer2.sr.memory.maps().float()
+    assert said == pytest.approx(float(maps.square().mean().sqrt()), rel=0.02)
+    assert said > 0
 
 
 def test_memories_of_a_study_start_alike_for_a_seed_and_otherwise_for_another() -> None:

@@ -107,3 +107,12 @@ def test_the_probe_of_a_fresh_or_absent_block() -> None:
         srblock.blocks(model)["body.0"].memory.values.zero_()
     assert memory_probe(model) == {"body.0/memory_rms": 0.0}
     assert memory_probe(nn.Linear(1, 1)) == {}
+
+
+def test_the_probe_gives_no_spread_around_a_mean_of_rounding() -> None:
+    """A memory started from features is without a common mean."""
+    model = OneBlock()
+    with torch.no_grad():
+        memory = srblock.blocks(model)["body.0"].memory.values
+        memory[1] = -memory[0] * (1 + 1e-7)
+    assert set(memory_probe(model)) == {"body.0/memory_rms"}

@@ -1,6 +1,7 @@
 """Replaying what comes before a block gives what the whole network gives, and computes only what comes behind it."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -218,7 +219,12 @@ def test_controls_of_windows_are_those_of_each_window() -> None:
     assert weights.shape == (12, 2)
     torch.testing.assert_close(seen.blocks["layer3"].by_image, weights.view(4, 3, 2).mean(1))
     assert seen.shown.sum().item() == 4 * 32 * 100
-    assert seen.blocks["layer3"].closeups[2].before.shape == (4, 6)
+    shown = seen.blocks["layer3"].closeups[2]
+    assert shown.before.shape == (4, 6)
+    assert shown.image.shape == (3, 32, 48), "the window that the maps are of"
+    assert shown.weights == tuple(weights[6].tolist()), "the first of the third scene's three"
+    alone = look(model, Served(served.images[2:3, :, :, :48], served.targets[2:3, :, :48], 1), task, 3, {0: "it"})  # type: ignore[arg-type]
+    assert shown.change_percent == pytest.approx(alone.blocks["layer3"].closeups[0].change_percent, rel=1e-4)
     found = controls(model, {"layer3": weights}, lambda: served.epoch(0), task)
     assert found["intact"] == seen.figures
     with bypassed(model):
@@ -244,14 +250,44 @@ def look_at(model: nn.Module, served: Served, task: Segmentation) -> dict[str, f
 def test_mean_weights_stop_at_the_last_block() -> None:
     model = network("R8 + SR(M=1, P=2) + SR(M=2, P=2)", 32)
     images = torch.randn(4, 3, 32, 32)
-    with convolutions() as calls:
-        found, count = mean_weights(model, [(images, torch.zeros(4))], Classification(), 5)
     names = {module: name for name, module in model.named_modules()}
-    assert {names[module].partition(".")[0] for module in calls} == {"conv1", "layer1", "layer2"}
-    assert (set(found), count) == ({"layer1", "layer2"}, 4)
+    with convolutions() as calls:
+        found, count = mean_weights(model, [(images, torch.zeros(4))] * 3, Classification(), 5)
+    parts = Counter(names[module].partition(".")[0] for module in calls)
+    assert parts["conv1"] == 4, "three batches, and one image that tells how often blocks are called"
+    assert (parts["layer1"], parts["layer3"]) == (8, 2), "behind the last block that one image alone"
+    assert (set(found), count) == ({"layer1", "layer2"}, 12)
     assert _Front(model, 10**6)(images).untyped_storage().nbytes() == 4, "logits of all pixels would be large"
     with pytest.raises(ValueError, match="no block; there are no recall weights"):
         mean_weights(nn.Conv2d(1, 1, 1), [], Classification(), 5)
+
+
+class TwiceThrough(nn.Module):
+    """A network of one's own that goes through its block twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = srblock.SqueezeRemember2d(3, (4, 4), blocks=3)
+        self.head = nn.Linear(3, 2)
+        with torch.no_grad():
+            self.block.memory.values.normal_(std=3)
+            self.block.address.fc2.normal_(std=5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        head: Tensor = self.head(self.block(self.block(x)).mean((2, 3)))
+        return head
+
+
+def test_mean_weights_of_a_block_that_is_called_twice_are_of_both_calls() -> None:
+    torch.manual_seed(0)
+    model, images = TwiceThrough().eval(), torch.randn(6, 3, 4, 4)
+    with torch.inference_mode():
+        once = model.block.recall_weights(images)
+        again = model.block.recall_weights(model.block(images))
+    found, count = mean_weights(model, [(images, torch.zeros(6))], Classification(), 2)
+    assert (once.mean(0) - again.mean(0)).abs().max() > 0.01
+    torch.testing.assert_close(found["block"], (once.mean(0) + again.mean(0)) / 2)
+    assert count == 6
 
 
 def test_the_images_that_recall_most_are_found_in_any_batches() -> None:

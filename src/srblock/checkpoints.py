@@ -1,9 +1,9 @@
 """Load weights into a network with blocks, whatever the checkpoint was wrapped in and whatever resolution it is of.
 
 A block's memory (P, C, H, W) and first linear layer (U, H*W) belong to one map size. Both are maps and can be resized:
-the memory as it is, the linear layer as U maps whose values are scaled by (HW old)/(HW new), so that its units, sums
-over positions, keep their size. A memory on a coarser grid (`grid`) does not say which map it is for, so such a block
-is loaded as it is or not at all.
+the memory as it is, the linear layer so that its units, sums over positions, become what they would be of maps brought
+to the old size. A memory on a coarser grid (`grid`) does not say which map it is for, so such a block is loaded as it
+is or not at all.
 """
 
 from __future__ import annotations
@@ -160,13 +160,13 @@ def _fit_blocks(model: nn.Module, given: dict[str, Any], report: LoadReport, *, 
     for name, block in model.named_modules():
         if not isinstance(block, SqueezeRemember2d):
             continue
-        prefix = plain_name(f"{name}.")
+        prefix = plain_name(f"{name}.") if name else ""
         rename_old_keys(fitted, prefix)
         parts = _parts(block)
         present = {part: fitted[prefix + key] for part, key in parts.items() if prefix + key in fitted}
         if not present:
             continue
-        where = f"the checkpoint's block {prefix[:-1]!r}"
+        where = f"the checkpoint's block {prefix[:-1]!r}" if prefix else "the checkpoint"
         kept = block.state_dict()
         if others := [key for key in fitted if key.startswith(prefix) and key.removeprefix(prefix) not in kept]:
             raise ValueError(
@@ -186,8 +186,7 @@ def _fit_blocks(model: nn.Module, given: dict[str, Any], report: LoadReport, *, 
                 f"{where} belongs to maps of {old[0]}x{old[1]}, the model's to {block.size[0]}x{block.size[1]}; pass "
                 "resize=True to fit it, or insert the block for the input_size that it was trained on"
             )
-        scale = math.prod(old) / math.prod(block.size)
-        units = _resize(present["fc1"].unflatten(1, (-1, *old)), block.size).flatten(1) * scale
+        units = _resize_units(present["fc1"].unflatten(1, (-1, *old)), block.size).flatten(1)
         for part, value in (("fc1", units), ("memory", _resize(present["memory"], block.size))):
             fitted[prefix + parts[part]] = value
             report.resized[prefix + parts[part]] = (tuple(present[part].shape), tuple(value.shape))
@@ -252,6 +251,19 @@ def _map_size(where: str, present: dict[str, Any], block: SqueezeRemember2d) -> 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
     return F.interpolate(wide, size, mode="bilinear", align_corners=False).to(maps.dtype)
+
+
+def _resize_units(units: Tensor, size: tuple[int, int]) -> Tensor:
+    """Apply the transpose of what brings maps (H, W) of `size` to the units' size, so that no position is left out.
+
+    Shapes: (U, K, H old, W old) -> (U, K, H, W).
+    """
+    wide = units.to(torch.promote_types(units.dtype, torch.float32))
+    with torch.inference_mode(False), torch.enable_grad():
+        maps = torch.zeros(*wide.shape[:2], *size, dtype=wide.dtype, device=wide.device, requires_grad=True)
+        old = F.interpolate(maps, wide.shape[2:], mode="bilinear", align_corners=False, antialias=True)
+        (found,) = torch.autograd.grad(old, maps, wide.detach().clone())
+    return found.to(units.dtype)
 
 
 def _hint(report: LoadReport) -> str:

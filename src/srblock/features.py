@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,7 @@ WAYS = ("kmeans", "class_means")
 NUMBERS = 2**27  # of the features that are kept for k-means: 0.5 GB
 SHARE = 0.1
 RESTARTS = 4
+ORDERED_FROM = 32  # images whose order tells something
 
 
 def init_memory(
@@ -41,7 +43,8 @@ def init_memory(
     have not seen a batch yet take the batch's statistics. Nothing else of the model changes.
 
     Args:
-        loader: batches of images (N, C, H, W), as the network takes them, and their classes (N,).
+        loader: batches of images (N, C, H, W), as the network takes them, and their classes (N,), in random order:
+            k-means looks at the first, and batch norms without figures take away what a batch has in common.
         by: "kmeans" of the features, or "class_means", which are k-means of these where there are fewer memory blocks
             than classes. None for what each block was built with (`start`), and the others stay as they are.
         share: the root mean square of the maps that the memory holds, in that of the features.
@@ -61,17 +64,37 @@ def init_memory(
         if _unseen(module):
             module.train()
     kept = {name: _Features(way, images) for name, way in ways.items()}
+    order: list[Tensor] = []
     with torch.no_grad(), _watched(trial, kept) as seen:
         for batch, labels in loader:
             seen(batch, labels)
+            order.append(labels.cpu())
             if all(features.full for features in kept.values()):
                 break
+    if order and class_by_class(torch.cat(order)) and ("kmeans" in ways.values() or any(map(_unseen, model.modules()))):
+        warnings.warn(
+            "the images came class by class, so k-means may not have seen all classes, and batch norms that have seen "
+            "no batch take away what tells the classes apart; let the loader shuffle",
+            stacklevel=2,
+        )
     found = {}
     for name, block in blocks(model).items():
         if name in kept:
             centers = kept[name].centers(name, block.options.blocks, seed)
             found[name] = _start(block, centers, share * kept[name].rms())
     return found
+
+
+def class_by_class(labels: Tensor) -> bool:
+    """Tell whether images lie by their class: all of one, or changing from one to the next half as often as by chance.
+
+    Not of fewer than `ORDERED_FROM`. Shape: labels (N,).
+    """
+    if len(labels) < ORDERED_FROM:
+        return False
+    counts = torch.unique(labels, return_counts=True)[1].double()
+    by_chance = (len(labels) - 1) * (1 - (counts / len(labels)).square().sum())
+    return bool((labels[1:] != labels[:-1]).sum() <= by_chance / 2)
 
 
 def _unseen(module: nn.Module) -> bool:
@@ -212,4 +235,4 @@ def _start(block: SqueezeRemember2d, centers: Tensor, wanted: float) -> float:
 
 
 def _rms(maps: Tensor) -> Tensor:
-    return maps.square().mean().sqrt()
+    return maps.float().square().mean().sqrt()  # squares of half precision would vanish

@@ -110,7 +110,7 @@ class Closeup:
     Attributes:
         title: its class, or of a scene its number.
         number: its place in the test part.
-        image: uint8 (3 or 1, h, w).
+        image: uint8 (3 or 1, h, w); of a scene that is looked at through windows the first one, and so is all else.
         before, after, difference: (H, W).
         change_percent: mean |after - before| over mean |before|.
         weights: of recall, (P,).

@@ -53,7 +53,7 @@ def controls(
     if not blocks(model):
         raise ValueError("the model has no block to control; insert one and train it first")
     looks = len(next(iter(collected.values())))
-    other = torch.randperm(looks, generator=torch.Generator().manual_seed(0))
+    other = _others(looks)
     means = mean or {name: weights.mean(0) for name, weights in collected.items()}
     replaced: dict[str, Callable[[str, Tensor, slice], Tensor]] = {
         "mean": lambda name, own, here: means[name].expand_as(own),
@@ -88,6 +88,16 @@ def controls(
                 "gained": (after & ~before).sum().item(),
             }
     return found
+
+
+def _others(looks: int) -> Tensor:
+    """Give each look another one at random; a single look has only itself."""
+    other = torch.randperm(looks, generator=torch.Generator().manual_seed(0))
+    own = (other == torch.arange(looks)).nonzero().flatten()
+    if len(own) == 1:
+        own = torch.stack([own[0], (own[0] + 1) % looks])
+    other[own] = other[own.roll(1)]
+    return other
 
 
 class _Seen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -77,10 +77,14 @@ def look(
     with torch.inference_mode(), ExitStack() as hooks:
         for watcher in watchers.values():
             hooks.enter_context(watcher.watching())
+        windows: list[Sequence[int]] = []
+        handle = model.register_forward_pre_hook(lambda module, inputs: windows.append(inputs[0].shape[2:]))
+        hooks.callback(handle.remove)
         for batch, target in test.epoch(0):
             wanted = {number - images: title for number, title in titles.items() if 0 <= number - images < len(batch)}
             for watcher in watchers.values():
                 watcher.begin(len(batch), wanted, images)
+            windows.clear()
             output = task.predict(model, batch)
             if judged:
                 meter = meter or task.meter(batch.device)
@@ -89,7 +93,7 @@ def look(
                 watcher.end()
                 top.add(name, watcher.by_image[-1], images, batch)
             for watcher in watchers.values():
-                watcher.show(batch, test)
+                watcher.show(batch, test, windows[0])
             shown.append(target.cpu() if target.dim() == 1 else pixels(target.cpu(), classes))
             images += len(batch)
     read = {} if meter is None else meter.read()
@@ -164,18 +168,20 @@ class _Watcher:
         self.by_image.append(weights.view(-1, self._batch, weights.shape[1]).mean(0))
         self.change.append(100 * ratios.view(-1, self._batch).nanmean(0))
 
-    def show(self, batch: Tensor, test: Batches) -> None:
+    def show(self, batch: Tensor, test: Batches, window: Sequence[int]) -> None:
+        """Take close-ups of what was wanted: of a scene its first window, whose (H, W) is given."""
+        height, width = window
         for place, (before, after, difference) in self._maps.items():
             number = self._first + place
             self.closeups[number] = Closeup(
                 self._wanted[place],
                 number,
-                as_pixels(batch[place], test),
+                as_pixels(batch[place, :, :height, :width], test),
                 before.numpy(),
                 after.numpy(),
                 difference.numpy(),
-                float(self.change[-1][place]),
-                tuple(self.by_image[-1][place].tolist()),
+                float(100 * self._ratios[0][place]),
+                tuple(self._here[0][place].tolist()),
             )
 
     def seen(self) -> Seen:

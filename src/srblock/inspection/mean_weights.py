@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -31,8 +32,9 @@ def mean_weights(
     images = 0
 
     def note(name: str, own: Tensor) -> None:
-        sums[name] += own.double().sum(0).cpu()
-        counts[name] += len(own)
+        if front.expected:
+            sums[name] += own.double().sum(0).cpu()
+            counts[name] += len(own)
         front.reached(name)
 
     handles = [
@@ -55,20 +57,24 @@ class _Enough(Exception):
 
 
 class _Front(nn.Module):
-    """A network up to its last block; its logits are zero."""
+    """A network up to the last call of a block; its logits are zero. How often blocks are called, one image tells."""
 
     def __init__(self, model: nn.Module, classes: int) -> None:
         super().__init__()
         self.model, self.classes = model, classes
-        self.missing: set[str] = set()
+        self.calls: Counter[str] = Counter()
+        self.expected: Counter[str] = Counter()
 
     def reached(self, name: str) -> None:
-        self.missing.discard(name)
-        if not self.missing:
+        self.calls[name] += 1
+        if self.calls == self.expected:
             raise _Enough
 
     def forward(self, x: Tensor) -> Tensor:
-        self.missing = set(blocks(self.model))
+        if not self.expected:
+            self.model(x[:1])
+            self.expected = self.calls
+        self.calls = Counter()
         with suppress(_Enough):
             self.model(x)
         return x.new_zeros(()).expand(len(x), self.classes, *x.shape[2:])  # for scenes; of images it would be large

@@ -13,13 +13,15 @@ from srblock.inspection.information import effective, information
 from srblock.inspection.look import Look
 from srblock.surgery import blocks
 
+ROUNDING = 1e-5  # relative, of float32 sums
+
 
 def memory_probe(model: nn.Module) -> dict[str, float]:
     """Measure the memory of every block: its size, and how far the P blocks differ from one another.
 
     Keys `<target>/memory_rms` (root mean square of all entries) and `<target>/memory_spread`, the root mean square
     over p of |M_p - mean M| / |mean M|: near 0 the memory is one bias map. The spread is left out while the
-    memory is zero.
+    mean is zero but for rounding, as that of no memory and of one that has just been started from features.
     """
     figures = {}
     for name, block in blocks(model).items():
@@ -29,7 +31,7 @@ def memory_probe(model: nn.Module) -> dict[str, float]:
             [memory.square().mean().sqrt(), mean.norm(), (memory - mean).norm() / len(memory) ** 0.5]
         ).tolist()
         figures[f"{name}/memory_rms"] = rms
-        if bias > 0:
+        if bias > ROUNDING * apart:
             figures[f"{name}/memory_spread"] = apart / bias
     return figures
 

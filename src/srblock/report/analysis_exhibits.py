@@ -91,7 +91,7 @@ def block_exhibits(subject: Subject, block: BlockAnalysis, named: Sequence[str])
             "Images before and after the block",
             "Mean over the channels of the map before and after, on one scale, and the mean absolute difference, which "
             "has its own: dark is low. The change is the mean absolute difference over the mean size of the map "
-            "(Fig. 3).",
+            f"(Fig. 3).{' Of a scene that is looked at through windows the first, top left.' if scenes else ''}",
             "closeups",
             lambda width: pictures.closeups(block.closeups, width),
         )

@@ -114,7 +114,7 @@ def subject_of(run: Run) -> Subject:
     return Subject(
         variant=str(run.variant),
         name=run.directory.name,
-        described=f"Seed {run.seed}, epoch {run.best_epoch} of {len(run.metrics)}",
+        described=f"Seed {run.seed}, epoch {run.best_epoch} of {len(run.metrics)}{_views(run.config.recipe.tta)}",
         data=str(run.config.data["name"]),
         classes=tuple(map(str, run.config.data["classes"])),
         figures=run.config.figures,
@@ -122,6 +122,11 @@ def subject_of(run: Run) -> Subject:
         metrics=run.metrics,
         best_epoch=run.best_epoch,
     )
+
+
+def _views(tta: str) -> str:
+    """Say how the run's test figure differs from what is found here."""
+    return "" if tta == "none" else f"; one view of each image here, where its test averaged over views: {tta}"
 
 
 def _open(
@@ -170,7 +175,7 @@ def _open_weights(
     subject = Subject(
         variant=said.variant,
         name=weights.name,
-        described=f"Weights of srblock {said.srblock}",
+        described=f"Weights of srblock {said.srblock}{_views(said.tta)}",
         data=data.name,
         classes=data.classes,
         figures=trained.task.figures,

@@ -22,6 +22,7 @@ from srblock.data import (
 )
 from srblock.data.loading.mixing import Mixing
 from srblock.data.loading.policies import Policy
+from srblock.features import class_by_class
 from srblock.runs.input import Input, read_input
 from srblock.training import runtime
 from srblock.training.loop import Loaders
@@ -137,10 +138,18 @@ def parts(data: ImageData | SceneData, recipe: Recipe, seed: int) -> tuple[Tenso
     return split(labels, fraction=fraction, seed=seed) if fraction else (torch.arange(len(labels)), None)
 
 
-def training_part(data: ImageData | SceneData, recipe: Recipe, seed: int, device: torch.device, most: int) -> Batches:
-    """Serve images of the training part as a network sees them in a test, in order; at most so many, spread over it."""
+def training_part(
+    data: ImageData | SceneData, recipe: Recipe, seed: int, device: torch.device, most: int, *, mixed: bool = False
+) -> Batches:
+    """Serve images of the training part as a network sees them in a test; at most so many, spread over it.
+
+    Args: mixed: whether images that lie class by class, as those of a folder do, are served in a random order of the
+        seed. All others come in the order of the data.
+    """
     kept, _ = parts(data, recipe, seed)
     some = kept[:: max(1, -(-len(kept) // most))]
+    if mixed and isinstance(data, ImageData) and class_by_class(data.train_labels[some]):
+        some = some[torch.randperm(len(some), generator=torch.Generator().manual_seed(seed))]
     if isinstance(data, SceneData):
         return SceneLoader(
             data.train,

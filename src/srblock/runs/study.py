@@ -169,7 +169,7 @@ class Study:
         """Make the memories that start from features (`start` of a block) from training images of the seed."""
         if any(block.options.start in WAYS for block in variant.sr_blocks):
             assert isinstance(self.data, ImageData)  # `build` refuses scenes
-            part = training_part(self.data, self.recipe, seed, device, WHITENED)
+            part = training_part(self.data, self.recipe, seed, device, WHITENED, mixed=True)
             init_memory(model.to(device), part.epoch(0), seed=seed)
 
     def outline(self, variant: Variant) -> nn.Module:
