@@ -508,3 +508,10 @@ def test_a_browser_shows_it_without_errors_or_overflow(case: str, pages: Pages, 
     assert title is not None, done.stderr[-2000:]
     assert sorted(title[1].split("|")) == ["1280 1280 over:", "390 390 over:"], "nothing is wider than the page"
     assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
+
+
+def test_figures_of_one_view_are_called_so_where_the_test_averaged_several(tmp_path: Path) -> None:
+    run = run_of(tmp_path, made_up(memories=2))
+    assert subject_of(run).described == f"Seed {run.seed}, epoch {run.best_epoch} of {len(run.metrics)}"
+    run = replace(run, config=replace(run.config, recipe=replace(run.config.recipe, tta="flip")))
+    assert subject_of(run).described.endswith("; one view of each image here, where its test averaged over views: flip")
