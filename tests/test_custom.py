@@ -10,6 +10,7 @@ import runpy
 import shutil
 import sys
 import tomllib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from PIL import Image
 from scene_fixture import write_camvid
 from test_cli import error, invoke
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
 import srblock
 from srblock.data import load_data
@@ -340,6 +341,10 @@ def test_a_run_of_a_file_is_used_with_its_function_alone(
     custom._execute.cache_clear()
     with pytest.warns(UserWarning, match="mynet.py:make is not what the run was trained with"):
         reopen(folder, build="mynet.py:make")
+    with pytest.warns(UserWarning, match="mynet.py:make.* is not what the run was trained with"):
+        edited = srblock.load_run(folder, build="mynet.py:make")
+    card = srblock.save_pretrained(edited, place / "saved") / "README.md"
+    assert "None came with these weights." in card.read_text(), "they are of a network that is no more"
     plain_run = invoke("train", "R8", "--epochs", 1, "--out", place / "r8")
     assert plain_run.exit_code == 0
     with pytest.raises(ValueError, match="R8 is built by srblock"):
@@ -359,6 +364,14 @@ def test_it_is_exported_and_saved_for_others_who_have_the_function(place: Path) 
     )
     with pytest.raises(ValueError, match="is built by a function of yours"):
         srblock.from_pretrained("saved")
+    saved = json.loads((place / "saved/config.json").read_text())
+    assert saved["run"]["code"] == json.loads((folder / "config.json").read_text())["code"]
+    saved["run"]["code"]["source"] = "0" * 64
+    (place / "edited").mkdir()
+    (place / "edited/config.json").write_text(json.dumps(saved))
+    shutil.copy(place / "saved/model.safetensors", place / "edited")
+    with pytest.warns(UserWarning, match="is not what the run was trained with"):
+        srblock.from_pretrained("edited", build="mynet.py:make")
     image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3)
     assert srblock.from_pretrained("saved", build="mynet.py:make").predict(image) == run.predict(image)
 
@@ -560,6 +573,24 @@ class Named:
 def test_classes_have_the_datasets_names() -> None:
     held = from_datasets(Named(), Named(), name="parity")
     assert (held.name, held.classes, held.size, held.channels) == ("parity", ("even", "odd"), (4, 5), 3)
+    part = Subset(Subset(Named(), range(10)), range(8))  # type: ignore[arg-type]
+    assert from_datasets(part, Named()).classes == ("even", "odd")
+
+
+def test_images_that_a_sets_own_transform_would_have_prepared_warn(tmp_path: Path) -> None:
+    """Squashed by the set: 24 columns to 8, of which the network's own way would cut the middle."""
+    found = srblock.compare({"a": plain, "b": Small}, digits("pillow"), seeds=1, epochs=1, out=tmp_path, quiet=True)
+    loaded = srblock.load_run(found.runs[0].directory, build=plain)
+    assert loaded.input.prepared
+    image = Image.fromarray(load_data("digits").test_images[0, 0].numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded.predict(image)
+    for other in (image.resize((24, 8)), image.convert("RGB")):
+        with pytest.warns(UserWarning, match=r"takes images of 8x8 \(L\), and others .* apply that first"):
+            loaded.predict(other)
+    mine = srblock.compare({"a": plain, "b": Small}, "digits", seeds=1, epochs=1, out=tmp_path, quiet=True)
+    assert not srblock.load_run(mine.runs[0].directory, build=plain).input.prepared
 
 
 def test_images_of_datasets_are_turned_as_they_are_seen() -> None:
@@ -575,6 +606,13 @@ def test_a_changed_set_is_another_set(tmp_path: Path) -> None:
     held.train_labels[:20] = (held.train_labels[:20] + 1) % 10
     second = srblock.compare({"a": plain, "b": Small}, held, seeds=1, epochs=1, out=tmp_path, quiet=True)
     assert not {run.directory for run in first.runs} & {run.directory for run in second.runs}
+    held.test_images.div_(4, rounding_mode="floor")  # type: ignore[union-attr]
+    with pytest.warns(UserWarning, match="is not the data that the run was trained on"):
+        darker = evaluate_run(second.runs[0].directory, source=held, build=plain, device=torch.device("cpu"))
+    loaded = srblock.load_run(second.runs[0].directory, build=plain)
+    said = loaded.logits(loaded.preprocess(held.test_images)).argmax(1)
+    right = float((said.cpu() == held.test_labels).double().mean())
+    assert darker.value == pytest.approx(100 * right, abs=1e-9), "normalized as in training"
 
 
 def item(image: Any, label: Any = 0) -> list[tuple[Any, Any]]:

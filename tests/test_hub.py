@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -318,6 +319,22 @@ def test_weights_that_were_trained_on_have_no_figures(run: TrainedRun, tmp_path:
     assert "None came with these weights." in card
     assert "top-1" not in card
     assert "run" not in json.loads((tmp_path / "saved/config.json").read_text())
+
+
+def test_weights_replaced_in_the_folder_have_no_figures(out: Path, tmp_path: Path) -> None:
+    shutil.copytree(out, tmp_path / "out")
+    folder = srblock.load_run(tmp_path / "out", variant=BLOCK, seed=0).path.parent
+    other = srblock.load_run(out, variant=BLOCK, seed=1).path
+    shutil.copy(other, folder)
+    card = (srblock.save_pretrained(srblock.load_run(folder), tmp_path / "saved") / "README.md").read_text()
+    assert "None came with these weights." in card
+
+
+def test_a_runs_own_folder_is_not_written_into(run: TrainedRun) -> None:
+    before = (run.path.parent / "config.json").read_bytes()
+    with pytest.raises(ValueError, match="is the folder of a run, whose config"):
+        srblock.save_pretrained(run, run.path.parent)
+    assert (run.path.parent / "config.json").read_bytes() == before
 
 
 def test_the_card_of_a_model_says_where_its_blocks_stand(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_evaluating_a_figure_that_was_edited_warns(folder: Path) -> None:
         evaluate_run(folder, device=CPU)
 
 
+@pytest.mark.filterwarnings("ignore:.*is not the file that the run was finished with")
 def test_weights_that_are_no_numbers_fail(folder: Path) -> None:
     change_weights(folder, float("nan"))
     with pytest.raises(ValueError, match=r"the test loss of .* became nan: its checkpoint.safetensors holds no usable"):

@@ -24,6 +24,7 @@ from srblock.data.loading.preprocess import Preprocess, covering_box
 from srblock.data.sources.files import opened
 from srblock.data.sources.layout import read_layout
 from srblock.runs.input import describe_input
+from srblock.runs.predict import predict_files
 from srblock.runs.study import Study, recipe_for
 from srblock.runs.trained import preprocess_for
 from srblock.variants.notation import parse
@@ -293,6 +294,35 @@ def test_every_pixel_of_a_scene_gets_a_class(scenes: tuple[Path, Path]) -> None:
     assert confusion.tolist() == json.loads((folder / "result.json").read_text())["confusion"]
 
 
+def test_a_scene_on_its_side_is_seen_upright(scenes: tuple[Path, Path]) -> None:
+    """As a phone stores a photo that was taken with it held upright."""
+    out, root = scenes
+    loaded = srblock.load_run(run_folder(out, "fcn-r18"))
+    data = load_data(f"camvid:{root}")
+    assert isinstance(data, SceneData)
+    image, _ = data.test.pair(0)
+    stored = image.transpose(Image.Transpose.ROTATE_90)
+    stored.getexif()[0x0112] = 6
+    (seen,), (expected,) = loaded.predict(stored), loaded.predict(image)
+    assert seen.pixels is not None
+    assert expected.pixels is not None
+    assert torch.equal(seen.pixels, expected.pixels)
+
+
+def test_a_network_in_training_is_asked_in_evaluation(studied: Path, pets: Path) -> None:
+    """Its batch norms would take the batch's statistics, and move."""
+    loaded = srblock.load_run(run_folder(studied, "r8-s0"))
+    images = [Image.open(path) for path in sorted((pets / "val" / "dog").iterdir())[:4]]
+    expected = loaded.predict(images)
+    state = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    loaded.model.train()
+    loaded.model.bn1.eval()
+    assert loaded.predict(images) == expected
+    assert all(torch.equal(value, state[name]) for name, value in loaded.model.state_dict().items())
+    assert loaded.model.training
+    assert not loaded.model.bn1.training
+
+
 # --- srblock predict -------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +348,14 @@ def test_predict_names_files_folders_and_zips(studied: Path, pets: Path, tmp_pat
     ]
     expected = srblock.load_run(folder).predict(Image.open(pets / "val" / "dog" / "00.jpg"), top=1)[0]
     assert lines[-1] == f"{packed / 'inside' / 'dog.jpg'}: {expected}"
+
+
+def test_files_that_are_no_images_by_their_names_are_said(studied: Path, pets: Path, tmp_path: Path) -> None:
+    for name in ("a.jfif", "b.JPE", "phone.heic", "scan", "notes.txt"):
+        shutil.copy(pets / "val" / "dog" / "00.jpg", tmp_path / name)
+    with pytest.warns(UserWarning, match=r"left out, by their names no images: phone.heic, scan$"):
+        found = list(predict_files(srblock.load_run(run_folder(studied, "r8-s0")), [tmp_path]))
+    assert [Path(name).name for name, _ in found] == ["a.jfif", "b.JPE"]
 
 
 def test_a_broken_file_is_a_line_and_the_others_are_done(studied: Path, pets: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class ImageData:
             set file names and file sizes stand for the images: a file that changes and keeps its size is not noticed.
         flip: whether a mirrored image is still an image of its class.
         task: what is predicted, by the name that `srblock.training.task` knows it by.
+        prepared: whether the images came from datasets of the user's own, which may have transformed them.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ImageData:
     flip: bool
     fingerprint: str
     task: str = "classification"
+    prepared: bool = False
 
     @classmethod
     def build(

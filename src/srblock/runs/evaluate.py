@@ -90,13 +90,7 @@ def evaluate_run(
                 "copy in its place, or delete the folder to train the run anew"
             )
     figures = tuple((figure, found[figure.key], run.test[figure.key]) for figure in task.figures)
-    if not is_sealed(run):
-        warnings.warn(
-            f"{directory / WEIGHTS} is not the file that the run was finished with (another SHA-256): what follows is "
-            "of other weights than the record",
-            stacklevel=2,
-        )
-    elif not changes and study.data.fingerprint == config.data["fingerprint"]:
+    if is_sealed(run) and not changes and study.data.fingerprint == config.data["fingerprint"]:
         _warn_of_others(run, figures)
     return Evaluation(figures, found["loss"])
 

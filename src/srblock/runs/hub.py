@@ -22,7 +22,8 @@ from srblock import __version__
 from srblock.checkpoints import load_state
 from srblock.runs.card import model_card, run_card
 from srblock.runs.placement import InputSize, places, put_back, take_out
-from srblock.runs.records import finished, read_config
+from srblock.runs.records import finished, read_config, read_run
+from srblock.runs.seal import is_sealed
 from srblock.runs.trained import TrainedRun, load_run
 from srblock.training.files import write_bytes, write_json
 from srblock.variants.custom import Build
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT = 1
 """Of config.json; raised when an older version could not read what is written."""
-OF_A_RUN = ("variant", "seed", "recipe", "weights", "numerics")
+OF_A_RUN = ("variant", "seed", "recipe", "weights", "numerics", "code")
 OF_ITS_DATA = ("name", "fingerprint", "train", "test", "size")
 M = TypeVar("M", bound=nn.Module)
 
@@ -64,6 +65,8 @@ def save_pretrained(
     that is no identifier; OSError if a file cannot be written.
     """
     folder = Path(folder).expanduser()
+    if finished(folder):
+        raise ValueError(f"{folder} is the folder of a run, whose config.json would be replaced; name another one")
     repository = repo_id or folder.resolve().name
     config: dict[str, Any] = {"library_name": "srblock", "srblock": __version__, "format": FORMAT}
     if isinstance(network, TrainedRun):
@@ -197,9 +200,11 @@ def push_to_hub(
 
 
 def _record(run: TrainedRun) -> Path | None:
-    """Return the folder with the record of a run, if there is one and its weights are the model's still."""
+    """Return the folder with the record of a run, if there is one and the model still is what it is of."""
     folder = run.path.parent
-    if not finished(folder) or not (folder / "config.json").is_file():
+    if not run.as_trained or not finished(folder) or not (folder / "config.json").is_file():
+        return None
+    if not is_sealed(read_run(folder)):
         return None
     then, now = read_weights(run.path), run.model.state_dict()
     same = then.keys() == now.keys() and all(torch.equal(then[key], now[key].cpu()) for key in then)

@@ -40,6 +40,7 @@ class Input:
         srblock: the version that trained it.
         streamed: whether images were decoded while training (`data.loading.preprocess` says what follows).
         tta, inference: how the network was tested, see `training.recipe`.
+        prepared: whether images came from datasets of the user's own, whose transform nobody else knows.
         colors: of scenes, a color (red, green, blue) for each class, for pictures.
     """
 
@@ -58,6 +59,7 @@ class Input:
     tta: str = "none"
     inference: str = "slide"
     colors: tuple[Color, ...] = ()
+    prepared: bool = False
 
     @property
     def crop_size(self) -> tuple[int, int] | None:
@@ -93,6 +95,7 @@ def describe_input(variant: Variant, data: ImageData | SceneData, recipe: Recipe
         tta=recipe.tta,
         inference=recipe.inference,
         colors=data.colors if isinstance(data, SceneData) else (),
+        prepared=isinstance(data, ImageData) and data.prepared,
     )
 
 

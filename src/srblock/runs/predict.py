@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import mimetypes
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
 from srblock.data.loading.decode import decode_image
+from srblock.data.offenders import offenders
 from srblock.data.sources.files import opened
 from srblock.data.sources.layout import is_image
 from srblock.runs.trained import BATCH, Prediction, TrainedRun
@@ -85,12 +88,20 @@ def _contents(paths: Sequence[Path]) -> Iterator[tuple[str, bytes | str]]:
                 images = [name for name in files.names if is_image(name)]
                 if not images:
                     yield str(path), "no images in it"
+                if others := [name for name in files.names if _may_be_one(name)]:
+                    warnings.warn(f"{path}: left out, by their names no images: {offenders(others)}", stacklevel=2)
                 for name in images:
                     yield str(path / name), _read(files.read, name)
         except FileNotFoundError:
             yield str(path), "there is no such file or folder"
         except (ValueError, OSError) as error:
             yield str(path), str(error)
+
+
+def _may_be_one(name: str) -> bool:
+    """Tell whether a file that is no image by its name may be one: of another format, or of no known kind."""
+    kind = mimetypes.guess_type(name)[0]
+    return not is_image(name) and (kind is None or kind.startswith("image/"))
 
 
 def _read(read: Callable[[str], bytes], name: str) -> bytes | str:

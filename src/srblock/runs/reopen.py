@@ -10,10 +10,11 @@ from torch import nn
 from srblock.data import ImageData, SceneData, load_data
 from srblock.models.dilated import stem_of
 from srblock.runs.records import Run, RunConfig, damaged, read_config, read_run
+from srblock.runs.seal import WEIGHTS, is_sealed
 from srblock.runs.study import Study
 from srblock.training.checkpoint import CheckpointError
 from srblock.training.fields import require
-from srblock.variants.custom import Build, function_of
+from srblock.variants.custom import OTHER_SOURCE, Build, function_of
 from srblock.variants.weights import read_weights, refuse_unusable
 
 
@@ -23,7 +24,8 @@ def reopen(
     """Open a finished run: its record, a study of this run alone, and its network, on the CPU.
 
     Args:
-        source: the data, or where it is now; None for where it was. Other data of the same classes warns.
+        source: the data, or where it is now; None for where it was. Other data of the same classes warns, and so do
+            other weights than the run was finished with.
         build: of a network of the user's own the function that builds it, see `variants.custom.function_of`.
 
     Raises: FileNotFoundError if the run is not finished; ValueError if the data has other classes or another size;
@@ -42,8 +44,10 @@ def reopen(
     except (OSError, ValueError, KeyError) as error:
         said = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise damaged(directory, f"config.json: {said}") from error
+    data: ImageData | SceneData
     if isinstance(source, (ImageData, SceneData)):
-        data, source = source, source.name
+        data = source.known_anew() if isinstance(source, ImageData) else source
+        source = source.name
     elif source is None:
         try:
             data = load_data(recorded, image_size=image_size)
@@ -65,8 +69,14 @@ def reopen(
     networks = {} if function is None else {config.variant.network: function}
     study = Study((config.variant,), (config.seed,), data, source, config.recipe, networks=networks)
     if study.runs[0].code != config.code:
-        warnings.warn(f"{config.variant.network} is not what the run was trained with (other source)", stacklevel=2)
-    weights = directory / "checkpoint.safetensors"
+        warnings.warn(OTHER_SOURCE.format(config.variant.network), stacklevel=2)
+    if not is_sealed(run):
+        warnings.warn(
+            f"{directory / WEIGHTS} is not the file that the run was finished with (another SHA-256): what follows is "
+            "of other weights than the record",
+            stacklevel=2,
+        )
+    weights = directory / WEIGHTS
     try:
         state = read_weights(weights)
         model = study.build(config.variant, config.seed, stem=stem_of(state))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,18 +13,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from srblock.data.loading.decode import flat
 from srblock.data.loading.preprocess import Images, Preprocess
 from srblock.data.offenders import offenders
 from srblock.models.dilated import stem_of
 from srblock.runs.input import Input, read_input
 from srblock.runs.records import damaged, finished, read_config
 from srblock.runs.seal import WEIGHTS
+from srblock.tracing import in_eval_mode
 from srblock.training import runtime
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
 from srblock.variants.build import build as build_variant
-from srblock.variants.custom import Build, function_of
-from srblock.variants.notation import parse
+from srblock.variants.custom import OTHER_SOURCE, Build, function_of, identity_of
+from srblock.variants.notation import Variant, parse
 from srblock.variants.weights import read_weights, refuse_unusable
 
 BATCH = 32
@@ -35,7 +39,8 @@ class Prediction:
     Attributes:
         classes: the most probable, the first one first; of a scene those of most pixels.
         shares: the probability of each; of a scene its share of the pixels. 0 to 1.
-        pixels: of a scene the class of each pixel by its number, uint8 (H, W); None for images with one class each.
+        pixels: of a scene, as it is seen, the class of each pixel by its number, uint8 (H, W); None for images with one
+            class each.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +59,7 @@ class TrainedRun:
         path: of the weights.
         input: what the network takes and says.
         model: in evaluation mode, float32, on `device`.
+        as_trained: whether a network of the user's own is what the run was trained with, as far as that is known.
         preprocess: brings images to what the model takes.
     """
 
@@ -61,6 +67,7 @@ class TrainedRun:
     input: Input
     model: nn.Module
     preprocess: Preprocess
+    as_trained: bool = True
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,11 +91,12 @@ class TrainedRun:
 
     @torch.inference_mode()
     def logits(self, batch: Tensor) -> Tensor:
-        """Ask the model as in the run's test: over the same views of each image, of scenes through windows.
+        """Ask the model as in the run's test: in evaluation mode, over the same views, of scenes through windows.
 
         Shapes: (N, C, H, W) as `preprocess` gives it -> (N, classes), of scenes (N, classes, H, W).
         """
-        said: Tensor = self.task.predict(self.model, batch, tta=self.input.tta)
+        with in_eval_mode(self.model):
+            said: Tensor = self.task.predict(self.model, batch, tta=self.input.tta)
         return said.float()
 
     def predict(self, images: Images, *, top: int = 5) -> list[Prediction]:
@@ -112,7 +120,9 @@ class TrainedRun:
         return found
 
     def _scene(self, image: Image.Image | Tensor, top: int) -> Prediction:
-        """Give every pixel of a scene a class, at the scene's own size."""
+        """Give every pixel of a scene a class, at the size that the scene is seen in."""
+        if isinstance(image, Image.Image):
+            image = flat(image, gray=self.input.channels == 1)
         size = (image.height, image.width) if isinstance(image, Image.Image) else image.shape[1:]
         logits = nn.functional.interpolate(self.logits(self.preprocess(image)), tuple(size), mode="bilinear")
         pixels = logits[0].argmax(0).to(torch.uint8).cpu()
@@ -148,6 +158,7 @@ def load_run(
     weights = _weights(Path(path).expanduser(), variant, seed)
     said, state = read_input(weights), read_weights(weights)
     there = runtime.pick_device(str(device))
+    function = function_of(parse(said.variant), build)
     model = build_variant(
         parse(said.variant),
         classes=len(said.classes),
@@ -155,7 +166,7 @@ def load_run(
         image_size=said.size,
         seed=0,
         stem=stem_of(state),
-        custom=function_of(parse(said.variant), build),
+        custom=function,
         task=said.task,
     )
     refuse_unusable(state, model.state_dict(), str(weights))
@@ -163,8 +174,22 @@ def load_run(
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{weights} does not fit {said.variant}: {error}") from error
+    as_trained = _is_of_its_make(weights, parse(said.variant), function)
+    if not as_trained:
+        warnings.warn(OTHER_SOURCE.format(said.variant), stacklevel=2)
     model = model.eval().to(there).to(memory_format=torch.channels_last)
-    return TrainedRun(weights, said, model, preprocess_for(said, there))
+    return TrainedRun(weights, said, model, preprocess_for(said, there), as_trained)
+
+
+def _is_of_its_make(weights: Path, variant: Variant, function: Build | None) -> bool:
+    """Tell whether a network of the user's own is what the run was trained with, as far as its config.json is here."""
+    try:
+        config = json.loads(weights.with_name("config.json").read_text())
+        config = config.get("run", config)  # of a folder that `save_pretrained` wrote
+        then, seed = config.get("code"), config["seed"]
+    except (OSError, ValueError, KeyError, AttributeError):  # the weights were taken away alone
+        return True
+    return function is None or not then or identity_of(function, seed, variant.network) == then
 
 
 def preprocess_for(said: Input, device: torch.device) -> Preprocess:
@@ -177,6 +202,7 @@ def preprocess_for(said: Input, device: torch.device) -> Preprocess:
         resize=said.test_resize,
         square=said.test_square,
         streamed=said.streamed,
+        prepared=said.prepared,
         scale=None if said.crop_size is None else said.scene_scale,
         device=device,
     )

@@ -120,6 +120,9 @@ def call(build: Build, seed: int, name: str) -> nn.Module:
     return model
 
 
+OTHER_SOURCE = "{} is not what the run was trained with (other source)"
+
+
 def identity_of(build: Build, seed: int, name: str) -> dict[str, Any]:
     """Return what tells a network apart: SHA-256 of its function's source file and of its structure.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,6 +33,8 @@ class Preprocess:
         resize, square: as `Loader` has them.
         streamed: whether the images were decoded while training: then resizing and cutting are one step from the
             file's pixels. Otherwise images were brought to `size` first.
+        prepared: whether the images of the training came from a dataset with a transform of its own: then an image that
+            must be resized, cut or converted here warns, as the transform would have done that in its own way.
         scale: of scenes, both sides; None for images with one class each.
         device, memory_format: of the batches.
     """
@@ -46,13 +49,14 @@ class Preprocess:
         resize: int | None = None,
         square: bool = False,
         streamed: bool = False,
+        prepared: bool = False,
         scale: float | None = None,
         device: torch.device | str = "cpu",
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         self.channels, self.size, self.mean, self.std = channels, size, tuple(mean), tuple(std)
         self.resize, self.square, self.streamed, self.scale = resize, square, streamed, scale
-        self.device = torch.device(device)
+        self.prepared, self.device = prepared, torch.device(device)
         self._normalize = Normalize(mean, std, self.device, torch.float32, memory_format)
 
     def __call__(self, images: Images) -> Tensor:
@@ -93,8 +97,20 @@ class Preprocess:
                 f"expected an image of Pillow or uint8 (C, H, W), got {type(image).__name__}; an array (H, W, C) "
                 "becomes one by PIL.Image.fromarray, a file by PIL.Image.open"
             )
+        if self.prepared:
+            self._warn_of_their_transform(image)
         seen = np.array(self._fitted(flat(image, gray=self.channels == 1)))
         return torch.from_numpy(seen[None] if self.channels == 1 else seen.transpose(2, 0, 1).copy())
+
+    def _warn_of_their_transform(self, image: Image.Image) -> None:
+        wanted = "L" if self.channels == 1 else "RGB"
+        if (image.height, image.width, image.mode) != (*self.size, wanted):
+            warnings.warn(
+                f"the network takes images of {self.size[0]}x{self.size[1]} ({wanted}), and others are converted, "
+                "resized and cut here, not by the transform of the dataset that the run was trained on, which is not "
+                "known: apply that first",
+                stacklevel=4,
+            )
 
     def _fitted(self, image: Image.Image) -> Image.Image:
         size = image.height, image.width

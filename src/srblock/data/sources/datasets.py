@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,8 +29,8 @@ def from_datasets(train: Labeled, test: Labeled, *, name: str | None = None, fli
 
     An image is one of Pillow's, gray or RGB, or a tensor (C, H, W): uint8, or floating point in 0..1 as `ToTensor`
     gives it, which is rounded to 8 bits. All have one size. Nothing about them may be random: what is drawn in training
-    is the recipe's, and so is normalization. A label is a whole number from 0 on; classes are called as the training
-    set's `classes` are, else by their numbers.
+    is the recipe's, and so is normalization. A label is a whole number from 0 on; classes are called as the `classes`
+    of the training set, or of what it is a `Subset` of, else by their numbers.
 
     Args:
         name: of the set; the training set's type by default.
@@ -37,7 +38,7 @@ def from_datasets(train: Labeled, test: Labeled, *, name: str | None = None, fli
 
     Raises: TypeError or ValueError for anything else, naming the first image that is wrong.
     """
-    named, tested = (getattr(dataset, "classes", None) for dataset in (train, test))
+    named, tested = (_classes(dataset) for dataset in (train, test))
     if isinstance(named, (list, tuple)) and isinstance(tested, (list, tuple)) and [*named] != [*tested]:
         raise ValueError(
             f"the training set's classes are {offenders([*map(str, named)])} and the test set's "
@@ -46,7 +47,7 @@ def from_datasets(train: Labeled, test: Labeled, *, name: str | None = None, fli
     parts = [_read(dataset, part) for dataset, part in ((train, "training"), (test, "test"))]
     count = 1 + max(int(labels.max()) for _, labels in parts)
     classes = [str(c) for c in named] if isinstance(named, (list, tuple)) and len(named) >= count else None
-    return ImageData.build(
+    data = ImageData.build(
         name or type(train).__name__.lower(),
         train_images=parts[0][0],
         train_labels=parts[0][1],
@@ -55,6 +56,16 @@ def from_datasets(train: Labeled, test: Labeled, *, name: str | None = None, fli
         classes=classes or [str(number) for number in range(count)],
         flip=flip,
     )
+    return replace(data, prepared=True)
+
+
+def _classes(dataset: Any) -> Any:
+    """Return the names that a dataset has, or the one that it is a subset of."""
+    while dataset is not None:
+        if (names := getattr(dataset, "classes", None)) is not None:
+            return names
+        dataset = getattr(dataset, "dataset", None)
+    return None
 
 
 def _read(dataset: Labeled, part: str) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,9 @@ from srblock.data.offenders import counted, offenders, refuse_unencodable
 from srblock.data.sources.files import SPLIT_NAMES, Files
 from srblock.data.split import split
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif",
+)  # fmt: skip
 TEST_FRACTION, TEST_SEED = 0.2, 0
 
 Labeled = tuple[tuple[str, int], ...]
