@@ -584,7 +584,7 @@ def test_sweep_chooses_on_validation_and_tests_on_fresh_seeds(tmp_path: Path) ->
     result = invoke(*words)
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
-    for part in ("best mean validation accuracy of 2 settings on 2 seeds", "by chance alone", "on fresh seeds",
+    for part in ("best mean validation top-1 of 2 settings on 2 seeds", "by chance alone", "on fresh seeds",
                  "Had the best been chosen by its test accuracy"):  # fmt: skip
         assert part in text, text
     folder = next(tmp_path.glob("sweep-digits-*"))

@@ -70,12 +70,6 @@ def reopen(
     study = Study((config.variant,), (config.seed,), data, source, config.recipe, networks=networks)
     if study.runs[0].code != config.code:
         warnings.warn(OTHER_SOURCE.format(config.variant.network), stacklevel=2)
-    if not is_sealed(run):
-        warnings.warn(
-            f"{directory / WEIGHTS} is not the file that the run was finished with (another SHA-256): what follows is "
-            "of other weights than the record",
-            stacklevel=2,
-        )
     weights = directory / WEIGHTS
     try:
         state = read_weights(weights)
@@ -86,4 +80,10 @@ def reopen(
         raise CheckpointError(f"{weights} does not fit {run.variant}: {error}") from error
     except ValueError as error:
         raise CheckpointError(f"{error}; or delete the folder {directory} to train the run anew") from error
+    if not is_sealed(run):
+        warnings.warn(
+            f"{directory / WEIGHTS} is not the file that the run was finished with (another SHA-256): what follows is "
+            "of other weights than the record",
+            stacklevel=2,
+        )
     return run, study, model
