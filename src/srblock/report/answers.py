@@ -55,12 +55,12 @@ def answers(rows: Sequence[Row], runs: Sequence[Run] = (), command: str = "") ->
         runs: that the rows are of, for their controls and how far they were trained.
         command: that repeats the study; the next step is told in its words.
     """
-    found = []
+    found, cautioned = [], bool(cautions(runs))
     for row in rows:
         if row.verdict is None:
             continue
         step = _step(row, rows, command)
-        if row.verdict.finding in DECIDED and (first := _first(row, rows, runs)):
+        if row.verdict.finding in DECIDED and (first := _first(row, rows, cautioned=cautioned)):
             step = f"{first} before you decide; as it stands, {step}"
         found.append(Answer(row.variant, row.baseline, _finding(row, rows), step, _unused(row, runs)))
     return found
@@ -105,11 +105,11 @@ def _blind(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _first(row: Row, rows: Sequence[Row], runs: Sequence[Run]) -> str:
+def _first(row: Row, rows: Sequence[Row], *, cautioned: bool) -> str:
     """Say what should be done before the answer is acted upon; "" if nothing."""
     both = [row, *(other for other in rows if other.variant == row.baseline)]
     needed = []
-    if cautions(runs):
+    if cautioned:
         needed.append("train longer")
     if missing := sum(len(side.missing) for side in both):
         needed.append(f"see why {counted(missing, 'run')} did not finish")
