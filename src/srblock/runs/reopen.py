@@ -33,17 +33,7 @@ def reopen(
     """
     run = read_run(directory)
     config = run.config
-    try:
-        started = read_config(directory)
-        recorded, image_size = started["source"], started["image_size"]
-        began = RunConfig.from_dict(started).name
-        require(began == config.name, "it", began, f"{config.name}, as result.json")
-        sides = config.data["size"][1:]
-        fit = image_size is None or image_size in sides or config.recipe.crop_size is not None
-        require(fit, "image_size", image_size, f"a side of {sides}, as the data has")
-    except (OSError, ValueError, KeyError) as error:
-        said = f"it lacks {error}" if isinstance(error, KeyError) else error
-        raise damaged(directory, f"config.json: {said}") from error
+    recorded, image_size = _began(directory, config)
     data: ImageData | SceneData
     if isinstance(source, (ImageData, SceneData)):
         data = source.known_anew() if isinstance(source, ImageData) else source
@@ -87,3 +77,22 @@ def reopen(
             stacklevel=2,
         )
     return run, study, model
+
+
+def _began(directory: Path, config: RunConfig) -> tuple[str, int | None]:
+    """Read where a run's data was, and the side that its images were brought to.
+
+    Raises: ValueError if config.json is damaged, or of another run.
+    """
+    try:
+        started = read_config(directory)
+        source, image_size = started["source"], started["image_size"]
+        began = RunConfig.from_dict(started).name
+        require(began == config.name, "it", began, f"{config.name}, as result.json")
+        sides = config.data["size"][1:]
+        fit = image_size is None or image_size in sides or config.recipe.crop_size is not None
+        require(fit, "image_size", image_size, f"a side of {sides}, as the data has")
+    except (OSError, ValueError, KeyError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise damaged(directory, f"config.json: {said}") from error
+    return source, image_size
