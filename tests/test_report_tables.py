@@ -207,6 +207,15 @@ def test_unequal_seeds_are_said(tmp_path: Path) -> None:
     assert remarks(rows) == [f"Not all seeds finished: {WITH_SR} 2 of 3 (not 2). The figures are of those that did."]
 
 
+def test_variants_without_a_finished_run_are_named(tmp_path: Path) -> None:
+    runs, others = worked_example(tmp_path), [f"{BASELINE} + SE", f"{BASELINE} + CBAM"]
+    rows = comparison(runs, [BASELINE, others[0], WITH_SR, others[1]])
+    assert [row.variant for row in rows] == [BASELINE, WITH_SR]
+    assert remarks(rows) == [f"No seed finished of {others[0]}, {others[1]}: not in the table."]
+    without = comparison([run for run in runs if str(run.variant) != BASELINE], [BASELINE, WITH_SR])
+    assert remarks(without) == [f"No seed of {BASELINE} finished: there is nothing to compare with."]
+
+
 def test_no_run_at_all(tmp_path: Path) -> None:
     assert comparison([], [BASELINE]) == []
     assert "No run finished" in printed([])

@@ -56,6 +56,8 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     lines = []
     if rows[0].variant != rows[0].baseline:
         lines.append(f"No seed of {rows[0].baseline} finished: there is nothing to compare with.")
+    if others := [variant for variant in rows[0].absent if variant != rows[0].baseline]:
+        lines.append(f"No seed finished of {', '.join(others)}: not in the table.")
     lines += _unfinished(rows)
     lines += _of_shared_seeds(rows)
     lines += without_looking(rows)

@@ -37,6 +37,7 @@ class Row:
         commonest: of a segmentation, see `segmentation.commonest`.
         balance: of test classes of very different sizes, see `classes.balance`.
         missing: seeds that were asked for, or that other variants have, without a finished run of this one.
+        absent: variants that were to be compared and of which no run finished; the same in every row.
         over_images: 95% interval of the difference over the test images, see `paired_images.mean_difference_interval`;
             None without a comparison and where no answers were recorded.
     """
@@ -61,6 +62,7 @@ class Row:
     commonest: tuple[str, float] | None = None
     balance: Balance | None = None
     missing: tuple[int, ...] = ()
+    absent: tuple[str, ...] = ()
     over_images: tuple[float, float] | None = None
 
     @property
@@ -143,7 +145,7 @@ def comparison(
 
     Args:
         variants: their order, the baseline first; in the order of the runs if not given. A variant without a finished
-            run has no row; if it is the baseline, the others have no difference.
+            run has no row, but every row names it (`absent`); if it is the baseline, the others have no difference.
         seeds: that were asked for; those that have no run are `missing`.
         margin: percentage points that count as no difference.
 
@@ -165,7 +167,7 @@ def comparisons(
 
     Args:
         pairs: variants in their order, each with its baseline, which may be itself. Variants
-            without a run have no row, and runs of other variants no part.
+            without a run have no row (see `Row.absent`), and runs of other variants no part.
         seeds: that were asked for; those that have no run are `missing`.
         margin: percentage points that count as no difference.
         keys: of the figures, such as "miou" and "macc": all pairs by the first, then all by the next; the task's first
@@ -181,8 +183,9 @@ def comparisons(
         if str(run.variant) in by_variant:
             by_variant[str(run.variant)].append(run)
     asked = {*seeds, *(run.seed for some in by_variant.values() for run in some)}
+    absent = tuple(variant for variant, some in by_variant.items() if not some)
     rows = [
-        _row(variant, baseline, figure, by_variant[baseline], by_variant[variant], asked)
+        _row(variant, baseline, figure, by_variant[baseline], by_variant[variant], asked, absent)
         for figure in _figures(runs, keys)
         for variant, baseline in pairs
         if by_variant[variant]
@@ -219,7 +222,13 @@ def _figures(runs: Sequence[Run], keys: Sequence[str] | None) -> list[Figure]:
 
 
 def _row(
-    variant: str, baseline: str, figure: Figure, against: Sequence[Run], runs: Sequence[Run], asked: set[int]
+    variant: str,
+    baseline: str,
+    figure: Figure,
+    against: Sequence[Run],
+    runs: Sequence[Run],
+    asked: set[int],
+    absent: tuple[str, ...],
 ) -> Row:
     first, seeds = runs[0], _by_seed(runs, figure)
     values, others = list(seeds.values()), _by_seed(against, figure)
@@ -248,6 +257,7 @@ def _row(
         commonest=commonest(first),
         balance=balance(runs),
         missing=tuple(sorted(asked - seeds.keys())),
+        absent=absent,
         over_images=None if compares is None else _over_images(compares, against, runs),
     )
 
