@@ -261,6 +261,18 @@ def test_a_folder_around_the_classes_is_named(tmp_path):
         load(write(tmp_path / "pets", tree(("inner/",))))
 
 
+def test_values_of_12_bits_in_16_are_warned_of(form, tmp_path):
+    """Their high byte has 16 levels; the network sees little of the images."""
+    names = [f"{label}/{n}.png" for label in ("cat", "dog") for n in range(4)]
+    dark = {name: png(np.arange(36, dtype=np.uint16).reshape(6, 6) * 110 + n) for n, name in enumerate(names)}
+    for _ in range(2):  # decoded, then from the cache
+        with pytest.warns(UserWarning, match=r"no pixel of the training images is above 15 of 255.* the high byte"):
+            assert load(str(make(form, tmp_path, dark))).train_images.max() == 15
+    (tmp_path / "scaled").mkdir()
+    bright = {name: png(np.arange(36, dtype=np.uint16).reshape(6, 6) * 1760 + n) for n, name in enumerate(names)}
+    assert load(str(make(form, tmp_path / "scaled", bright))).train_images.max() == 240
+
+
 def test_copies_in_training_and_test_are_warned_of(form, tmp_path):
     for name in ("both", "torn"):
         (tmp_path / name).mkdir()
@@ -354,7 +366,7 @@ def test_a_folder_that_fits_is_not_streamed(tmp_path, monkeypatch):
     pets = write(tmp_path / "pets", tree())
     monkeypatch.setattr(memory, "MEMORY_LIMIT_BYTES", 10 * 6 * 6 * 3)
     assert not load(pets, image_size=6).streamed
-    gray = {name: png(np.full((6, 6), n, np.uint8)) for n, name in enumerate(tree())}
+    gray = {name: png(np.full((6, 6), 90 + n, np.uint8)) for n, name in enumerate(tree())}
     monkeypatch.setattr(memory, "MEMORY_LIMIT_BYTES", 10 * 6 * 6)  # enough for one channel
     assert load(write(tmp_path / "gray", gray), image_size=6).channels == 1
     one_byte_less = 10 * 6 * 6 * 3 - 1  # what only the headers tell: three channels, not one

@@ -86,9 +86,9 @@ paper's difference |
 | variant | verdict |
 | --- | --- |
 | R18 + SR(M=4, P=2) | better |
-| R18 + SR(M=4, P=12) | undecided: ±0.2 is less than 10,000 test images leave open of one accuracy, ±0.46; 6 more \
+| R18 + SR(M=4, P=12) | undecided: 10,000 test images measure one accuracy to ±0.46, not to ±0.2; 6 more \
 seeds per variant would settle ±0.46 (about 14 s of training) |
-| R34 + SR(M=3, P=6) | undecided: ±0.2 is less than 10,000 test images leave open of one accuracy, ±0.45; 9 more \
+| R34 + SR(M=3, P=6) | undecided: 10,000 test images measure one accuracy to ±0.45, not to ±0.2; 9 more \
 seeds per variant would settle ±0.45 (about 22 s of training) |
 
 Test top-1 in percent of the epoch selected on validation, mean ± standard deviation (ddof = 1) over n seeds. \

@@ -166,8 +166,8 @@ def test_answer_has_figures_and_cost(tmp_path: Path) -> None:
     assert found.evidence.startswith(
         "Undecided between R8 + SR(M=3, P=8) and R8. 93.00% of the test images right against 91.00%: +2.00 percentage "
         "points, "
-        "95% interval -0.27 to +4.27, p = 0.0705 (3 seeds each). ±0.2 is less than 360 test images "
-        "leave open of one accuracy, ±1.4; 7 more seeds per variant would settle ±1.4 (about"
+        "95% interval -0.27 to +4.27, p = 0.0705 (3 seeds each). 360 test images measure "
+        "one accuracy to ±1.4, not to ±0.2; 7 more seeds per variant would settle ±1.4 (about"
     )
     assert found.evidence.endswith("These seeds find a true difference of 3.07 four times in five.")
     assert found.difference == "+2.00, -0.27 to +4.27"

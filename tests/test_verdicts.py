@@ -204,7 +204,7 @@ def test_it_never_asks_for_what_the_test_images_cannot_show() -> None:
     assert found.more_seeds == more_seeds(compare(0.5, 5.0, 3), LIMITS.resolution)
     assert found.seconds == 1800 * (found.more_seeds or 0)
     assert words(found) == (
-        "undecided: ±0.2 is less than 226 test images leave open of one accuracy, ±3.3; 39 more seeds per variant "
+        "undecided: 226 test images measure one accuracy to ±3.3, not to ±0.2; 39 more seeds per variant "
         "would settle ±3.3 (about 19 h 30 min of training)"
     )
 
@@ -220,9 +220,9 @@ def test_a_difference_below_what_the_test_images_can_show_is_called_so() -> None
     wide = Limits(10_000, 0.46)
     (found,) = verdicts([compare(0.1, 0.1, 5)], margin=0.05, limits=[wide])
     assert (found.finding, found.within) == ("no difference", 0.46)
-    beyond = "±0.05 is less than 10,000 test images leave open of one accuracy, ±0.46"
+    beyond = "10,000 test images measure one accuracy to ±0.46, not to ±0.05"
     assert words(found) == f"no difference larger than 0.46 ({beyond})"
-    assert advice(found) == f"A difference of {beyond}."
+    assert advice(found) == f"{beyond}."
     assert headline(found, "B", "A") == "No difference larger than 0.46 between B and A"
     (small,) = verdicts([compare(0.0, 0.1, 100)], margin=0.05, limits=[wide])
     assert (small.finding, small.within) == ("no difference", 0.05), "the narrower bound where it is shown"

@@ -47,7 +47,7 @@ def advice(verdict: Verdict) -> str:
         case "no spread":
             return f"{NO_SPREAD[0].upper()}{NO_SPREAD[1:]}."
         case "no difference" if verdict.within != verdict.margin:
-            return f"A difference of {_beyond(verdict)}."
+            return f"{_beyond(verdict)}."
         case "undecided":
             text = f"{_plan(verdict)}{_alone(verdict)}."
             return text[0].upper() + text[1:]
@@ -79,10 +79,10 @@ def _plan(verdict: Verdict) -> str:
 
 
 def _beyond(verdict: Verdict) -> str:
-    """Say that the test images leave one accuracy more open than the margin is wide."""
+    """Say that the test images do not measure one accuracy to the margin."""
     assert verdict.limits is not None
-    images, left_open = f"{verdict.limits.test_images:,}", _size(verdict.target, verdict)
-    return f"±{verdict.margin:g} is less than {images} test images leave open of one accuracy, ±{left_open}"
+    images, known = f"{verdict.limits.test_images:,}", _size(verdict.target, verdict)
+    return f"{images} test images measure one accuracy to ±{known}, not to ±{verdict.margin:g}"
 
 
 def _alone(verdict: Verdict) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from srblock.data import images
+from srblock.data.image_files import ImageFiles
 from srblock.data.images import ImageData, check_memory, decoded, too_large
 from srblock.data.loading.decode import Header, decode, read_header
 from srblock.data.offenders import counted, offenders
@@ -26,6 +27,7 @@ from srblock.data.sources import streamed
 from srblock.data.sources.files import Files, opened
 from srblock.data.sources.layout import Layout, labels_of, read_layout
 
+DARK = 32  # of 255; what is brighter nowhere has less than 5 bits left
 DECODING = 1  # count up when the same files would give other pixels: cached ones are then decoded again
 T = TypeVar("T")
 
@@ -57,13 +59,13 @@ def load(path: Path | None, *, image_size: int | None, cache: Path, progress: Pr
             return _streamed(name, files, layout, image_size, decoded(*whole))
         check_memory(files.root, *whole)
         file = cache / f"{name}-{_key(layout, headers, image_size)[:20]}.safetensors"
-        found = _cached(file, name, layout)
-        if found is not None:
-            return found
-        pixels = _decode(files, names, gray=gray, size=size, image_size=image_size, progress=progress)
-    train = len(layout.train)
-    data = _build(name, layout, pixels[:train], pixels[train:])
-    stored.write(file, {"train": pixels[:train], "test": pixels[train:]}, data.fingerprint)
+        data = _cached(file, name, layout)
+        if data is None:
+            pixels = _decode(files, names, gray=gray, size=size, image_size=image_size, progress=progress)
+            train = len(layout.train)
+            data = _build(name, layout, pixels[:train], pixels[train:])
+            stored.write(file, {"train": pixels[:train], "test": pixels[train:]}, data.fingerprint)
+    _warn_of_darkness(files.root, data.train_images)
     return data
 
 
@@ -141,6 +143,17 @@ def _warn_of_copies(root: str, layout: Layout, headers: dict[str, Header]) -> No
     if torn:
         warnings.warn(
             f"{root}: {counted(len(torn), 'image')} also in another class: {offenders(torn)}; keep each in one",
+            stacklevel=4,
+        )
+
+
+def _warn_of_darkness(root: str, images: Tensor | ImageFiles) -> None:
+    """Warn of pixels of which most was lost: values of 12 bits stored in 16 have hardly any high byte."""
+    if not isinstance(images, ImageFiles) and (brightest := int(images.max())) < DARK:
+        warnings.warn(
+            f"{root}: no pixel of the training images is above {brightest} of 255, they are nearly black. Of 16-bit "
+            "gray the high byte counts: scale values of fewer bits to the whole range, and labels (0, 1, ...) that "
+            "were stored as images too",
             stacklevel=4,
         )
 
