@@ -185,7 +185,7 @@ def comparisons(
     asked = {*seeds, *(run.seed for some in by_variant.values() for run in some)}
     absent = tuple(variant for variant, some in by_variant.items() if not some)
     rows = [
-        _row(variant, baseline, figure, by_variant[baseline], by_variant[variant], asked, absent)
+        replace(_row(variant, baseline, figure, by_variant[baseline], by_variant[variant], asked), absent=absent)
         for figure in _figures(runs, keys)
         for variant, baseline in pairs
         if by_variant[variant]
@@ -222,13 +222,7 @@ def _figures(runs: Sequence[Run], keys: Sequence[str] | None) -> list[Figure]:
 
 
 def _row(
-    variant: str,
-    baseline: str,
-    figure: Figure,
-    against: Sequence[Run],
-    runs: Sequence[Run],
-    asked: set[int],
-    absent: tuple[str, ...],
+    variant: str, baseline: str, figure: Figure, against: Sequence[Run], runs: Sequence[Run], asked: set[int]
 ) -> Row:
     first, seeds = runs[0], _by_seed(runs, figure)
     values, others = list(seeds.values()), _by_seed(against, figure)
@@ -257,7 +251,6 @@ def _row(
         commonest=commonest(first),
         balance=balance(runs),
         missing=tuple(sorted(asked - seeds.keys())),
-        absent=absent,
         over_images=None if compares is None else _over_images(compares, against, runs),
     )
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from srblock.data import images
-from srblock.data.image_files import ImageFiles
 from srblock.data.images import ImageData, check_memory, decoded, too_large
 from srblock.data.loading.decode import Header, decode, read_header
 from srblock.data.offenders import counted, offenders
@@ -65,6 +64,7 @@ def load(path: Path | None, *, image_size: int | None, cache: Path, progress: Pr
             train = len(layout.train)
             data = _build(name, layout, pixels[:train], pixels[train:])
             stored.write(file, {"train": pixels[:train], "test": pixels[train:]}, data.fingerprint)
+    assert isinstance(data.train_images, Tensor)
     _warn_of_darkness(files.root, data.train_images)
     return data
 
@@ -147,9 +147,9 @@ def _warn_of_copies(root: str, layout: Layout, headers: dict[str, Header]) -> No
         )
 
 
-def _warn_of_darkness(root: str, images: Tensor | ImageFiles) -> None:
+def _warn_of_darkness(root: str, images: Tensor) -> None:
     """Warn of pixels of which most was lost: values of 12 bits stored in 16 have hardly any high byte."""
-    if not isinstance(images, ImageFiles) and (brightest := int(images.max())) < DARK:
+    if (brightest := int(images.max())) < DARK:
         warnings.warn(
             f"{root}: no pixel of the training images is above {brightest} of 255, they are nearly black. Of 16-bit "
             "gray the high byte counts: scale values of fewer bits to the whole range, and labels (0, 1, ...) that "
