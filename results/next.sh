@@ -7,15 +7,15 @@
 #     MINUTES   for all of it; what is left of them is each command's --minutes
 #     DATA      CIFAR-100: cifar100, or cifar100:FOLDER
 #     OUT       where the runs go, a folder outside of the repository
-#     OPTIONS   for every command, such as --device cuda --engine graph --workers 2; without cuda the screening that
-#               was made for a CPU comes first
+#     OPTIONS   for every command, such as --device cuda --engine graph --workers 2; without cuda the study that was
+#               made for a CPU comes first
 #
 #     CIFAR10=cifar10:FOLDER   in the environment: Table V too, which is left out without
 #     CAMVID=camvid:FOLDER     in the environment: the segmentation of road scenes too, small on a CPU
 #     SEEDS=3-15               in the environment: which seeds of a study for a CPU, where OUT is new and the others have
 #                              their records already (default: all)
-#     STUDY=open-memory        in the environment: the screening of that protocol and nothing else, or with
-#                              sr-on-airbench the study of that one, which is done
+#     STUDY=open-memory        in the environment: the study of that protocol and nothing else; those of
+#                              sr-on-airbench and open-memory-screening are done
 #     SRBLOCK="srblock"        in the environment: the command (default: this copy's, which needs no installation)
 #
 # Status: 0 when nothing is left, 75 when the time is up (call it again), otherwise that of the command that failed.
@@ -28,7 +28,8 @@ case $(cd "$out" && pwd -P)/ in "$(cd "$root" && pwd -P)"/*)
   echo "error: $out lies in the repository; name a folder outside of it" >&2
   exit 2 ;;
 esac
-if [ -z "${SRBLOCK:-}" ]; then export PYTHONPATH=$root/src; fi
+export PYTHONPATH=$root/results${PYTHONPATH:+:$PYTHONPATH}  # for wider.py
+if [ -z "${SRBLOCK:-}" ]; then PYTHONPATH=$root/src:$PYTHONPATH; fi
 read -ra srblock <<< "${SRBLOCK:-python -m srblock}"
 seconds=$(awk -v m="$minutes" 'BEGIN { printf "%d", 60 * m }')
 
@@ -41,13 +42,13 @@ run() {  # a command of srblock, with the time that is left
   if [ "$status" -ne 0 ]; then exit "$status"; fi
 }
 
-airbench() {  # how many seeds a study of two CPU cores has, and its variants
-  run compare "${@:2}" --data "$data" --recipe airbench --epochs 8 --batch-size 512 --tta flip --precision float32 \
-    --seeds "${SEEDS:-$1}"
+airbench() {  # so many epochs, which seeds, and variants: a study that two CPU cores can do
+  run compare "${@:3}" --data "$data" --recipe airbench --epochs "$1" --batch-size 512 --tta flip --precision float32 \
+    --seeds "$2"
 }
 
 screening() {
-  airbench 4 "Airbench94 + SR(M=2, P=8, gain=8)" \
+  airbench 8 "${SEEDS:-4}" "Airbench94 + SR(M=2, P=8, gain=8)" \
     "Airbench94 + SR(M=2, P=8, gain=8, logits=standardized)" \
     "Airbench94 + SR(M=2, P=8, gain=8, logits=standardized, start=kmeans)" \
     "Airbench94 + SR(M=2, P=8, rank=4, gain=8, logits=standardized)" \
@@ -55,11 +56,37 @@ screening() {
     "Airbench94 + SR(M=2, P=8, grid=1x1, gain=8, logits=standardized)"
 }
 
+opened="Airbench94 + SR(M=2, P=8, rank=4, gain=32, logits=standardized)"  # what the screening has chosen
+
+confirmation() {  # two seeds at a time, the plain networks first, so that they are trained on before they can be lost
+  local range=${SEEDS:-16-31} seed last pair
+  if ! [[ $range =~ ^[0-9]+-[0-9]+$ ]] || [ "${range%-*}" -gt "${range#*-}" ]; then
+    echo "error: SEEDS is $range; a part of the confirmation is named by its first and last seed, such as 18-31" >&2
+    exit 2
+  fi
+  for ((seed = ${range%-*}; seed <= ${range#*-}; seed += 2)); do
+    last=$((seed < ${range#*-} ? seed + 1 : seed))
+    pair=$seed-$last
+    airbench 8 "$pair" "Airbench94" "$opened"
+    trained_on "$pair"
+    airbench 8 "$pair" "Airbench94" "$opened" "Airbench94 + SR(M=2, P=8)" "Airbench94 + SE" wider:airbench94
+  done
+}
+
+trained_on() {  # from the plain networks of these seeds, without and with the block
+  local weights="$out/runs/airbench94-s{seed}-*/checkpoint.safetensors"
+  local out=$out/trained-on
+  airbench 2 "$1" "Airbench94" "$opened" --lr 1.15 --weights "$weights"
+}
+
 case ${STUDY:-} in
-  '') case " ${options[*]-} " in *cuda*) ;; *) screening ;; esac ;;  # a GPU has better to do
-  open-memory) screening; exit 0 ;;
-  sr-on-airbench) airbench 16 "Airbench94" "Airbench94 + SR(M=3, P=8)" "Airbench94 + SR(M=2, P=8)" "Airbench94 + SE"; exit 0 ;;
-  *) echo "error: STUDY is $STUDY, known are open-memory and sr-on-airbench" >&2; exit 2 ;;
+  '') case " ${options[*]-} " in *cuda*) ;; *) confirmation ;; esac ;;  # a GPU has better to do
+  open-memory) confirmation; exit 0 ;;
+  open-memory-screening) screening; exit 0 ;;
+  sr-on-airbench)
+    airbench 8 "${SEEDS:-16}" "Airbench94" "Airbench94 + SR(M=3, P=8)" "Airbench94 + SR(M=2, P=8)" "Airbench94 + SE"
+    exit 0 ;;
+  *) echo "error: STUDY is $STUDY, known are open-memory, open-memory-screening and sr-on-airbench" >&2; exit 2 ;;
 esac
 
 # Segmentation: about 25 minutes a run on two cores at half size, the rate chosen on validation (LOG.md); DeepLab v3 at full size on a GPU.

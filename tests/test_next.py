@@ -11,30 +11,43 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from run_fixture import write_run
+from torch import nn
 
 from srblock import cli, parameter_count
 from srblock.cli.options import StudyOptions
 from srblock.data.sources.published import stand_in
+from srblock.models.airbench import Airbench94
 from srblock.paper.select import select, variants_of
 from srblock.report.published import study_name
 from srblock.runs.archive import add_records
 from srblock.runs.protocol import read_protocols
-from srblock.runs.records import RunConfig
+from srblock.runs.records import OF_SEED, RunConfig
 from srblock.runs.study import describe_data, recipe_for
 from srblock.variants.build import build
+from srblock.variants.custom import locate
 from srblock.variants.notation import parse
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPT = REPOSITORY / "results" / "next.sh"
-SPEC = importlib.util.spec_from_file_location("screening", REPOSITORY / "results" / "screening.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-screening = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(screening)
+
+
+def imported(path: Path) -> ModuleType:
+    """Import a script of a folder that is no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+screening = imported(REPOSITORY / "results" / "screening.py")
+PROTOCOLS = {plan.name: plan for plan in read_protocols(REPOSITORY / "results")}
 FINGERPRINT = "960bf4776d49ff7c86af0f72956195eb163a25e56f0b44da89a06699700341cb"  # of CIFAR-100, as the records say
 CUDA = ("--device", "cuda")
 FOUR = ["R18", "R18 + SR(M=4, P=2)", "R18 + D2D", "R18 + D2D + SR(M=4, P=12)"]
@@ -70,6 +83,33 @@ def value(words: list[str], option: str) -> str:
     return words[words.index(option) + 1]
 
 
+def variants_in(words: list[str]) -> tuple[str, ...]:
+    """Return what stands before the options."""
+    return tuple(words[1 : next(i for i, word in enumerate(words) if word.startswith("--"))])
+
+
+def study_of(words: list[str]) -> str:
+    """Name the study that a command's runs belong to."""
+    changes = {"epochs": int(value(words, "--epochs")), "batch_size": int(value(words, "--batch-size"))}
+    changes |= {"learning_rate": float(value(words, "--lr"))} if "--lr" in words else {}
+    options = StudyOptions(recipe=value(words, "--recipe"), tta=value(words, "--tta"),
+                           precision=value(words, "--precision"), **changes)  # fmt: skip
+    data = stand_in("cifar100")
+    recipe = recipe_for(data, torch.device("cpu"), options.recipe, **options.changes())
+    weights = f"{OF_SEED}{'0' * 64}" if "--weights" in words else None
+    described = describe_data(data) | {"fingerprint": FINGERPRINT}
+    return study_name(RunConfig(parse(words[1]), 0, recipe, described, weights=weights))
+
+
+def page(protocol: str) -> str:
+    """Return the words of a protocol's page, with single spaces."""
+    return " ".join((REPOSITORY / "results" / "protocols" / f"{protocol}.md").read_text().split())
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     done, given = call(tmp_path_factory.mktemp("next"), *CUDA, "--engine", "graph", CIFAR10="cifar10:there")
@@ -99,47 +139,96 @@ def test_the_study_is_run_as_its_protocol_says(tmp_path: Path) -> None:
     done, given = call(tmp_path, STUDY="sr-on-airbench")
     assert done.returncode == 0, done.stderr
     assert len(given) == 1
-    (protocol,) = [plan for plan in read_protocols(REPOSITORY / "results") if plan.name == "sr-on-airbench"]
+    protocol = PROTOCOLS["sr-on-airbench"]
     words = given[0]
-    assert tuple(words[1 : words.index("--data")]) == protocol.variants
+    assert variants_in(words) == protocol.variants
     assert value(words, "--seeds") == str(protocol.seeds)
     assert protocol.margin == 0.2, "what compare takes without an option"
     command = shlex.join(["srblock", *words[: words.index("--out")]]).replace("cifar100:here", "cifar100:FOLDER")
-    text = " ".join((REPOSITORY / "results" / "protocols" / "sr-on-airbench.md").read_text().split())
+    text = page("sr-on-airbench")
     assert command.replace("'", '"') in text.replace(" \\ ", " ")
-    options = StudyOptions(recipe="airbench", epochs=int(value(words, "--epochs")), tta=value(words, "--tta"),
-                           batch_size=int(value(words, "--batch-size")), precision="float32")  # fmt: skip
-    data = stand_in("cifar100")
-    recipe = recipe_for(data, torch.device("cpu"), options.recipe, **options.changes())
-    config = RunConfig(parse(protocol.variants[0]), 0, recipe, describe_data(data) | {"fingerprint": FINGERPRINT})
-    assert study_name(config) == protocol.study
+    assert study_of(words) == protocol.study
     assert value(call(tmp_path, STUDY="sr-on-airbench", SEEDS="3-15")[1][0], "--seeds") == "3-15"
 
 
-def test_without_a_gpu_the_screening_comes_first(tmp_path: Path, everything: list[list[str]]) -> None:
-    done, given = call(tmp_path, SEEDS="2-3")
+def test_without_a_gpu_the_confirmation_comes_first(tmp_path: Path, everything: list[list[str]]) -> None:
+    done, given = call(tmp_path, SEEDS="18-19")
     assert done.returncode == 0, done.stderr
-    assert [words[:2] for words in given[1:]] == [words[:2] for words in everything[:-1]]
-    assert given[0][: given[0].index("--out")] == call(tmp_path, STUDY="open-memory", SEEDS="2-3")[1][0][:-4]
+    assert [words[:2] for words in given[3:]] == [words[:2] for words in everything[:-1]]
+    first = [words[: words.index("--minutes")] for words in given[:3]]
+    alone = call(tmp_path, STUDY="open-memory", SEEDS="18-19")[1]
+    assert first == [words[: words.index("--minutes")] for words in alone]
     seeds, others = ([value(words, "--seeds") for words in commands] for commands in (given, everything[:-1]))
-    assert seeds == ["2-3", *others], "the other commands have all of theirs"
+    assert seeds == [*["18-19"] * 3, *others], "the other commands have all of theirs"
+
+
+def test_the_confirmation_is_run_as_its_protocol_says(tmp_path: Path) -> None:
+    """Two seeds at a time: the plain networks first, then on from these, then all five variants."""
+    protocol, second = PROTOCOLS["open-memory"], PROTOCOLS["open-memory-trained-on"]
+    done, given = call(tmp_path, "--workers", "2", STUDY="open-memory")
+    assert done.returncode == 0, done.stderr
+    pairs = [f"{seed}-{seed + 1}" for seed in range(16, 32, 2)]
+    assert [value(words, "--seeds") for words in given] == [pair for pair in pairs for _ in range(3)]
+    assert (protocol.first, protocol.seeds) == (second.first, second.seeds) == (16, 16)
+    assert (protocol.variants[:2], protocol.margin) == (second.variants, second.margin) == (second.variants, 0.2)
+    out = tmp_path / "out"
+    for first, on, whole in zip(given[::3], given[1::3], given[2::3], strict=True):
+        assert variants_in(first) == variants_in(on) == second.variants
+        assert variants_in(whole) == protocol.variants
+        assert study_of(first) == study_of(whole) == protocol.study
+        assert study_of(on) == second.study
+        assert value(first, "--out") == value(whole, "--out") == str(out)
+        assert value(on, "--out") == f"{out}/trained-on"
+    on = given[1]
+    cli.app.parse_args(on, print_error=False, exit_on_error=False)
+    command = shlex.join(["srblock", *on[: on.index("--minutes")]]).replace(f"{out}", "OUT").replace(":here", ":FOLDER")
+    assert command.replace("'", '"') in page("open-memory-trained-on").replace(" \\ ", " ")
+    for plan in (protocol, second):
+        assert plan.scope in page(plan.name)
+        assert all(f"`{variant}`" in page("open-memory") for variant in plan.variants)
+
+
+@pytest.mark.parametrize(("seeds", "pairs"), [("20-22", ["20-21", "22-22"]), ("19-19", ["19-19"])])
+def test_a_part_of_the_confirmation_is_named_by_seeds(tmp_path: Path, seeds: str, pairs: list[str]) -> None:
+    done, given = call(tmp_path, STUDY="open-memory", SEEDS=seeds)
+    assert done.returncode == 0, done.stderr
+    assert [value(words, "--seeds") for words in given[::3]] == pairs
+
+
+@pytest.mark.parametrize("seeds", ["16", "a-b", "16-", "16-17-18", "20-19"])
+def test_other_words_for_seeds_are_refused(tmp_path: Path, seeds: str) -> None:
+    done, given = call(tmp_path, STUDY="open-memory", SEEDS=seeds)
+    assert (done.returncode, given) == (2, [])
+    assert "by its first and last seed, such as 18-31" in done.stderr
+
+
+def test_the_wider_network_has_the_winners_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many or more, by the smallest width that does; and it is found by its name."""
+    monkeypatch.syspath_prepend(REPOSITORY / "results")
+    opened, wider = PROTOCOLS["open-memory"].variants[1], PROTOCOLS["open-memory"].variants[4]
+    network = build(parse(wider), classes=100, image_size=32, seed=0, custom=locate(wider))
+    narrower = Airbench94(classes=100, widths=[64, *[network.layer3.conv2.out_channels - 1] * 2])
+    least = count(build(parse(opened), classes=100, image_size=32, seed=0))
+    assert count(narrower) < least <= count(network)
+    text = page("open-memory")
+    assert f"{count(network) - 1_995_832:,} parameters" in text
 
 
 def test_the_screening_of_the_memory_is_run_as_its_protocol_says(tmp_path: Path) -> None:
-    done, given = call(tmp_path, "--workers", "2", STUDY="open-memory")
+    done, given = call(tmp_path, "--workers", "2", STUDY="open-memory-screening")
     assert done.returncode == 0, done.stderr
     (words,) = given
     assert words[1 : words.index("--data")] == screening.VARIANTS
-    assert {plan.study for plan in read_protocols(REPOSITORY / "results")} == {screening.PROTOCOL.study}
-    assert value(call(tmp_path, STUDY="open-memory", SEEDS="2-3")[1][0], "--seeds") == "2-3"
+    assert study_of(words) == screening.PROTOCOL.study == PROTOCOLS["sr-on-airbench"].study
+    assert value(call(tmp_path, STUDY="open-memory-screening", SEEDS="2-3")[1][0], "--seeds") == "2-3"
     assert value(words, "--seeds") == str(len(screening.SEEDS))
-    text = " ".join((REPOSITORY / "results" / "protocols" / "open-memory-screening.md").read_text().split())
+    text = page("open-memory-screening")
     command = shlex.join(["srblock", *words[: words.index("--out")]]).replace("cifar100:here", "cifar100:FOLDER")
     assert command.replace("'", '"') in text.replace(" \\ ", " ")
     cli.app.parse_args(words, print_error=False, exit_on_error=False)
     for variant in screening.VARIANTS:
         network = build(parse(variant), classes=100, image_size=32, seed=0)
-        added = sum(p.numel() for p in network.parameters()) - 1_995_832
+        added = count(network) - 1_995_832
         said = f"| `{parse(variant)}` | "
         assert f" {added:,} ({added / 19_958.32:.2f}%) " in text[text.index(said) :][: len(said) + 120], variant
         options = parse(variant).sr_blocks[0].options
@@ -189,9 +278,10 @@ def test_the_winner_is_found_in_records_and_out(
 
 def test_road_scenes_come_where_they_are_named(tmp_path: Path) -> None:
     """Half the size on a CPU, DeepLab v3 at full size on a GPU; every command stays one that srblock has."""
-    _, on_cpu = call(tmp_path, CAMVID="camvid:there")
+    _, on_cpu = call(tmp_path, CAMVID="camvid:there", SEEDS="16-16")
     _, on_gpu = call(tmp_path, *CUDA, CAMVID="camvid:there")
-    small, large = on_cpu[1], on_gpu[0]
+    (small,) = [words for words in on_cpu if "camvid:there" in words]
+    large = on_gpu[0]
     assert small[1:3] == ["FCN-R18", "FCN-R18 + SR(M=3, P=3, U=32)"]
     assert large[1:3] == ["DLv3-R50", "DLv3-R50 + SR(M=3, P=2, U=16)"]
     assert (value(small, "--scene-scale"), value(small, "--seeds"), "--scene-scale" in large) == ("0.5", "5", False)
@@ -243,12 +333,7 @@ def test_what_is_printed_can_be_given_again(tmp_path: Path) -> None:
 
 
 def test_the_fastest_engine_is_read_from_the_records_of_speed(tmp_path: Path) -> None:
-    path = REPOSITORY / "benchmarks" / "fastest_engine.py"
-    spec = importlib.util.spec_from_file_location("fastest_engine", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = imported(REPOSITORY / "benchmarks" / "fastest_engine.py")
     assert module.fastest(tmp_path) == "eager"
     rows = [("R18", "bare", 900), ("R18", "eager", 100), ("R18", "graph", 300), ('"R18 + SR(M=4, P=2)"', "graph", 280),
             ("R18", "compile", 200), ("R18", "compile", 800), ("R18", "compile", 210)]  # fmt: skip
