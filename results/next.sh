@@ -60,12 +60,13 @@ opened="Airbench94 + SR(M=2, P=8, rank=4, gain=32, logits=standardized)"  # what
 
 confirmation() {  # two seeds at a time, the plain networks first, so that they are trained on before they can be lost
   local range=${SEEDS:-16-31} seed last pair
-  if ! [[ $range =~ ^[0-9]+-[0-9]+$ ]] || [ "${range%-*}" -gt "${range#*-}" ]; then
-    echo "error: SEEDS is $range; a part of the confirmation is named by its first and last seed, such as 18-31" >&2
+  local first=${range%-*} end=${range#*-}
+  if ! [[ $range =~ ^[0-9]+-[0-9]+$ ]] || [ "$first" -lt 16 ] || [ "$first" -gt "$end" ] || [ "$end" -gt 31 ]; then
+    echo "error: SEEDS is $range; the confirmation has 16-31, or a part by its first and last seed, such as 18-31" >&2
     exit 2
   fi
-  for ((seed = ${range%-*}; seed <= ${range#*-}; seed += 2)); do
-    last=$((seed < ${range#*-} ? seed + 1 : seed))
+  for ((seed = first; seed <= end; seed += 2)); do
+    last=$((seed < end ? seed + 1 : seed))
     pair=$seed-$last
     airbench 8 "$pair" "Airbench94" "$opened"
     trained_on "$pair"
