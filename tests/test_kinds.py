@@ -613,3 +613,21 @@ def test_the_page_on_memory_runs_as_it_stands() -> None:
         exec(compile(snippet, "docs/memory.md", "exec"), {})
     for setting in SETTINGS[5:]:
         assert f"`{setting.name}=" in page or f"`{setting.word}=" in page, setting.name
+
+
+def test_the_shares_that_memory_md_states() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "memory.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `SR\(M=3, P=(\d+), U=(\d+)\)` \| `([\w-]+)`.* \| 1024 x (\d+) x (\d+) \| (.*) \|$", page, re.M
+    )
+    networks = {
+        "R50": 25_557_032,
+        "FCN-R50": 49_497_734,
+        "DLv3-R50": 68_113_030,
+    }  # held by test_resnet and test_segmentation
+    assert [row[2] for row in rows] == list(networks)
+    kinds: list[dict[str, int]] = [{}, {"rank": 4}, {"rank": 2}, {"grid": 1}]
+    for blocks, hidden, network, height, width, shares in rows:
+        shape = (int(height), int(width))
+        counts = [parameter_count(1024, shape, blocks=int(blocks), hidden=int(hidden), **kind) for kind in kinds]
+        assert [f"{count / networks[network]:.2%}" for count in counts] == shares.split(" | ")
