@@ -362,7 +362,7 @@ def test_records_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     apart[1]["config"]["code"] = {"source": "0" * 64}
     apart[1]["name"] = RunConfig.from_dict(apart[1]["config"]).name
     write_archive(tmp_path / "two.tar.gz", [signed(record) for record in apart])
-    with pytest.raises(ValueError, match=r"R8 was built by different code for different seeds"):
+    with pytest.raises(ValueError, match=r"R8 was built by different code for different runs"):
         add_records(tmp_path / "two.tar.gz", tmp_path / "results")
     assert list((tmp_path / "results" / "records").iterdir()) == []
 

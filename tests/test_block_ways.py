@@ -220,6 +220,24 @@ def test_forward_derivatives_and_ensembles_of_parameters(layout: Any, options: d
     torch.testing.assert_close(together, torch.stack([one(x) for one in blocks]))
 
 
+@pytest.mark.parametrize("options", [{}, {"rank": 2}, {"grid": 1}, {"squeeze_channels": 2}])
+@pytest.mark.parametrize("layout", FORMATS, ids=["nchw", "nhwc"])
+def test_gradients_of_every_image_by_vmap(layout: Any, options: dict[str, Any]) -> None:
+    made = SqueezeRemember2d(6, (3, 5), blocks=4, dtype=torch.float64, start="normal", **options)
+    convolution = torch.nn.Conv2d(6, 6, 3, padding=1, dtype=torch.float64).to(memory_format=layout)
+    model = torch.nn.Sequential(convolution, made)
+    x = images(ROWS, torch.float64, layout)
+    values = {name: value.detach() for name, value in model.named_parameters()}
+
+    def loss(values: dict[str, Tensor], image: Tensor) -> Tensor:
+        return torch.func.functional_call(model, values, (image[None],)).square().sum()  # type: ignore[no-any-return]
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(values, x)
+    for number, image in enumerate(x[:3]):
+        for name, one in torch.func.grad(loss)(values, image).items():
+            torch.testing.assert_close(each[name][number], one)
+
+
 def test_a_block_pickles_and_copies() -> None:
     made, x = block().eval(), images(1, layout=torch.channels_last)
     for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):

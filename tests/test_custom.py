@@ -193,6 +193,11 @@ def test_functions_that_no_other_process_finds_need_no_workers(tmp_path: Path) -
         )
 
 
+def test_images_that_come_as_an_object_are_not_resized(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="image_size=24 resizes images that are loaded by their name"):
+        srblock.compare({"a": plain, "b": Small}, load_data("digits"), image_size=24, out=tmp_path, quiet=True)
+
+
 def test_there_are_no_trained_weights_to_download() -> None:
     with pytest.raises(ValueError, match="--pretrained is for networks of torchvision and timm; custom/x starts as"):
         build(parse("custom/x"), classes=10, channels=1, image_size=8, seed=0, custom=plain, pretrained=True)

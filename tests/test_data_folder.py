@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import stat
 import struct
@@ -157,6 +158,22 @@ def test_class_folders_that_are_no_utf_8_are_refused_before_a_file_is_read(form,
     pets = write(tmp_path / "pets", tree(classes=(os.fsdecode(b"caf\xe9"), "tea")))
     with pytest.raises(ValueError, match=r"pets: 1 class folder not in UTF-8: caf\\xe9; rename them"):
         load(pets)
+
+
+def test_names_in_a_zip_from_macos_are_utf_8(tmp_path):
+    """It writes UTF-8 without the flag that says so; other zips have cp437, which need not be UTF-8."""
+    said = write_zip(tmp_path / "said.zip", tree(classes=("Äpfel", "Birnen")))
+    data = said.read_bytes()
+    unsaid = tmp_path / "unsaid.zip"
+    unsaid.write_bytes(
+        re.sub(rb"(PK\x01\x02.{4}|PK\x03\x04.{2})\x00\x08", lambda found: found[1] + bytes(2), data, flags=re.DOTALL)
+    )
+    with zipfile.ZipFile(unsaid) as archive:
+        assert "├äpfel" in " ".join(archive.namelist())
+    assert load(unsaid).classes == load(said).classes == ("Birnen", "Äpfel")
+    old = tmp_path / "old.zip"
+    old.write_bytes(unsaid.read_bytes().replace("Äpfel".encode(), "caféx".encode("cp437") + b"y"))
+    assert load(old).classes == ("Birnen", "caféxy")
 
 
 def test_images_may_have_any_name(tmp_path):

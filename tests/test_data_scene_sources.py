@@ -73,6 +73,25 @@ def test_ones_own_folders(tmp_path: Path, by_kind: bool) -> None:
     assert set(np.unique(data.train.decode(0)[1])) <= {0, 1, 2, 3, 4, 255}, "line 2, the value 1, is ignored"
 
 
+@pytest.mark.parametrize("by_kind", [True, False])
+@pytest.mark.parametrize("called", ["valid", "validation"])
+def test_other_names_of_the_validation_part(tmp_path: Path, called: str, by_kind: bool) -> None:
+    root = write_scenes(tmp_path / "streets", {"train": 6, called: 2}, by_kind=by_kind)
+    data = load_scenes(f"scenes:{root}", cache=tmp_path / "cache")
+    assert (data.validation, len(data.train), len(data.test)) == (None, 6, 2), "without test/ it is the test set"
+    write_scenes(root, {"val": 2}, by_kind=by_kind)
+    with pytest.raises(ValueError, match=f"val and {called} are names of one part; keep one of them"):
+        load_scenes(f"scenes:{root}", cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("by_kind", [True, False])
+def test_folders_that_are_no_parts_are_named(tmp_path: Path, by_kind: bool) -> None:
+    root = write_scenes(tmp_path / "streets", {"train": 6, "extra": 2}, by_kind=by_kind)
+    named = "images/extra/, labels/extra/" if by_kind else "extra/"
+    with pytest.warns(UserWarning, match=f"streets: not used: {named}; the parts are called test, train, val, valid"):
+        assert len(load_scenes(f"scenes:{root}", cache=tmp_path / "cache").train) == 5
+
+
 def test_a_line_ignore_is_a_value_that_is_no_class(tmp_path: Path) -> None:
     root = write_scenes(tmp_path / "streets", classes="sky\nland\nroad\ncar\nignore\nhouse\n")
     data = load_scenes(f"scenes:{root}", cache=tmp_path / "cache")

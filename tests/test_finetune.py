@@ -392,6 +392,6 @@ def test_finetune_fits_any_images_and_what_is_given_counts() -> None:
     assert (large.crop, large.padding, large.test_resize) == ("resized", 0, 256)
     cut = recipe_for(digits, CPU, "finetune", crop="resized")
     assert (cut.crop, cut.padding, cut.test_resize) == ("resized", 0, 9)
-    given = recipe_for(digits, CPU, "finetune", epochs=3, freeze_epochs=1, auto_augment="none", mixup=0.2)
-    assert (given.epochs, given.freeze_epochs, given.auto_augment, given.mixup) == (3, 1, "none", 0.2)
-    assert RECIPES["finetune"].with_epochs(3).freeze_epochs == 0, "given epochs win over the share of the run"
+    given = recipe_for(digits, CPU, "finetune", epochs=3, freeze_epochs=2, auto_augment="none", mixup=0.2)
+    assert (given.epochs, given.freeze_epochs, given.auto_augment, given.mixup) == (3, 2, "none", 0.2)
+    assert RECIPES["finetune"].with_epochs(3).freeze_epochs == 1, "given epochs win over the share of the run"

@@ -313,6 +313,36 @@ def test_the_card_of_one_seed_says_so(tmp_path: Path, run: TrainedRun) -> None:
     assert f"srblock train '{BLOCK}' --seed 3 --data digits" in card
 
 
+def test_the_card_counts_seeds_that_start_from_weights_of_their_own(tmp_path: Path, run: TrainedRun) -> None:
+    """And networks of other code: all that a comparison would, and none that it refuses."""
+    written = [write_run(tmp_path, variant, seed) for seed in (0, 1) for variant in (PLAIN, BLOCK)]
+    made = {variant: {"source": variant} for variant in (PLAIN, BLOCK)}
+
+    def again(config: RunConfig, **changes: Any) -> None:
+        changed = replace(config, **changes)
+        folder = tmp_path / "runs" / changed.name
+        shutil.copytree(tmp_path / "runs" / config.name, folder)
+        for file in ("config.json", "result.json"):
+            known = json.loads((folder / file).read_text())
+            (folder / file).write_text(json.dumps(known | changed.as_dict()))
+
+    for one in written:
+        again(one.config, weights=f"seed:{one.seed}" + 60 * "a")
+    again(written[2].config, seed=2, weights="seed:2" + 60 * "a", code=made[PLAIN])
+    again(
+        written[1].config, seed=3, weights="seed:3" + 60 * "a", recipe=replace(written[0].config.recipe, batch_size=9)
+    )
+    mine = replace(written[1].config, weights="seed:0" + 60 * "a")
+    card = run_card(run.input, "me/net", tmp_path / "runs" / mine.name, None)
+    assert [line[: line.index(" |", 4)] for line in card.splitlines() if line.startswith(("| R8", "| **R8"))] == [
+        f"| {PLAIN}",
+        f"| **{BLOCK}**",
+    ]
+    assert card.count("(seed 0)") == card.count("(seed 1)") == 2
+    assert "(seed 2)" not in card
+    assert "(seed 3)" not in card
+
+
 def test_weights_that_were_trained_on_have_no_figures(run: TrainedRun, tmp_path: Path) -> None:
     next(run.model.parameters()).data.add_(0.1)
     card = (srblock.save_pretrained(run, tmp_path / "saved") / "README.md").read_text()

@@ -197,7 +197,7 @@ def test_standardized_logits_vary_whatever_the_scale_of_the_squeeze() -> None:
 
 def test_running_figures_are_those_of_a_batch_norm() -> None:
     ours, theirs = Standardize(3), nn.BatchNorm1d(3, affine=False, eps=Standardize.EPS)
-    ours.reset()
+    ours.reset_parameters()
     for seed in range(5):
         logits = torch.randn(9, 3, generator=torch.Generator().manual_seed(seed)) * 3 + 1
         torch.testing.assert_close(ours(logits), theirs(logits))
@@ -265,6 +265,40 @@ def test_single_images_leave_the_running_variance_as_it_is() -> None:
     made(images(1, torch.float32))
     assert torch.equal(standardize.variance, before)
     assert standardize.variance.isfinite().all()
+
+
+def test_an_empty_batch_leaves_the_running_figures_as_they_are() -> None:
+    made = block(dtype=torch.float32, logits="standardized")
+    made(images(8, torch.float32))
+    before = {name: value.clone() for name, value in made.named_buffers()}
+    assert made(images(0, torch.float32)).shape == (0, 5, *SIZE)
+    assert len(before) == 2
+    for name, value in made.named_buffers():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("options", [{}, {"start": "normal"}, {"rank": 2}, {"logits": "standardized"}])
+def test_a_networks_layers_are_started_anew_one_by_one(options: dict[str, Any]) -> None:
+    """By the usual `apply`, children first: nothing else that the seed decides moves, and no two parts draw alike."""
+    made = block(**options)
+    made(images(8))
+
+    def anew(module: nn.Module) -> None:
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    made.apply(anew)
+    assert torch.equal(torch.get_rng_state(), state)
+    expected = block(**options)
+    torch.manual_seed(7)
+    expected.reset_parameters()
+    for name, value in made.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[name]), name
+    made.address.reset_parameters()
+    made.memory.reset_parameters()
+    assert not torch.equal(made.address.fc1, expected.address.fc1)
 
 
 # --- in a network -----------------------------------------------------------------------------------------------------

@@ -152,6 +152,15 @@ def test_other_recipes_data_weights_make_other_studies(tmp_path: Path, cifar: No
     assert other.name.startswith("cifar100-2-epochs-")
 
 
+def test_differences_over_the_shared_seeds_are_called_so(tmp_path: Path, cifar: None) -> None:
+    """Ten seeds and the first eight of them: the difference is not that of the means in the table."""
+    rises = [70 + seed / 10 + 0.01 * (seed % 3) for seed in range(10)]
+    tables = record(tmp_path, {"R18": rises, "R18 + SR(M=4, P=2)": [70.2 + seed / 10 for seed in range(8)]})
+    (text,) = (path.read_text() for path in tables.glob("cifar100-*.md"))
+    means = f"with means of {70.55:.2f} and {sum(rises[:8]) / 8:.2f}."
+    assert f"difference, interval and p are of the 8 seeds that both have, {means}" in " ".join(text.split())
+
+
 def test_the_index_lists_the_studies_and_stale_tables_go(tmp_path: Path, cifar: None) -> None:
     tables = record(tmp_path, {"R18": (70.0, 71.0)})
     (tables / "old-study.md").write_text("")

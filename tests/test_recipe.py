@@ -154,4 +154,5 @@ def test_warmup_keeps_its_share_and_never_fills_the_run() -> None:
 
 def test_frozen_epochs_keep_their_share_and_never_fill_the_run() -> None:
     finetune = RECIPES["finetune"]
-    assert [finetune.with_epochs(epochs).freeze_epochs for epochs in (1, 3, 20)] == [0, 0, 2]
+    assert [finetune.with_epochs(epochs).freeze_epochs for epochs in (1, 2, 3, 20)] == [0, 1, 1, 2]
+    assert RECIPES["short"].with_epochs(50).freeze_epochs == 0

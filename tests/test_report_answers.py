@@ -169,9 +169,10 @@ def test_nothing_is_decided_for_good_by_short_runs(tmp_path: Path) -> None:
 def test_runs_that_did_not_finish_are_asked_for_first(tmp_path: Path) -> None:
     runs = pair(tmp_path, (90.0, 90.2, 90.1), (92.0, 92.2, 92.1))
     (found,) = answers(comparison(runs, seeds=range(5)), runs)
-    assert found.step.startswith("see why 4 runs did not finish before you decide; as it stands, keep it")
+    ask = "(by the same command, or see why not) before you decide"
+    assert found.step.startswith(f"get the 4 missing runs {ask}; as it stands, keep it")
     (found,) = answers(comparison(runs[1:]), runs)
-    assert found.step.startswith("see why 1 run did not finish before you decide")
+    assert found.step.startswith(f"get the missing run {ask}")
     (found,) = answers(comparison(runs, seeds=range(3)), runs)
     assert found.step.startswith("keep it")
 

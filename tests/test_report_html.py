@@ -68,6 +68,16 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+def test_the_title_claims_no_comparison_without_the_baseline(tmp_path: Path) -> None:
+    variants = "R8 + SR(M=2, P=8)", "R8 + SR(M=3, P=8)"
+    runs = write_runs(tmp_path, variants)
+    path = tmp_path / "report.html"
+    html.write_report(path, runs, comparison(runs, variants=(BASELINE, *variants)), COMMAND)
+    text = path.read_text(encoding="utf-8")
+    assert "<h1>R8 + SR(M=2, P=8), R8 + SR(M=3, P=8)</h1>" in re.sub(r"\s*(</?h1>)\s*", r"\1", text)
+    assert "No seed of R8 finished: there is nothing to compare with." in text
+
+
 def render(folder: Path, runs: list[Run], command: str = COMMAND) -> tuple[str, Page]:
     path = folder / "report.html"
     html.write_report(path, runs, comparison(runs), command)

@@ -95,6 +95,15 @@ def test_says_in_what_the_runs_are_not_the_paper_s(tmp_path: Path) -> None:
     assert remarks(whole, config()) == []
 
 
+def test_seeds_that_only_one_side_has_are_named(tmp_path: Path) -> None:
+    rises = [76 + seed / 10 + 0.01 * (seed % 3) for seed in range(10)]
+    variant = str(variant_of(select("table1", "R18 + SR")[1]))
+    lines = reproduction(select("table1", "R18 + SR"), runs(tmp_path, {"R18": rises, variant: rises[:1:-1]}))
+    text = " ".join(printed(lines, 200).split())
+    assert f"{variant} 8 of 10 (not 8, 9)" in text
+    assert f"{variant} against R18: difference, interval and p are of the 8 seeds that both have" in text
+
+
 def test_the_size_control_compares_the_plain_networks(tmp_path: Path) -> None:
     rows = select("table1", "R?? + SR")
     text = size_control(reproduction(rows, runs(tmp_path, {"R34": [77.0, 77.2], "R50": [77.0, 77.4]})))

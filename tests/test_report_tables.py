@@ -251,7 +251,7 @@ def changed(run: Run, **fields: Any) -> Run:
 def test_runs_of_two_makes_are_not_one_row(tmp_path: Path) -> None:
     """One name for networks of two sources, and one seed that starts from two files."""
     old, new = (write_run(tmp_path, BASELINE, seed) for seed in (0, 1))
-    with pytest.raises(ValueError, match="R8 was built by different code for different seeds"):
+    with pytest.raises(ValueError, match="R8 was built by different code for different runs"):
         comparison([changed(old, code={"source": "a"}), changed(new, code={"source": "b"})])
     other = write_run(tmp_path, WITH_SR, 0)
     files = [changed(run, weights=f"seed:{letter * 64}") for run, letter in ((old, "a"), (new, "b"), (other, "a"))]

@@ -18,6 +18,7 @@ from torch import nn
 
 from srblock.runs.outcome import Outcome
 from srblock.runs.run_one import Paused, Work, train_one
+from srblock.training.loop import TrainingDiverged
 
 CPU = torch.device("cpu")
 
@@ -57,6 +58,7 @@ def log(out: Path) -> Path:
 @pytest.mark.parametrize(
     ("error", "ending", "text"),
     [
+        (TrainingDiverged("the loss became nan"), "diverged", "the loss became nan; see {log}"),
         (LookupError("not there\nat all"), "failed", "LookupError: not there; see {log}"),
         (ValueError("expected this, got that"), "failed", "expected this, got that; see {log}"),
         (PanicException("rust has nothing left"), "failed", "PanicException: rust has nothing left; see {log}"),
@@ -80,7 +82,7 @@ def test_how_an_exception_is_told(error: BaseException, ending: str, text: str, 
     assert log(tmp_path).exists() == (ending != "stop")
     if ending != "stop":
         assert log(tmp_path).read_text().rstrip().endswith(str(error))
-        assert "in probe" in log(tmp_path).read_text(), "a whole traceback"
+        assert ("in probe" in log(tmp_path).read_text()) == (ending != "diverged"), "a whole traceback"
 
 
 @pytest.mark.usefixtures("_warnings_are_shown")

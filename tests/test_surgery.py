@@ -519,6 +519,29 @@ def test_autocast_within_the_model_does_not_matter() -> None:
     assert insert(model, after="inner", input_size=8).block.memory.values.dtype == torch.float32
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_after_a_module_without_parameters_the_block_has_the_dtype_of_the_model(half: bool) -> None:
+    """Not that of a map under an autocast of the model's own, nor that of a first layer that was left in float32."""
+
+    class Cast(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return super().forward(x)  # type: ignore[no-any-return]
+
+    class ToHalf(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.to(torch.bfloat16)
+
+    layers = nn.Conv2d(3, 4, 3, padding=1), ToHalf() if half else nn.Identity(), nn.Conv2d(4, 4, 1), nn.ReLU()
+    model = nn.Sequential(*layers) if half else Cast(*layers)
+    if half:
+        model[2].to(torch.bfloat16)
+    block = insert(model, after="3", input_size=8).block
+    expected = torch.bfloat16 if half else torch.float32
+    assert {value.dtype for value in block.parameters()} == {expected}
+    assert model(torch.randn(2, 3, 8, 8)).dtype == torch.bfloat16
+
+
 def test_refuses_channels_last_dimensions() -> None:
     def nhwc(inner: nn.Module, x: Tensor) -> Tensor:
         return inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -56,9 +56,9 @@ def test_without_a_test_it_says_why() -> None:
         assert words(found) == "one seed: nothing can be said about chance"
         assert headline(found, "B", "A") == "Nothing can be said yet about B against A"
         assert "run with --seeds 5 or more" in advice(found)
-    assert words(flat).startswith("there is no spread between the seeds")
+    assert words(flat).startswith("all seeds differ by the same")
     assert headline(flat, "B", "A") == "No test is possible of B against A"
-    assert advice(flat).startswith("There is no spread between the seeds")
+    assert advice(flat).startswith("All seeds differ by the same")
     assert {found.p for found in (one, other, flat)} == {None}
 
 

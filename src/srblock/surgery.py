@@ -270,7 +270,11 @@ def _resolve(model: nn.Module, after: str | int, seen: Trace) -> str:
 def _build(model: nn.Module, name: str, seen: Trace, options: dict[str, Any]) -> SqueezeRemember2d:
     """Build a block for the map of module `name`, on its device, in its dtype and the model's memory format."""
     target, call = model.get_submodule(name), seen.calls[name]
-    dtype = next((value.dtype for value in target.parameters() if value.is_floating_point()), call.dtype)
+    own, others = (
+        [value.dtype for value in module.parameters() if value.is_floating_point()] for module in (target, model)
+    )
+    # A map may be of another dtype than every parameter: of a model whose forward turns autocast on.
+    dtype = own[0] if own else call.dtype if call.dtype in others or not others else others[0]
     _, channels, height, width = call.shape
     device = call.device
     if seen.inputs.is_meta:  # of a hollow trace, perhaps: the model tells where its blocks belong

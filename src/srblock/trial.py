@@ -121,7 +121,10 @@ def _try(seen: Trace, name: str, block: SqueezeRemember2d, *, hooked: bool) -> N
     if not _unchanged(outputs, seen.outputs, exact):
         raise Unfit("the model's output changes although a fresh block adds nothing")
     if any(value.grad_fn for value in outputs) and not _reaches(outputs, set(block.memory.parameters())):
-        raise Unfit("the model's output does not depend on the block, which could never learn: the map is not used")
+        raise Unfit(
+            "the model's output does not depend on the block, which could never learn: the map is not used, or no "
+            "gradient comes back to it"
+        )
 
 
 def _unchanged(outputs: list[Tensor], before: list[Tensor], exact: bool) -> bool:

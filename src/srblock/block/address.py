@@ -19,6 +19,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from srblock.block.compute import squeeze, to_grid
+from srblock.block.draws import stream
 from srblock.block.options import Options
 
 ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {None: lambda x: x, "relu": F.relu}
@@ -43,8 +44,9 @@ class Address(nn.Module):
         self.fc2 = nn.Parameter(torch.empty(options.blocks, options.hidden, **factory))
         self.standardize = Standardize(options.blocks, **factory) if options.logits == "standardized" else None
 
-    def reset_parameters(self, generator: torch.Generator) -> None:
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw squeeze, fc1 and fc2, in this order, in float64 on the CPU (Sec. III-B)."""
+        generator = stream(0x5153) if generator is None else generator
         channels = self.squeeze.shape[1]
         for weight in (self.squeeze, self.fc1, self.fc2):
             bound = math.sqrt(1 / (weight.shape[1] if self.init == "fan_in" else channels))
@@ -52,7 +54,7 @@ class Address(nn.Module):
             with torch.no_grad():
                 weight.copy_(draw.uniform_(-bound, bound, generator=generator))
         if self.standardize is not None:
-            self.standardize.reset()
+            self.standardize.reset_parameters()
 
     def forward(self, x: Tensor, squeezed: Tensor | None = None) -> Tensor:
         """Weigh the memory blocks. Shapes: (N, C, H, W) -> (N, P).
@@ -87,7 +89,7 @@ class Standardize(nn.Module):
         for name in ("mean", "variance"):
             self.register_buffer(name, torch.empty(count, **factory))
 
-    def reset(self) -> None:
+    def reset_parameters(self) -> None:
         """Forget what was seen: mean 0 and variance 1."""
         self.mean.zero_()
         self.variance.fill_(1)
@@ -101,10 +103,11 @@ class Standardize(nn.Module):
     def _of_batch(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         count = logits.new_full((1,), len(logits))
         total = _over_processes(torch.cat([logits.sum(0), count]))
-        mean, count = total[:-1] / total[-1], total[-1]
-        variance = _over_processes((logits - mean).square().sum(0)) / count
+        count = total[-1]
+        mean = total[:-1] / count.clamp(min=1)  # a batch may be empty
+        variance = _over_processes((logits - mean).square().sum(0)) / count.clamp(min=1)
         with torch.no_grad():
-            self.mean.lerp_(mean.to(self.mean), self.MOMENTUM)
+            self.mean.lerp_(torch.where(count > 0, mean, self.mean).to(self.mean), self.MOMENTUM)
             unbiased = torch.where(count > 1, variance * (count / (count - 1)), self.variance)  # one image has none
             self.variance.lerp_(unbiased.to(self.variance), self.MOMENTUM)
         return mean, variance

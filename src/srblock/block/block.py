@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from srblock.block.address import Address
 from srblock.block.checks import as_size, check_count
 from srblock.block.compute import add, recall, tap
+from srblock.block.draws import stream
 from srblock.block.geometry import memory_grid
 from srblock.block.memory import Dense, LowRank
 from srblock.block.options import Options
@@ -72,12 +73,7 @@ class SqueezeRemember2d(nn.Module):
         Without a generator the draw follows the global random state but leaves it as it is, so that inserting a
         block changes nothing else that a seed decides.
         """
-        if generator is None:
-            peek = torch.Generator().set_state(torch.get_rng_state())
-            # A stream of its own: later layers draw from the very state that was peeked at.
-            generator = torch.Generator().manual_seed(
-                int(torch.randint(2**62, (), generator=peek, device="cpu")) ^ 0x5152
-            )
+        generator = stream(0x5152) if generator is None else generator
         self.address.reset_parameters(generator)
         self.memory.reset_parameters(generator)
 

@@ -183,6 +183,8 @@ def _of_coefficients(gradient: Tensor, rows: Tensor) -> Tensor:
 class _Tap(torch.autograd.Function):
     """`tap`. The gradient of the map is that of the map plus that of the squeezed one, times the weight."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return x.view_as(x), _squeezed(x, weight)
@@ -221,6 +223,8 @@ def _lying_as(weight: Tensor, values: Tensor) -> Tensor:
 
 class _Product(torch.autograd.Function):
     """`_product`, and the gradients of its three parts."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(onto: Tensor, coefficients: Tensor, rows: Tensor) -> Tensor:
@@ -268,7 +272,10 @@ def learning(*tensors: Tensor) -> bool:
 
 def lies_channels_last(x: Tensor) -> bool:
     """Tell whether a map lies in memory with its channels last, and not also with them first."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    try:
+        return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    except RuntimeError:  # torch.func.vmap does not answer; the sums are the same either way
+        return False
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:

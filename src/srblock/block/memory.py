@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srblock.block.compute import full_precision, repeated
+from srblock.block.draws import stream
 from srblock.block.options import Options
 
 STD = 0.01  # of the maps' numbers where they start from a normal distribution
@@ -35,11 +36,11 @@ class Dense(nn.Module):
         self.size, self.grid, self.gain, self.normal = size, grid, options.gain, options.start == "normal"
         self.values = nn.Parameter(torch.empty(options.blocks, channels, *grid, **factory))
 
-    def reset_parameters(self, generator: torch.Generator) -> None:
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Clear the memory, or draw small numbers."""
         self.clear()
         if self.normal:
-            _draw(self.values, STD / self.gain, generator)
+            _draw(self.values, STD / self.gain, stream(0x5154) if generator is None else generator)
 
     def clear(self) -> None:
         """Let the block be the identity."""
@@ -82,8 +83,9 @@ class LowRank(nn.Module):
         self.channels = nn.Parameter(torch.empty(options.blocks, options.rank, channels, **factory))
         self.positions = nn.Parameter(torch.empty(options.blocks, options.rank, *grid, **factory))
 
-    def reset_parameters(self, generator: torch.Generator) -> None:
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the maps of one channel; clear the vectors, or draw small ones."""
+        generator = stream(0x5154) if generator is None else generator
         rank, places = self.positions.shape[1], math.prod(self.positions.shape[2:])
         _draw(self.positions, math.sqrt(1 / places), generator)
         self.clear()

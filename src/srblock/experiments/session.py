@@ -145,6 +145,11 @@ def prepare(asked: Asked, variants: Sequence[Variant]) -> Session:
     if isinstance(data, str):
         looked_at = not asked.dry_run or at_hand(data)
         data = stand_in(data, asked.image_size)
+    elif asked.image_size is not None:
+        raise ValueError(
+            f"image_size={asked.image_size} resizes images that are loaded by their name, and these come as an object; "
+            "give them in the size that they should have, without image_size"
+        )
     asked.executor.check(recipe_for(data, device, asked.recipe, **asked.changes), device)
     return Session(asked, asked.executor.slots(device), device, looked_at)
 

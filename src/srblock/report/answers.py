@@ -112,7 +112,8 @@ def _first(row: Row, rows: Sequence[Row], *, cautioned: bool) -> str:
     if cautioned:
         needed.append("train longer")
     if missing := sum(len(side.missing) for side in both):
-        needed.append(f"see why {counted(missing, 'run')} did not finish")
+        which = "the missing run" if missing == 1 else f"the {missing} missing runs"
+        needed.append(f"get {which} (by the same command, or see why not)")
     if _turns_with_the_images(row):
         needed.append("test on more images")
     return " and ".join(needed)

@@ -58,8 +58,8 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         lines.append(f"No seed of {rows[0].baseline} finished: there is nothing to compare with.")
     if others := [variant for variant in rows[0].absent if variant != rows[0].baseline]:
         lines.append(f"No seed finished of {', '.join(others)}: not in the table.")
-    lines += _unfinished(rows)
-    lines += _of_shared_seeds(rows)
+    lines += unfinished(rows)
+    lines += over_shared_seeds(rows)
     lines += without_looking(rows)
     if corrected(rows):
         lines.append(
@@ -69,7 +69,7 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _unfinished(rows: Sequence[Row]) -> list[str]:
+def unfinished(rows: Sequence[Row]) -> list[str]:
     """Say which runs have no figure."""
     missing = {
         row.variant: f"{row.variant} {row.n} of {row.n + len(row.missing)} (not {', '.join(map(str, row.missing))})"
@@ -81,11 +81,12 @@ def _unfinished(rows: Sequence[Row]) -> list[str]:
     return [f"Not all seeds finished: {', '.join(missing.values())}. The figures are of those that did."]
 
 
-def _of_shared_seeds(rows: Sequence[Row]) -> list[str]:
+def over_shared_seeds(rows: Sequence[Row]) -> list[str]:
     """Say which differences are not those of the means beside them."""
+    several = len({row.figure for row in rows}) > 1
     return [
-        f"{row.variant} against {row.baseline}: difference, interval and p are of the {found.n} seeds that both have, "
-        f"with means of {found.means[1]:.2f} and {found.means[0]:.2f}."
+        f"{row.variant} against {row.baseline}{f', {row.figure.label}' if several else ''}: difference, interval and p "
+        f"are of the {found.n} seeds that both have, with means of {found.means[1]:.2f} and {found.means[0]:.2f}."
         for row in rows
         if (found := of_shared_seeds(row)) is not None
     ]

@@ -198,6 +198,8 @@ def _bars_cut(rows: Sequence[Row]) -> bool:
 
 
 def _title(rows: Sequence[Row]) -> str:
+    if rows[0].variant != rows[0].baseline:  # of which no run finished
+        return ", ".join(row.variant for row in rows)
     if len(rows) == 1:
         return rows[0].variant
     if len(rows) == 2:

@@ -16,7 +16,7 @@ from pathlib import Path
 from srblock.data.offenders import counted
 from srblock.paper.tables import CLASSES, IMAGE_SIZES, ROWS, PaperRow
 from srblock.report import units
-from srblock.report.comparison import ANALYSES, pairings, without_looking
+from srblock.report.comparison import ANALYSES, over_shared_seeds, pairings, without_looking
 from srblock.report.control_lines import control_lines
 from srblock.report.formats import markdown_table
 from srblock.report.recipes import departures, describe, selection, start
@@ -308,6 +308,7 @@ def _remarks(study: PublishedStudy, compared: bool) -> list[str]:
     missing = dict.fromkeys(row.baseline for row in study.rows if row.baseline not in present)
     lines = [f"From the protocol: {study.protocol.scope}"] if study.protocol and study.protocol.scope else []
     lines += without_looking(study.rows)
+    lines += over_shared_seeds(study.rows)
     lines += [f"No run of {base} is published: there is nothing to compare its SR variants with." for base in missing]
     other = departures(study.recipe, RECIPES[_data_name(study)], "full") if study.paper else []
     if other:

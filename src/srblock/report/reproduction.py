@@ -9,7 +9,7 @@ from rich.console import Console
 
 from srblock.paper.tables import IMAGE_SIZES, METRICS
 from srblock.report import units
-from srblock.report.comparison import ANALYSES, interval, pairings
+from srblock.report.comparison import ANALYSES, interval, over_shared_seeds, pairings, unfinished
 from srblock.report.control_lines import control_lines
 from srblock.report.formats import Sheet, formatted, markdown_table, sheet
 from srblock.report.recipes import departures, selection, start
@@ -160,6 +160,7 @@ def _sentences(lines: Sequence[Line], config: RunConfig) -> list[str]:
         legend += " The paper's M counts from zero here: M=2 stands after stage 3, the notation's M=3."
     control = size_control(lines)
     said = [*findings(lines), *pairings(rows), *([control] if control else []), *remarks(lines, config)]
+    said += [*unfinished(rows), *over_shared_seeds(rows)]
     return [legend, *said]
 
 

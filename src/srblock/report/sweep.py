@@ -58,10 +58,10 @@ def verdict_sentences(found: Selection, chosen: Variant, base_runs: Sequence[Run
     said = []
     std = noise_std([setting.validation for setting in found.settings])
     source = "what is left of the settings' validation figures after setting and seed"
-    if std is None and len(runs) > 1:
-        std = summarize(_scores(runs)).std
-        source = "the spread of the fresh seeds, as one seed a setting shows none"
-    if std is not None:
+    if std is None:
+        std = noise_std(_by_shared_seeds(base_runs, runs))
+        source = "what is left of the fresh seeds' after variant and seed, as one seed a setting shows none"
+    if std is not None and len(found.settings) > 1:
         gain = gain_of_selection(len(found.settings), found.seeds, std)
         said.append(
             f"Choosing the best of {len(found.settings)} settings that are all equal gains {signed(gain)} on "
@@ -86,6 +86,13 @@ def verdict_sentences(found: Selection, chosen: Variant, base_runs: Sequence[Run
 
 def _validation(runs: Sequence[Run]) -> float:
     return summarize(_scores(runs)).mean
+
+
+def _by_shared_seeds(*variants: Sequence[Run]) -> list[list[float]]:
+    """List each variant's validation figures on the seeds that all have, in their order."""
+    tables = [{run.seed: score for run, score in zip(runs, _scores(runs), strict=True)} for runs in variants]
+    shared = sorted(set.intersection(*(set(table) for table in tables)))
+    return [[table[seed] for seed in shared] for table in tables]
 
 
 def _scores(runs: Sequence[Run]) -> list[float]:

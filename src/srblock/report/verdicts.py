@@ -7,7 +7,7 @@ from srblock.report import units
 from srblock.statistics.verdicts import Verdict
 
 ONE_SEED = "one seed: nothing can be said about chance"
-NO_SPREAD = "there is no spread between the seeds to measure the difference against"
+NO_SPREAD = "all seeds differ by the same, so there is no spread to test the difference against"
 
 
 def words(verdict: Verdict) -> str:

@@ -189,7 +189,7 @@ def _check_together(runs: Sequence[Run]) -> None:
     """
     facts: dict[str, tuple[str, Run]] = {}
     studies: dict[str, list[RunConfig]] = {}
-    seen: dict[str, Run] = {}
+    seen: dict[tuple[str, str, int], Run] = {}
     for run in runs:
         config = run.config
         fact = json.dumps([config.data.get(key) for key in SAME_DATA if key != "task"] + [run.figure.key])
@@ -199,9 +199,8 @@ def _check_together(runs: Sequence[Run]) -> None:
                 f"{run.directory.name} and {first.directory.name} are of the same images by their fingerprint, and say "
                 f"different things of their {', '.join(SAME_DATA)}; one of them is wrong, leave it out"
             )
-        identity = [config.data["fingerprint"], config.recipe.identity, config.start, config.numerics]
-        studies.setdefault(json.dumps(identity, sort_keys=True), []).append(config)
-        other = seen.setdefault(json.dumps([identity, str(run.variant), run.seed], sort_keys=True), run)
+        studies.setdefault(config.study, []).append(config)
+        other = seen.setdefault((config.study, str(run.variant), run.seed), run)
         if other is not run:
             raise ValueError(
                 f"{run.directory.name} and {other.directory.name} are both {run.variant} with seed {run.seed} in one "

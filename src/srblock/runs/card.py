@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from srblock.runs.again import again
 from srblock.runs.input import Input
-from srblock.runs.records import Run, finished, read_config, read_run
+from srblock.runs.records import Run, check_of_one_make, finished, read_config, read_run
 from srblock.variants.notation import parse
 
 TAGS = ("squeeze-and-remember", "pytorch", "convolutional-network")
@@ -138,14 +138,18 @@ def _figures(folder: Path) -> list[str]:
 
 def _beside(run: Run) -> dict[str, list[Run]]:
     """Collect a run and the finished ones beside it that can be compared with it, by variant; without blocks first."""
-    found = {str(run.variant): {run.seed: run}}
+    found, configs = {str(run.variant): {run.seed: run}}, [run.config]
     for folder in sorted(run.directory.parent.iterdir()):
         if not finished(folder) or folder.resolve() == run.directory.resolve():
             continue
         other = read_run(folder)
-        alike = replace(other.config, variant=run.config.variant, seed=run.config.seed)
-        if alike.name == run.config.name:
-            found.setdefault(str(other.variant), {})[other.seed] = other
+        known = found.get(str(other.variant), {})
+        if other.config.study != run.config.study or other.seed in known:
+            continue
+        with suppress(ValueError):  # of a network that was built, or began, otherwise
+            check_of_one_make([*configs, other.config])
+            configs.append(other.config)
+            found[str(other.variant)] = known | {other.seed: other}
     order = sorted(found, key=lambda variant: (bool(parse(variant).sr_blocks), variant))
     return {variant: [found[variant][seed] for seed in sorted(found[variant])] for variant in order}
 

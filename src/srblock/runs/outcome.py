@@ -41,7 +41,8 @@ class Outcome:
 def outcome_of(error: BaseException, directory: Path) -> Outcome:
     """Say what an exception means for the run and for the others."""
     if isinstance(error, TrainingDiverged):
-        return Outcome("diverged", str(error))
+        log = add_to_log(directory, f"{error}\n")
+        return Outcome("diverged", f"{error}; see {log}")
     if isinstance(error, OSError) and error.errno in FULL:
         return Outcome("stop", error.strerror or str(error), error.errno or 0)
     log = add_to_log(directory, "".join(traceback.format_exception(error)))

@@ -79,6 +79,11 @@ class RunConfig:
         """What runs of one study have in common of `weights`: files by seed differ, and are `OF_SEED`."""
         return OF_SEED if self.weights is not None and self.weights.startswith(OF_SEED) else self.weights
 
+    @cached_property
+    def study(self) -> str:
+        """What the runs of one study have in common, as text: images, recipe, starting weights, numerics."""
+        return json.dumps([self.data["fingerprint"], self.recipe.identity, self.start, self.numerics], sort_keys=True)
+
     @property
     def figures(self) -> tuple[Figure, ...]:
         """What is measured; records of before tasks had names are of classification."""
@@ -126,16 +131,16 @@ def numerics(recipe: Recipe) -> int:
 def check_of_one_make(configs: Iterable[RunConfig]) -> None:
     """Refuse runs that go by one name in a study and are not alike.
 
-    Raises: ValueError if a variant was built by different code for different seeds, or the variants of a seed were
+    Raises: ValueError if a network was built by different code for different runs, or the variants of a seed were
         trained on from different weights.
     """
     codes: dict[str, dict[str, str] | None] = {}
     weights: dict[int, str | None] = {}
     for config in configs:
-        if codes.setdefault(str(config.variant), config.code) != config.code:
+        if codes.setdefault(config.variant.network, config.code) != config.code:
             raise ValueError(
-                f"{config.variant} was built by different code for different seeds, so these are runs of two networks; "
-                "keep those of one, or train the others anew"
+                f"{config.variant.network} was built by different code for different runs, so these are of two "
+                "networks; keep those of one, or train the others anew"
             )
         if weights.setdefault(config.seed, config.weights) != config.weights:
             raise ValueError(

@@ -190,7 +190,10 @@ class Recipe:
         check(self)
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """Stretch or shrink the run; milestones, warm-up and frozen epochs keep their share of it."""
+        """Stretch or shrink the run; milestones, warm-up and frozen epochs keep their share of it.
+
+        Of frozen epochs one is left, if there were any and the run has two or more.
+        """
         scale = epochs / self.epochs
         milestones = sorted({max(1, round(m * scale)) for m in self.milestones})
         return replace(
@@ -198,7 +201,7 @@ class Recipe:
             epochs=epochs,
             milestones=tuple(m for m in milestones if m < epochs),
             warmup_epochs=min(round(self.warmup_epochs * scale), epochs - 1),
-            freeze_epochs=min(round(self.freeze_epochs * scale), epochs - 1),
+            freeze_epochs=min(max(1, round(self.freeze_epochs * scale)), epochs - 1) if self.freeze_epochs else 0,
         )
 
     def as_dict(self) -> dict[str, Any]:

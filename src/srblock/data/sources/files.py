@@ -124,7 +124,7 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Files:
     folders: set[str] = set()
     unsafe, encrypted, double = [], [], []
     for info in archive.infolist():
-        name = info.filename.replace("\\", "/")
+        name = _name_in(info).replace("\\", "/")
         if len(name) > LONGEST_NAME:
             unsafe.append(f"{_short(name)} (a name of {len(name):,} characters)")
             continue
@@ -166,6 +166,16 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Files:
     sizes = {name.removeprefix(top): info.file_size for name, info in members.items()}
     below = frozenset(f.removeprefix(top) for f in folders if f + "/" != top)
     return Files(str(path), tuple(sorted(sizes)), below, sizes, read)
+
+
+def _name_in(info: zipfile.ZipInfo) -> str:
+    """Return a member's name; macOS writes UTF-8 without saying so, and Python then reads it as cp437."""
+    if info.flag_bits & 0x800:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _single_top(folders: set[str]) -> str:

@@ -6,6 +6,7 @@ import colorsys
 import difflib
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Protocol
 
@@ -17,12 +18,13 @@ from srblock.data.scene_files import IGNORED
 from srblock.data.scenes import Color, SceneData
 from srblock.data.sources import camvid, cityscapes
 from srblock.data.sources.cache import cache_folder
+from srblock.data.sources.files import hidden
 from srblock.data.sources.layout import TEST_FRACTION, TEST_SEED
 from srblock.data.sources.scene_checks import build
 from srblock.data.sources.scene_parts import Meaning, Pair, by_stem, folder_of, listed, paired
 from srblock.data.split import split
 
-PARTS = ("train", "val", "test")
+PARTS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # and what they are called
 IGNORE = "ignore"  # the line of a value that is no class
 HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -61,8 +63,8 @@ def load_scenes(
 def load(path: Path | None, *, cache: Path, progress: Progress | None) -> SceneData:
     """Load PATH/images/train/, PATH/labels/train/ or PATH/train/images/, PATH/train/labels/, with PATH/classes.txt.
 
-    Partners have one name but for the suffix; labels are PNG. Beside train/ there may be val/ and test/. Without test/,
-    val/ is the test set; without both, the same 20% of the scenes each time.
+    Partners have one name but for the suffix; labels are PNG. Beside train/ there may be test/ and val/, valid/ or
+    validation/. Without test/, val/ is the test set; without both, the same 20% of the scenes each time.
 
     Raises: ValueError as `build`, for another layout, and for classes.txt as `read_classes`.
     """
@@ -71,14 +73,18 @@ def load(path: Path | None, *, cache: Path, progress: Progress | None) -> SceneD
     by_kind = (root / "images").is_dir()
     sizes: dict[str, int] = {}
     parts: dict[str, list[Pair]] = {}
-    for part in PARTS:
-        folders = [f"{kind}/{part}" if by_kind else f"{part}/{kind}" for kind in ("images", "labels")]
-        if part != "train" and not any((root / folder).is_dir() for folder in folders):
+    for part, called in PARTS.items():
+        there = [name for name in called if any((root / folder).is_dir() for folder in _folders(name, by_kind))]
+        if len(there) > 1:
+            raise ValueError(f"scenes:{root}: {' and '.join(there)} are names of one part; keep one of them")
+        if part != "train" and not there:
             continue
+        folders = _folders(there[0] if there else part, by_kind)
         names = listed(root, folders[0]) | listed(root, folders[1])
         sizes |= names
         images, labels = by_stem(names, folders[0]), by_stem(names, folders[1], labels=True)
         parts[part] = paired(f"scenes:{root}, {part}", images, labels)
+    _warn_of_others(root, by_kind)
     if "test" not in parts and "val" in parts:
         parts["test"] = parts.pop("val")
     elif "test" not in parts:
@@ -90,6 +96,28 @@ def load(path: Path | None, *, cache: Path, progress: Progress | None) -> SceneD
         train, test = split(one_class, fraction=TEST_FRACTION, seed=TEST_SEED)
         parts = {"train": [everything[n] for n in train.tolist()], "test": [everything[n] for n in test.tolist()]}
     return build(root.resolve().name, root, parts, sizes, meaning, cache=cache, progress=progress)
+
+
+def _folders(part: str, by_kind: bool) -> list[str]:
+    return [f"{kind}/{part}" if by_kind else f"{part}/{kind}" for kind in ("images", "labels")]
+
+
+def _warn_of_others(root: Path, by_kind: bool) -> None:
+    """Say which folders beside the parts are not looked at."""
+    known = {name for called in PARTS.values() for name in called}
+    places = [root / "images", root / "labels"] if by_kind else [root]
+    others = [
+        f"{entry.relative_to(root).as_posix()}/"
+        for place in places
+        if place.is_dir()
+        for entry in sorted(place.iterdir())
+        if entry.is_dir() and not hidden(entry.name) and entry.name not in known
+    ]
+    if others:
+        warnings.warn(
+            f"scenes:{root}: not used: {', '.join(others)}; the parts are called {', '.join(sorted(known))}",
+            stacklevel=2,
+        )
 
 
 def read_classes(file: Path) -> Meaning:
