@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from streamed_fixture import write_jpegs
 from test_cli import error, invoke
 
+from srblock.data import load_data
 from srblock.runs import analyze as analyzing
 from srblock.runs.analyze import CACHE, analyze_run
 from srblock.runs.records import read_run
@@ -118,6 +120,15 @@ def test_weights_alone_show_what_their_run_shows(block: Path, tmp_path: Path) ->
     page = (tmp_path / "analysis" / "analysis.html").read_text()
     assert "Weights of srblock" in page
     assert not (tmp_path / CACHE).exists()
+
+
+def test_the_page_is_of_the_data_that_was_looked_at(block: Path) -> None:
+    """And not of that which the run was trained on, where these have the same classes."""
+    data = load_data("digits")
+    other = replace(data, name="others", test_images=255 - data.test_images)
+    with pytest.warns(UserWarning, match="others is not the data that the run was trained on"):
+        subject, _, _ = analyze_run(block, source=other, device=CPU, with_controls=False, per_class=1)
+    assert subject.data == "others"
 
 
 def test_images_of_other_classes_are_looked_at_without_accuracy(block: Path, tmp_path: Path) -> None:

@@ -88,6 +88,25 @@ def test_the_finish_is_judged_by_the_images_of_an_epoch() -> None:
     assert module.finish_s(steps, EPOCH_S / 5) == FINISH_S  # 8 images of 40 in a fifth of the time
 
 
+@pytest.mark.parametrize(
+    ("changes", "times"),
+    [
+        ({"tta": "flip"}, 1.2),
+        ({"tta": "flip+translate"}, 2.0),
+        ({"crop_size": (32, 48)}, 9),
+        ({"crop_size": (32, 48), "inference": "whole"}, 4),
+        ({"crop_size": (32, 48), "tta": "multiscale"}, 9 * (8 + 2 * 8.6875) / 10),
+    ],
+)
+def test_the_finish_is_judged_by_windows_and_views(changes: dict[str, Any], times: float) -> None:
+    """Scenes twice as high and wide as crops are seen through nine windows, whole they are four crops."""
+    whole = study()
+    recipe = SimpleNamespace(**{"tta": "none", "crop_size": None, "inference": "slide"} | changes)
+    data = SimpleNamespace(size=(64, 96), test_size=whole.data.test_size)
+    asked = SimpleNamespace(recipe=recipe, data=data, epoch_images=whole.epoch_images)
+    assert module.finish_s(asked, EPOCH_S) == pytest.approx(times * FINISH_S)  # type: ignore[arg-type]
+
+
 # --- which run is started -----------------------------------------------------------------------------------------
 
 

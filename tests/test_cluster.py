@@ -156,10 +156,14 @@ def nodes(*resources: dict[str, float]) -> list[dict[str, Any]]:
         (nodes({"CPU": 8}), CPU, (None, 4, None), (2, 4, 0)),
         (nodes({"CPU": 8}), CPU, (20, None, None), (20, 1, 0)),
         (nodes(*[{"CPU": 4}] * 8), CPU, (3, None, None), (3, 4, 0)),
-        (nodes({"CPU": 16, "GPU": 2}, {"CPU": 16, "GPU": 2}, {"CPU": 4}), CUDA, (None, None, None), (4, 9, 1)),
+        (nodes({"CPU": 16, "GPU": 2}, {"CPU": 16, "GPU": 2}, {"CPU": 4}), CUDA, (None, None, None), (4, 8, 1)),
         (nodes({"CPU": 16, "GPU": 1}), CUDA, (4, None, None), (4, 4, 0.25)),
         (nodes({"CPU": 16, "GPU": 2}), CUDA, (None, 2, 0.5), (4, 2, 0.5)),
         (nodes({"CPU": 16, "GPU": 2}), CUDA, (3, None, None), (3, 5, 0.5)),
+        (nodes({"CPU": 3}, {"CPU": 3}), CPU, (None, 2, None), (2, 2, 0)),
+        (nodes({"CPU": 8, "GPU": 4}), CUDA, (None, None, 0.6), (4, 2, 0.6)),
+        (nodes({"CPU": 4, "GPU": 4}, {"CPU": 4, "GPU": 4}), CUDA, (None, 4, None), (2, 4, 1)),
+        (nodes({"CPU": 64, "GPU": 8}), CUDA, (None, None, 2), (4, 16, 2)),
     ],
 )
 def test_what_each_run_gets(there: Any, device: torch.device, wanted: Any, expected: Any) -> None:

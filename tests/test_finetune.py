@@ -300,6 +300,22 @@ def test_the_average_is_the_published_one_and_is_shown_only_for_a_while() -> Non
     assert all(torch.equal(value, own[key]) for key, value in model.state_dict().items())
 
 
+def test_a_tensor_with_two_names_comes_back_from_showing() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
+    model.add_module("again", model[0])
+    average = Ema(model, 0.5)
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    average.follow(1, 10)
+    own, kept = copy.deepcopy(model.state_dict()), {key: value.clone() for key, value in average.slow.items()}
+    for _ in range(2):
+        with showing(average):
+            torch.testing.assert_close(model[0].weight, kept["0.weight"])
+            assert not torch.equal(model[0].weight, own["0.weight"])
+        assert all(torch.equal(value, own[key]) for key, value in model.state_dict().items())
+        assert all(torch.equal(value, kept[key]) for key, value in average.slow.items())
+
+
 def test_what_is_tested_and_kept_is_the_average(tmp_path: Path) -> None:
     recipe = replace(RECIPE, ema=0.9, freeze_epochs=0)
     model = small()

@@ -33,6 +33,7 @@ from srblock.runs.study import recipe_for
 from srblock.runs.trained import TrainedRun
 from srblock.training.recipe import Recipe
 from srblock.variants.notation import parse
+from srblock.variants.weights import read_weights
 
 PLAIN, BLOCK = "R8", "R8 + SR(M=3, P=4)"
 CPU = torch.device("cpu")
@@ -154,6 +155,18 @@ def test_a_model_comes_back(tmp_path: Path, input_size: tuple[int, int] | None, 
     )
     assert srblock.remove(found) == ["body", "deep"]
     assert torch.equal(found(X), bypassed(model)), "and goes as one that was inserted"
+
+
+def test_a_convolution_with_two_names_comes_back_in_any_layout(tmp_path: Path) -> None:
+    model = own(0)
+    model.again = model.deep
+    model.to(memory_format=torch.channels_last)
+    folder = srblock.save_pretrained(model, tmp_path)
+    assert "again.weight" not in load_file(folder / "model.safetensors")
+    other = own(1)
+    other.again = other.deep
+    torch.testing.assert_close(srblock.from_pretrained(folder, model=other)(X), model(X))
+    assert torch.equal(read_weights(folder / "model.safetensors")["again.weight"], model.deep.weight)
 
 
 def bypassed(model: nn.Module) -> Tensor:

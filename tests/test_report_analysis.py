@@ -378,6 +378,20 @@ def test_classes_without_images_are_left_out(tmp_path: Path) -> None:
     assert not {"recall", "recall-classes", "change"} & set(keys)
 
 
+@pytest.mark.usefixtures("unpainted")
+def test_nothing_of_an_earlier_analysis_stands_beside_the_page(tmp_path: Path) -> None:
+    found = made_up(memories=2)
+    folder, _, whole = write(tmp_path / "a", found)
+    (folder / "own.csv").write_text("kept")
+    (folder / "figures" / "own.svg").write_text("kept")
+    run = subject_of(run_of(tmp_path / "b", found))
+    fewer = replace(found, controls=(), blocks=tuple(replace(one, attribution=None) for one in found.blocks))
+    written = write_analysis(folder, run, fewer, command=COMMAND, classes=())
+    assert {path.name for _, path in whole} > {path.name for _, path in written}
+    there = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert there == {path.name for _, path in written} | {"own.csv", "own.svg"}
+
+
 def test_an_unknown_class_is_refused(tmp_path: Path) -> None:
     run = subject_of(run_of(tmp_path, made_up(memories=2)))
     with pytest.raises(ValueError, match=r"no class 'dog' in the data; there are 0, 1, 2"):

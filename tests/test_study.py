@@ -259,6 +259,24 @@ def test_going_on_elsewhere_warns_and_is_recorded(tmp_path: Path, monkeypatch: p
     assert "started_on" not in second.environment
 
 
+def test_where_a_run_began_is_known_after_further_interruptions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupt(Silent):
+        def epoch(self, run: records.RunConfig, record: dict[str, Any]) -> None:
+            raise KeyboardInterrupt
+
+    threads, study = torch.get_num_threads(), tiny_study(3)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, tmp_path, progress=Interrupt())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 999)
+    with pytest.warns(UserWarning, match="goes on but was started"), pytest.raises(KeyboardInterrupt):
+        run(study, tmp_path, progress=Interrupt())
+    first, _ = run(study, tmp_path)
+    assert first.environment["threads"] == 999
+    assert first.environment["started_on"]["threads"] == threads
+
+
 def test_a_trainer_state_left_by_a_late_kill_is_removed(finished: tuple[Study, Path, list[records.Run]]) -> None:
     study, out, runs = finished
     scrap = runs[0].directory / "trainer.safetensors"

@@ -392,6 +392,24 @@ def test_masks_are_the_classes_of_the_pixels(scenes: tuple[Path, Path], tmp_path
         assert tuple(mask.getpalette()[:3]) == loaded.input.colors[0]
 
 
+def test_no_mask_takes_the_place_of_an_image(
+    scenes: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, root = scenes
+    shutil.copytree(root / "test", tmp_path / "test")
+    monkeypatch.chdir(tmp_path / "test")
+    before = {file: file.read_bytes() for file in (tmp_path / "test").iterdir()}
+    for given in ("0000.png", "."):
+        done = invoke("predict", out, given, "--masks", ".", "--top", 1)
+        assert done.exit_code == 1
+        assert "0000.png: error: its mask, 0000.png, would take the place of a file given; name another" in done.output
+    monkeypatch.chdir(tmp_path)
+    assert invoke("predict", out, "test", "--masks", ".", "--top", 1).exit_code == 1
+    assert {file: file.read_bytes() for file in (tmp_path / "test").iterdir()} == before
+    assert invoke("predict", out, "test", "--masks", "masks", "--top", 1).exit_code == 0
+    assert invoke("predict", out, "test", "--masks", "masks", "--top", 1).exit_code == 0, "masks may be written anew"
+
+
 def test_masks_of_images_with_one_class_are_refused(
     studied: Path, pets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

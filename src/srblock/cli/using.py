@@ -41,7 +41,7 @@ def predict(
     is 1.
     """
     from srblock.report.terminal import escaped
-    from srblock.runs.predict import mask_file, predict_files, write_mask
+    from srblock.runs.predict import identities, mask_file, overwrites, predict_files, write_mask
     from srblock.runs.trained import Prediction, load_run
     from srblock.training.csv_lines import lines_text
 
@@ -51,7 +51,7 @@ def predict(
     if csv_file is not None and not csv_file.parent.is_dir():
         raise ValueError(f"--csv: there is no folder {csv_file.parent}; make it, or name another place")
     most = min(top, len(trained.classes))
-    failed, taken = False, set()
+    failed, taken, given = False, set(), identities(images)
     with ExitStack() as stack:
         table = None
         if csv_file is not None:
@@ -62,7 +62,9 @@ def predict(
         for name, found in predict_files(trained, images, top=most):
             if masks is not None and isinstance(found, Prediction):
                 mask = mask_file(masks, name)
-                if mask in taken:
+                if overwrites(mask, given):
+                    found = f"its mask, {mask}, would take the place of a file given; name another folder for --masks"
+                elif mask in taken:
                     found = f"its mask would overwrite another one, {mask}; rename the image"
                 else:
                     taken.add(mask)

@@ -11,8 +11,10 @@ from srblock.runs.records import RunConfig, epochs_done, finished
 from srblock.runs.run_one import Paused, Work
 from srblock.runs.study import Study
 from srblock.training.loop import Record
+from srblock.training.segmentation import SCALES, starts
 
 CAUTION = 1.1  # epochs may take longer than they did
+EXTRA_PASSES = 8  # over the test images: the look into the blocks, the network as it is, six controls
 RECENT = 20  # epochs that tell how long the next ones take
 
 
@@ -125,5 +127,28 @@ def until(
 
 
 def finish_s(study: Study, epoch_s: float) -> float:
-    """Estimate what follows the last epoch: the test images pass three times, at most at the pace of training."""
-    return 3 * epoch_s * study.data.test_size / study.epoch_images
+    """Estimate what follows the last epoch: two tests of as many views as the recipe says, and eight of one view.
+
+    These are the look into the blocks and their controls; a pass without gradients takes a third of the time or less.
+    A scene counts as many images as windows look at it, or as a crop goes into it.
+    """
+    passes = (2 * _views(study.recipe.tta) + EXTRA_PASSES) * 3 / (2 + EXTRA_PASSES)
+    return passes * _crops(study) * epoch_s * study.data.test_size / study.epoch_images
+
+
+def _views(tta: str) -> float:
+    """Count the views of an image that a prediction is averaged over, by their pixels."""
+    views = 2.0 if "flip" in tta else 1.0
+    if "translate" in tta:
+        views *= 3
+    return views * sum(scale**2 for scale in SCALES) if "multiscale" in tta else views
+
+
+def _crops(study: Study) -> float:
+    """Count the crops of training that a test image costs."""
+    if study.recipe.crop_size is None:
+        return 1.0
+    (height, width), (rows, columns) = study.data.size, study.recipe.crop_size
+    if study.recipe.inference == "slide":
+        return float(len(starts(height, rows)) * len(starts(width, columns)))
+    return height * width / (rows * columns)

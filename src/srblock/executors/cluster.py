@@ -140,10 +140,24 @@ def share_out(
         if gpus is None and all_gpus == 0:
             raise ValueError("no node of the Ray cluster has a GPU; add one, or use --device cpu")
         gpus = gpus or 1 / math.ceil((count or 1) / all_gpus)
-        count = count or max(1, int(all_gpus / gpus))
     if cpus is None:
-        cpus = max(1, min(all_cpus // count, most_cpus)) if count else 1
-    return count or max(1, all_cpus // cpus), cpus, gpus or 0.0
+        most_at_once = count or (_that_fit(alive, 0, gpus) if gpus else all_cpus)
+        shares = range(min(all_cpus // max(1, most_at_once), most_cpus), 1, -1)
+        cpus = next((share for share in shares if _that_fit(alive, share, gpus or 0) >= most_at_once), 1)
+    return count or max(1, _that_fit(alive, cpus, gpus or 0)), cpus, gpus or 0.0
+
+
+def _that_fit(nodes: list[dict[str, Any]], cpus: int, gpus: float) -> int:
+    """Count the runs of so many CPUs and GPUs each that fit on nodes: none is spread over two, or parts of two GPUs."""
+    total = 0
+    for node in nodes:
+        room = [int(node.get("CPU", 0) // cpus)] if cpus else []
+        if gpus > 1:
+            room.append(int(node.get("GPU", 0) // gpus))
+        elif gpus:
+            room.append(int(node.get("GPU", 0)) * int(1 / gpus + 1e-9))
+        total += min(room)
+    return total
 
 
 def slots(device: torch.device, count: int | None, cpus: int | None, gpus: float | None) -> int:

@@ -52,7 +52,8 @@ def write_analysis(
         [_shown(exhibit, f"{stem}-") for exhibit in block_exhibits(subject, block, classes)]
         for block, stem in zip(found.blocks, _stems(found.blocks), strict=True)
     ]
-    tables = number_tables(subject, found, judged)
+    texts = number_tables(subject, found, judged)
+    tables = {name: text for name, text in texts.items() if text}
     page = folder / "analysis.html"
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,17 @@ def write_analysis(
             write_bytes(written[-1][1], data)
     context = _context(subject, found, judged, of_run, of_blocks, tables, command)
     write_bytes(page, render("analysis.html", context).encode())
+    _remove_others(folder, [*texts], _stems(found.blocks), {path for _, path in written})
     return written
+
+
+def _remove_others(folder: Path, tables: Sequence[str], stems: Sequence[str], written: set[Path]) -> None:
+    """Remove what an earlier analysis wrote here and this one did not, so that nothing stands beside a page not its."""
+    figures = [folder / "figures" / f"controls.{ending}" for ending in ("svg", "png")]
+    for stem in stems:
+        figures += [path for ending in ("svg", "png") for path in (folder / "figures").glob(f"{stem}-*.{ending}")]
+    for path in {*figures, *(folder / f"{name}.csv" for name in tables)} - written:
+        path.unlink(missing_ok=True)
 
 
 def answers(subject: Subject, found: Analysis) -> list[tuple[str, str]]:

@@ -21,7 +21,7 @@ Table = tuple[str, list[tuple[Any, ...]]]  # the columns' names, by spaces, and 
 
 
 def number_tables(subject: Subject, found: Analysis, judged: Sequence[Judged]) -> dict[str, str]:
-    """Return the text of every CSV that has rows, by its name."""
+    """Return the text of every CSV by its name, "" of those without rows."""
     classes = subject.classes
     tables: dict[str, Table] = {
         "recall": (
@@ -62,7 +62,7 @@ def number_tables(subject: Subject, found: Analysis, judged: Sequence[Judged]) -
             ],
         ),
     }
-    return {name: _text(columns.split(), rows) for name, (columns, rows) in tables.items() if rows}
+    return {name: _text(columns.split(), rows) if rows else "" for name, (columns, rows) in tables.items()}
 
 
 def epoch_series(subject: Subject, block: str) -> list[tuple[str, Array]]:

@@ -147,7 +147,7 @@ def _open(
         return batches if own else normalized_as_trained(batches, path / WEIGHTS)
 
     return _Opened(
-        subject=subject_of(run),
+        subject=replace(subject_of(run), data=study.data.name),
         model=model,
         data=study.data,
         task=study.task,

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_model
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from srblock import __version__
@@ -85,7 +84,8 @@ def save_pretrained(
     _refuse_what_is_no_tensor(model)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".save-") as scrap:
-        save_model(model, os.path.join(scrap, WEIGHTS), {"format": "pt", **header})
+        state, names = _named_once(model)
+        save_file(state, os.path.join(scrap, WEIGHTS), {"format": "pt", **names, **header})
         os.replace(os.path.join(scrap, WEIGHTS), folder / WEIGHTS)
     write_json(folder / CONFIG, config)
     write_bytes(folder / CARD, card.encode())
@@ -157,7 +157,7 @@ def from_pretrained(
     size = config["input_size"]
     fresh = put_back(model, config["blocks"], tuple(size) if isinstance(size, list) else size)
     try:
-        load_state(model, _state(folder / WEIGHTS))
+        load_state(model, read_weights(folder / WEIGHTS))
     except BaseException:
         take_out(model, fresh)
         raise
@@ -229,15 +229,17 @@ def _refuse_what_is_no_tensor(model: nn.Module) -> None:
         raise ValueError(f"the state_dict has {others[0]!r}, which is no tensor; safetensors hold tensors alone")
 
 
-def _state(weights: Path) -> dict[str, Tensor]:
-    """Read weights, with each name of what is one tensor under several."""
-    try:
-        state = load_file(weights)
-        with safe_open(weights, framework="pt") as file:
-            names = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{weights} is no whole safetensors file ({error}); copy or download it again") from error
-    return state | {name: state[kept] for name, kept in names.items() if name not in state and kept in state}
+def _named_once(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the weights, a tensor of several names under its first, and of each other name which that is."""
+    state: dict[str, Tensor] = {}
+    first: dict[int, str] = {}
+    others: dict[str, str] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if (known := first.setdefault(id(value), name)) != name:
+            others[name] = known
+        else:
+            state[name] = value.detach().clone(memory_format=torch.contiguous_format)
+    return state, others
 
 
 def _config(folder: Path, source: str) -> dict[str, Any]:

@@ -63,6 +63,17 @@ def mask_file(folder: Path, name: str) -> Path:
     return folder.joinpath(*inside).with_suffix(".png")
 
 
+def identities(paths: Sequence[Path]) -> frozenset[tuple[int, int]]:
+    """Tell files and folders by what no name or link changes."""
+    found = (path.stat() for path in paths if path.exists())
+    return frozenset((one.st_dev, one.st_ino) for one in found)
+
+
+def overwrites(mask: Path, given: frozenset[tuple[int, int]]) -> bool:
+    """Tell whether a mask would take the place of one of the files given, or of a file in one of the folders."""
+    return mask.exists() and not given.isdisjoint(identities([mask, *mask.resolve().parents]))
+
+
 def _parts(paths: Sequence[Path], *, gray: bool) -> Iterator[list[Decoded]]:
     """Decode a few images at a time."""
     part: list[Decoded] = []

@@ -252,8 +252,12 @@ def _prepare(study: Study, config: RunConfig, given: Input, directory: Path, her
         if not scrap.is_dir():  # which whoever writes in its place will name
             scrap.unlink()
     started = _started_on(directory)
-    if started is not None and warn_if_elsewhere(config, "goes on but was started", started, here):
-        here["started_on"] = {key: started.get(key) for key in runtime.DECISIVE}
+    if started is not None:
+        moved = warn_if_elsewhere(config, "goes on but was started", started, here)
+        if "started_on" in started:  # in a session before the last
+            here["started_on"] = started["started_on"]
+        elif moved:
+            here["started_on"] = {key: started.get(key) for key in runtime.DECISIVE}
     where = {"source": study.source, "image_size": study.image_size, "environment": here}
     write_json(directory / "config.json", config.as_dict() | {"input": given.as_dict()} | where)
 

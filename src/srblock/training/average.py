@@ -77,10 +77,11 @@ class Ema:
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the average and the model's weights."""
+        kept = {key: value.clone() for key, value in self._own.items()}  # all first: a tensor may have two names
         for key, value in self._own.items():
-            kept = value.clone()
             value.copy_(self.slow[key])
-            self.slow[key].copy_(kept)
+        for key, value in kept.items():
+            self.slow[key].copy_(value)
 
     def load(self, slow: dict[str, Tensor]) -> None:
         """Put a saved average back.

@@ -12,6 +12,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ Value = TypeVar("Value")
 
 PLACE = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets besides WORLD_SIZE
 _on_rank0 = False  # whether process 0 does something while the others wait for it
+LONGEST_WAIT = timedelta(days=7)  # for process 0, which tests alone; who is gone is noticed by the connection
 PATIENCE_S = 3.0  # torchrun ends all processes when one fails: let the one with a message be that one
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -96,7 +98,8 @@ def start(device: str = "auto") -> Iterator[None]:
     if gpu and local_rank() < torch.cuda.device_count():
         torch.cuda.set_device(local_rank())
     store, number, count = next(iter(rendezvous("env://")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=store, rank=number, world_size=count)
+    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+    dist.init_process_group(backend, timeout=LONGEST_WAIT, store=store, rank=number, world_size=count)
     try:
         with _silence() if number > 0 else contextlib.nullcontext():
             yield

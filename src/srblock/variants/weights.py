@@ -50,16 +50,21 @@ def weights_of(path: Path, seed: int) -> Path:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a .safetensors file, or from a .pth or .pt file without running what is in it.
 
+    Of a tensor with several names a .safetensors file may hold one, and say in its header what the others are.
+
     Raises: ValueError if the file is missing, of another kind, broken, or holds anything but tensors.
     """
     if not path.is_file():
         raise ValueError(f"there is no weights file {path}; check the path")
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
 
         try:
-            return load_file(path)
+            state = load_file(path)
+            with safe_open(path, framework="pt") as file:
+                others: dict[str, str] = file.metadata() or {}
+            return state | {name: state[kept] for name, kept in others.items() if name not in state and kept in state}
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is no whole safetensors file ({error}); copy or download it again") from error
     if path.suffix not in (".pth", ".pt"):
