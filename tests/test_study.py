@@ -244,11 +244,12 @@ def test_reuse_from_another_machine_warns(
         run(study, out)
 
 
-def test_going_on_elsewhere_warns_and_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupt(Silent):
-        def epoch(self, run: records.RunConfig, record: dict[str, Any]) -> None:
-            raise KeyboardInterrupt
+class Interrupt(Silent):
+    def epoch(self, run: records.RunConfig, record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
 
+
+def test_going_on_elsewhere_warns_and_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads, study = torch.get_num_threads(), tiny_study(2)
     with pytest.raises(KeyboardInterrupt):
         run(study, tmp_path, progress=Interrupt())
@@ -262,10 +263,6 @@ def test_going_on_elsewhere_warns_and_is_recorded(tmp_path: Path, monkeypatch: p
 def test_where_a_run_began_is_known_after_further_interruptions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupt(Silent):
-        def epoch(self, run: records.RunConfig, record: dict[str, Any]) -> None:
-            raise KeyboardInterrupt
-
     threads, study = torch.get_num_threads(), tiny_study(3)
     with pytest.raises(KeyboardInterrupt):
         run(study, tmp_path, progress=Interrupt())

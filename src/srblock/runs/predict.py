@@ -11,7 +11,7 @@ from PIL import Image
 
 from srblock.data.loading.decode import decode_image
 from srblock.data.offenders import offenders
-from srblock.data.sources.files import opened
+from srblock.data.sources.files import identity, opened
 from srblock.data.sources.layout import is_image
 from srblock.runs.trained import BATCH, Prediction, TrainedRun
 
@@ -65,8 +65,7 @@ def mask_file(folder: Path, name: str) -> Path:
 
 def identities(paths: Sequence[Path]) -> frozenset[tuple[int, int]]:
     """Tell files and folders by what no name or link changes."""
-    found = (path.stat() for path in paths if path.exists())
-    return frozenset((one.st_dev, one.st_ino) for one in found)
+    return frozenset(identity(path) for path in paths if path.exists())
 
 
 def overwrites(mask: Path, given: frozenset[tuple[int, int]]) -> bool:

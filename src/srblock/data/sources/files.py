@@ -79,7 +79,7 @@ def _folder(root: Path) -> Files:
     folders: set[str] = set()
     broken: list[str] = []
     ways: dict[tuple[int, int], int] = {}
-    pending = [(root, "", frozenset({_identity(root)}))]
+    pending = [(root, "", frozenset({identity(root)}))]
     while pending:
         folder, prefix, above = pending.pop()
         with os.scandir(folder) as entries:
@@ -88,7 +88,7 @@ def _folder(root: Path) -> Files:
                 if hidden(entry.name):
                     continue
                 if entry.is_dir():
-                    real = _identity(entry.path)
+                    real = identity(entry.path)
                     if real in above:
                         broken.append(f"{name} (a link to a folder above it)")
                         continue
@@ -109,9 +109,9 @@ def _folder(root: Path) -> Files:
     return Files(str(root), tuple(sorted(sizes)), frozenset(folders), sizes, lambda name: (root / name).read_bytes())
 
 
-def _identity(folder: str | Path) -> tuple[int, int]:
-    """Tell a folder by what links cannot change."""
-    found = os.stat(folder)
+def identity(place: str | Path) -> tuple[int, int]:
+    """Tell a file or folder by what links cannot change."""
+    found = os.stat(place)
     return found.st_dev, found.st_ino
 
 
