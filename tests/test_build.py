@@ -408,7 +408,11 @@ def test_pretrained_of_timm_is_timms_own(monkeypatch: pytest.MonkeyPatch) -> Non
         ("timm/resnet81", {}, "timm has no network 'resnet81'; did you mean timm/resnet"),
         ("torchvision/resnet19", {}, "torchvision has no network 'resnet19'; did you mean torchvision/resnet"),
         ("torchvision/raft_large", {}, "torchvision has no network 'raft_large'"),
-        ("torchvision/squeezenet1_1", {"side": 8}, r"does not run on images of shape \(3, 8, 8\): .*try larger images"),
+        (
+            "torchvision/squeezenet1_1",
+            {"side": 8},
+            r"does not run on images of shape \(3, 8, 8\): .*made for larger images, try --image",
+        ),
         ("timm/test_resnet + SR(M=9)", {"side": 32}, "there is no stage 9"),
         ("R8 + SR(after=layer3.7)", {}, "no module 'layer3.7'"),
     ],

@@ -257,6 +257,23 @@ def test_stages() -> None:
     assert re.search(r"conv1\s+-\s+64\s+32x32", unnumbered)
 
 
+def test_only_commands_that_train_say_that_epochs_are_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["srblock.cli.app"], "take_options", interrupt)
+    for words, said in (
+        (["overhead"], "\nstopped.\n"),
+        (["train", "R8"], "\nstopped. Finished epochs are kept; go on"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["srblock", *words])
+        with pytest.raises(SystemExit, match="130"):
+            cli.main()
+        assert capsys.readouterr().err.startswith(said)
+
+
 def test_tables_for_other_programs() -> None:
     places = invoke("stages", "torchvision/resnet18", "--input-size", 64, "--format", "csv")
     assert places.exit_code == 0, places.output

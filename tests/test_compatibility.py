@@ -102,3 +102,5 @@ def test_the_page_lists_the_public_names() -> None:
     section = page.partition("## Public names\n")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert sorted(listed) == sorted({*srblock.__all__, *srblock._EXPERIMENTS})
+    api = (ROOT / "docs" / "api.md").read_text()
+    assert not [name for name in listed if not re.search(rf":: srblock\.{name}\b", api)]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import linecache
 import re
 import runpy
 import shutil
 import sys
 import tomllib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ from srblock.runs.records import read_result, read_run
 from srblock.runs.reopen import reopen
 from srblock.statistics.verdicts import Verdict
 from srblock.training.recipe import Recipe
-from srblock.variants import custom
+from srblock.variants import custom, identity
 from srblock.variants.build import build
 from srblock.variants.notation import parse
 
@@ -148,8 +150,15 @@ def test_a_seed_decides_what_is_drawn_whether_or_not_it_is_asked_for() -> None:
         torch.manual_seed(seed + 1)
         return Small()
 
+    def of_model(model_seed: int = 0) -> nn.Module:
+        return sown(model_seed)
+
+    def of_two(data_seed: int = 0, seed: int = 0) -> nn.Module:
+        return sown(seed)
+
     before = torch.random.get_rng_state()
-    for function in (plain, unasked, Small, named, sown, functools.partial(Small, 5), lambda width=3: Small(width)):
+    functions = (plain, unasked, Small, named, sown, of_model, of_two, functools.partial(Small, 5))
+    for function in (*functions, lambda width=3: Small(width)):
         assert torch.equal(made(function, 3), made(function, 3))
         assert not torch.equal(made(function, 3), made(function, 4))
     assert torch.equal(before, torch.random.get_rng_state())
@@ -160,6 +169,10 @@ def test_a_seed_decides_what_is_drawn_whether_or_not_it_is_asked_for() -> None:
     [
         (lambda seed, width: Small(width), "custom/x is called with a seed alone, and wants seed, width"),
         (lambda width: Small(width), "custom/x is called with a seed alone, and wants width; give what is no seed a"),
+        (
+            lambda model_seed=0, data_seed=0: Small(),
+            "custom/x takes model_seed, data_seed, and the seed of a run is for one of them; call that one seed",
+        ),
         (lambda seed: 3, "custom/x returned int; expected a torch.nn.Module"),
         (lambda seed: Small(classes=7), r"logits of shape \(1, 10\) but \(1, 7\); use a classification network of 10"),
         (lambda seed: nn.Conv2d(3, 4, 3), r"custom/x does not run on images of shape \(1, 8, 8\)"),
@@ -179,9 +192,9 @@ def test_a_located_function_may_want_its_seed_by_name(place: Path) -> None:
 
 def test_finding_the_identity_draws_nothing_and_takes_lazy_layers() -> None:
     before = torch.random.get_rng_state()
-    found = custom.identity_of(lazy, 0, "x")
+    found = identity.identity_of(lazy, 0, "x")
     assert torch.equal(before, torch.random.get_rng_state())
-    assert found == custom.identity_of(lazy, 1, "x")
+    assert found == identity.identity_of(lazy, 1, "x")
     model = build(parse("custom/x"), classes=10, channels=1, image_size=8, seed=0, custom=lazy)
     assert model.state_dict()["1.weight"].shape == (10, 64)
 
@@ -206,8 +219,8 @@ def test_there_are_no_trained_weights_to_download() -> None:
 def test_the_identity_is_source_and_structure(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which tells no two versions of one second apart
     function = custom.locate("mynet.py:make")
-    first = custom.identity_of(function, 0, "mynet.py:make")
-    assert first == custom.identity_of(function, 5, "mynet.py:make")
+    first = identity.identity_of(function, 0, "mynet.py:make")
+    assert first == identity.identity_of(function, 5, "mynet.py:make")
 
     def changed(old: str, new: str, file: str = "mynet.py") -> dict[str, Any]:
         text = (place / file).read_text()
@@ -215,7 +228,7 @@ def test_the_identity_is_source_and_structure(place: Path, monkeypatch: pytest.M
         (place / file).write_text(text.replace(old, new))
         custom._execute.cache_clear()
         sys.modules.pop("parts", None)
-        found = custom.identity_of(custom.locate("mynet.py:make"), 0, "mynet.py:make")
+        found = identity.identity_of(custom.locate("mynet.py:make"), 0, "mynet.py:make")
         (place / file).write_text(text)
         return {key: found[key] == first[key] for key in found}
 
@@ -266,22 +279,100 @@ def test_values_from_elsewhere_than_the_source_count() -> None:
         return functools.partial(Sloped, slope)
 
     for make in (around, default, nested, Maker, lambda slope: Maker(slope).made, partial, attribute):
-        first, again, other = (custom.identity_of(make(slope), 0, "x") for slope in (0.1, 0.1, -5.0))
+        first, again, other = (identity.identity_of(make(slope), 0, "x") for slope in (0.1, 0.1, -5.0))
         assert first == again
         assert (first["source"], first["structure"] == other["structure"]) == (other["source"], False)
 
     def endless() -> nn.Module:
         return endless() if endless is None else Small()
 
-    assert custom.identity_of(endless, 0, "x") == custom.identity_of(endless, 1, "x")
+    assert identity.identity_of(endless, 0, "x") == identity.identity_of(endless, 1, "x")
+
+
+HANDED: dict[str, Callable[[float], Any]] = {
+    "a tensor": lambda value: torch.full((2, 2), value, dtype=torch.bfloat16),
+    "an array": lambda value: np.full((2, 2), value),
+    "a network": lambda value: nn.utils.skip_init(nn.Linear, 2, 2).apply(
+        lambda layer: [nn.init.constant_(part, value) for part in layer.parameters()]
+    ),
+    "several": lambda value: {"weights": [torch.tensor(value)]},
+}
+
+
+@pytest.mark.parametrize("hand", HANDED.values(), ids=HANDED)
+def test_weights_that_a_function_was_handed_count(hand: Callable[[float], Any]) -> None:
+    def around(given: Any) -> custom.Build:
+        return lambda seed: Small() if given is not None else None
+
+    for make in (around, lambda given: functools.partial(lambda seed, given: Small(), given=given)):
+        first, again, other = (identity.identity_of(make(hand(value)), 0, "x") for value in (0.5, 0.5, 0.25))
+        assert first == again
+        assert (first["source"], first["structure"] == other["structure"]) == (other["source"], False)
+
+
+NOTEBOOK = """
+import dataclasses, torch
+from torch import nn
+WIDTH = 4
+@dataclasses.dataclass
+class Setting:
+    slope: float = 0.1
+class Base(nn.Module):
+    factor = 2
+    def scaled(self, x): return self.factor * x
+class Net(Base):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, WIDTH, 3), nn.Linear(WIDTH, 10)
+    def forward(self, x): return self.scaled(self.head(pooled(self.conv(x))))
+def pooled(x): return x.mean((2, 3)) * Setting().slope
+def beside(x): return x
+def make(seed): return Net()
+"""
+
+
+def test_in_a_notebook_all_counts_that_the_network_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells have no file; Python finds the source of their functions, and not that of their classes."""
+
+    def of(text: str) -> dict[str, Any]:
+        name = f"<cell {len(linecache.cache)}>"
+        notebook = ModuleType("notebook")
+        monkeypatch.setitem(linecache.cache, name, (len(text), None, text.splitlines(keepends=True), name))
+        monkeypatch.setitem(sys.modules, "notebook", notebook)
+        exec(compile(text, name, "exec"), vars(notebook))
+        return identity.identity_of(vars(notebook)["make"], 0, "custom/make")
+
+    before = of(NOTEBOOK)
+    assert of(NOTEBOOK + "later = 3") == of(NOTEBOOK.replace("return x\n", "return -x\n")) == before
+    for old, new in {
+        "mean(": "amax(",
+        "self.scaled(": "(",
+        "slope: float = 0.1": "slope: float = 0.3",
+        "factor = 2": "factor = 3",
+        "self.factor * x": "self.factor + x",
+        "return Net()": "return  Net()",
+    }.items():
+        assert of(NOTEBOOK.replace(old, new))["source"] != before["source"], old
+    assert of(NOTEBOOK.replace("WIDTH = 4", "WIDTH = 5")) != before
+
+
+def test_a_damaged_run_of_another_source_is_left_alone(place: Path) -> None:
+    compared()
+    name = next(folder.name for folder in (place / "out" / "runs").iterdir() if "trunk" not in folder.name)
+    for number, config in enumerate(["{", "{}", '{"variant": 3}']):
+        stray = place / "out" / "runs" / f"{name.rpartition('-')[0]}-0000000{number}"
+        stray.mkdir()
+        (stray / "result.json").write_text("{}")
+        (stray / "config.json").write_text(config)
+    compared()
 
 
 def test_a_function_without_a_file_is_known_by_its_own_source_or_refused() -> None:
-    assert custom.source_of(functools.partial(plain), "x") == custom.source_of(plain, "x")
+    assert identity.source_of(functools.partial(plain), "x") == identity.source_of(plain, "x")
     scope: dict[str, Any] = {}
     exec("def made(seed): return None", scope)
     with pytest.raises(ValueError, match=r"source of custom/made cannot be read .*write the function into a file"):
-        custom.source_of(scope["made"], "custom/made")
+        identity.source_of(scope["made"], "custom/made")
 
 
 @pytest.mark.parametrize(
@@ -294,6 +385,7 @@ def test_a_function_without_a_file_is_known_by_its_own_source_or_refused() -> No
         (["mynet.py"], "cannot read the network 'mynet.py'; write FILE.py:FUNCTION, such as mynet.py:make"),
         (["custom/made"], "there is no function for custom/made; name it by its place, mynet.py:make"),
         (["mynet.py:make + SR(after=trunk.9)"], "there is no module 'trunk.9' in the model"),
+        (["mynet.py:of_colors"], "the images have 1 channel; a network for 3 channels needs another first layer"),
         (["mynet.py:make + D"], "D goes into our own networks only"),
         (["mynet.py:make", "--data", "cifar10"], "does not run on images of shape (3, 32, 32)"),
     ],
@@ -302,12 +394,23 @@ def test_what_a_hurried_user_would_write(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     (place / "broken.py").write_text("zero = 0\n1 / zero\n")
+    (place / "mynet.py").write_text(SOURCE + "\n\ndef of_colors(seed):\n    return nn.Conv2d(3, 10, 8)\n")
     said = error(capsys, monkeypatch, "compare", "R8", *words, "--epochs", 1, "--dry-run")
     assert said.startswith("error: ")
     assert message in said
 
 
 # --- from the shell --------------------------------------------------------------------------------------------------
+
+
+def test_the_places_for_a_block_are_listed(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = invoke("stages", "mynet.py:make", "--input-size", 8, "--all")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"^ *trunk\.2 +- +4 +8x8", done.output, re.MULTILINE)
+    said = error(capsys, monkeypatch, "stages", f"mynet.py:make + {BLOCK}")
+    assert "are asked for without its blocks; leave these away" in said
 
 
 def test_a_file_is_compared_with_and_without_the_block(place: Path) -> None:

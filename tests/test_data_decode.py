@@ -144,6 +144,7 @@ def test_image_size_of_an_extreme_shape_stays_cheap():
     [
         (b"", "empty file"),
         (b"hello", "no image"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC, which is not read; convert it to JPEG or PNG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image"),  # would start an interpreter
         (encode(Image.fromarray(COLOR.astype(np.float32)[..., 0]), "TIFF"), "floating-point pixels"),
     ],

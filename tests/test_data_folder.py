@@ -22,6 +22,7 @@ from srblock.data import load
 from srblock.data.sources import cache as stored
 from srblock.data.sources import files as listing
 from srblock.data.sources import folder as module
+from srblock.data.sources.threads import threads
 
 
 def png(value: int | np.ndarray, size: tuple[int, int] = (6, 6), **options: object) -> bytes:
@@ -230,6 +231,10 @@ REFUSED = [
         r"test/ and train/ are called like parts of a set and not like classes; .* and there are 10 images: test/0.png",
     ),
     (
+        lambda c: {name.replace("/", f"/{part}/"): data for part in ("train", "val") for name, data in c.items()},
+        r"cat/train/ and cat/val/ are called like parts of a set; expected train/cat/ and val/cat/$",
+    ),
+    (
         lambda c: {f"{part}/{name}": data for part in ("training", "test_set") for name, data in c.items()},
         r"test_set/ and training/ are called like parts of a set .* no image beside these$",
     ),
@@ -257,7 +262,29 @@ REFUSED_SPLITS = [
         "test/ has no class folders, so its labels are unknown; move it away, then a fixed 20% of train/ is the test",
     ),
     (lambda c: {**c, "test/emu": None}, "pets.*/test: 1 empty class: emu"),
-    (lambda c: {**c, "train/stray.jpg": b"x"}, "there is test/ but no train/ with one folder per class"),
+    (
+        lambda c: {**c, "train/stray.jpg": b"x"},
+        "pets.*/train: 1 image outside of the class folders: train/stray.jpg; expected one folder per class",
+    ),
+    (
+        lambda c: {**c, "test/overview.png": b"x"},
+        "pets.*/test: 1 image outside of the class folders: test/overview.png",
+    ),
+    (
+        lambda c: {name.replace("test/", "val/"): d for name, d in {**c, "test/overview.png": b"x"}.items()},
+        "pets.*/val: 1 image outside of the class folders: val/overview.png",
+    ),
+    (
+        lambda c: {name: d for name, d in c.items() if name.startswith("test/")},
+        "there is test/ but no train/ with one folder per class",
+    ),
+    (
+        lambda c: {
+            name.replace("cat/", "cat/test/") if name[-5] == "1" else name.replace("cat/", "cat/train/"): d
+            for name, d in c.items()
+        },
+        "pets.*: train/cat/test/ and train/cat/train/ are called like parts of a set; expected test/cat/ and train/cat",
+    ),
 ]
 
 
@@ -334,6 +361,63 @@ def test_broken_links_and_loops(tmp_path):
         ValueError, match=r"2 entries refused, unreadable: cat/gone.png \(a broken link.*dog/up \(a link to a fol"
     ):
         load(pets)
+
+
+def test_what_is_broken_or_large_matters_where_images_are_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "LARGEST_FILE_BYTES", 2**20)
+    pets = write(tmp_path / "pets", {**tree(("train/", "val/")), "old/a.png": b"x", "train.tar": bytes(2**21)})
+    (pets / "old" / "gone.png").symlink_to(tmp_path / "nowhere")
+    (pets / "notes").symlink_to(tmp_path / "nowhere")
+    with pytest.warns(UserWarning, match=r"not used: old/ \(beside train/\)"):
+        data = load(pets)
+    assert (len(data.train_labels), len(data.test_labels)) == (10, 10)
+    (pets / "test").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"1 part unreadable: test \(a broken link"):
+        load(pets)
+
+
+def test_a_class_that_is_a_broken_link_is_not_lost(tmp_path):
+    pets = write(tmp_path / "pets", tree())
+    (pets / "fox").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"1 entry refused, unreadable: fox \(a broken link"):
+        load(pets)
+
+
+def test_a_link_to_itself_and_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    pets = write(tmp_path / "pets", {**tree(), "cat/private/0.png": png(1)})
+    (pets / "cat" / "loop").symlink_to("loop")
+    scandir = os.scandir
+
+    def refuse_one(folder):
+        if Path(folder).name == "private":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse_one)
+    with pytest.raises(
+        ValueError, match=r"2 entries refused, unreadable: cat/loop \(Too many .*, cat/private \(Permission denied\)"
+    ):
+        load(pets)
+
+
+def test_a_name_longer_than_names_of_cache_files(tmp_path):
+    pets = write(tmp_path / ("\N{CAT FACE}" * 60), tree())
+    assert load(pets).fingerprint == load(pets).fingerprint
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_an_interruption_waits_for_no_more_than_what_is_under_way(tmp_path):
+    started = []
+
+    def work(number):
+        started.append(number)
+        time.sleep(0.05)
+
+    with contextlib.suppress(KeyboardInterrupt), threads() as pool:
+        for number in range(1000):
+            pool.submit(work, number)
+        raise KeyboardInterrupt
+    assert len(started) < 500
 
 
 def test_links_that_double_at_every_level_end_at_once(tmp_path):

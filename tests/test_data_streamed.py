@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,9 @@ def test_a_path_to_a_folder_is_needed(tmp_path: Path, source: str) -> None:
 def test_imagenet(tmp_path: Path) -> None:
     root = write_jpegs(tmp_path / "ILSVRC", classes=WORDNET, each=2)
     (root / "test").mkdir()  # without labels, as it is published
-    (root / "test" / "ILSVRC2012_test_00000001.JPEG").write_bytes(b"x")
+    (root / "test" / "ILSVRC2012_test_00000001.JPEG").symlink_to(root / "nowhere")
+    (root / "ILSVRC2012_img_train.tar").touch()
+    os.truncate(root / "ILSVRC2012_img_train.tar", 2**29)  # as torchvision leaves it there
     data = load(f"imagenet:{root}")
     assert (data.name, data.classes, data.size) == ("imagenet", WORDNET, (224, 224))
     assert named(data.test_images)[0] == "val/n01440764/00.jpg"

@@ -7,12 +7,14 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 import srblock
 from srblock import SqueezeRemember2d, fold
@@ -20,6 +22,7 @@ from srblock.folding import FoldedBlock
 from srblock.models.airbench import Airbench94
 from srblock.models.resnet import ResNet
 from srblock.models.vgg import VGG
+from srblock.tracing import leaves
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 SIZE = (1, 16, 16)
@@ -194,12 +197,22 @@ def gate(x: Tensor) -> Tensor:
     return x.abs().amax((1, 2, 3))[:, None].sigmoid()
 
 
+class Slots:
+    """An output of a class of one's own, without a __dict__."""
+
+    __slots__ = ("logits", "maps")
+
+    def __init__(self, logits: Tensor, maps: Tensor) -> None:
+        self.logits, self.maps = logits, maps
+
+
 HOLDS = {
     "plain": lambda net, x: net.head(net.pool(x).flatten(1)),
     "dropout in evaluation mode": lambda net, x: net.head(net.drop(net.pool(F.dropout(x, training=False)).flatten(1))),
     "copies": lambda net, x: net.head(net.pool(x.clone().contiguous()).squeeze(3).squeeze(2)),
     "anything after the linear layer": lambda net, x: net.head(net.pool(x).flatten(1)).relu() / 9,
     "two outputs": lambda net, x: (lambda y: {"logits": y, "more": [y.exp()]})(net.head(net.pool(x).flatten(1))),
+    "an object": lambda net, x: SimpleNamespace(logits=net.head(net.pool(x).flatten(1)), name=None),
     "others beside it": lambda net, x: net.head(net.pool(x).flatten(1)) + net.other.bias,
 }  # fmt: skip
 
@@ -212,7 +225,7 @@ def test_what_holds(after: Callable[[Net, Tensor], Any]) -> None:
     folded, report = fold(model, (1, 6, 5))
     assert "into a table 3 x 4 that 'head' adds" in "\n".join(report.blocks[0].folded)
     x = noise(4, 1, 6, 5)
-    torch.testing.assert_close(folded(x), model(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close([*leaves(folded(x))], [*leaves(model(x))], rtol=0, atol=1e-12)
 
 
 MISLEADS = {
@@ -239,6 +252,12 @@ MISLEADS = {
                                "'head' .Linear. is used more than once"),
     "tied weights": (tied, "the weights of the linear layer 'head' are used elsewhere too .'other.weight'."),
     "a fixed width": (lambda net, x: net.head(net.pool(x).view(-1, 6)), "the folded network"),
+    "a path to an object": (lambda net, x: SimpleNamespace(y=net.head(net.pool(x).flatten(1)), x=x), "elsewhere too"),
+    "a path to slots": (lambda net, x: Slots(net.head(net.pool(x).flatten(1)), x), "elsewhere too"),
+    "a path to an array": (lambda net, x: (net.head(net.pool(x).flatten(1)), x.detach().numpy()), "elsewhere too"),
+    "a path to a number": (lambda net, x: (net.head(net.pool(x).flatten(1)), x.amax().item()), "elsewhere too"),
+    "labels": (lambda net, x: (net.head(net.pool(x).flatten(1)) + 0.3 * net.other(x.relu().amax((2, 3)))).argmax(1),
+               "the network returns labels"),
     "not finite": (lambda net, x: net.head(net.pool(x).flatten(1)).log(), "the network's output is not finite"),
 }  # fmt: skip
 
@@ -253,7 +272,47 @@ def test_what_misleads(after: Callable[[Net, Tensor], Any], message: str) -> Non
     (block,) = report.blocks
     assert re.search(f"the memory, into the classifier: .*{message}", "\n".join(block.left))
     x = noise(4, 1, 6, 5)
-    torch.testing.assert_close(folded(x), model(x), rtol=0, atol=1e-12, equal_nan=True)
+    torch.testing.assert_close([*leaves(folded(x))], [*leaves(model(x))], rtol=0, atol=1e-12, equal_nan=True)
+
+
+def test_an_output_that_cannot_be_compared_is_refused() -> None:
+    model = Net(lambda net, x: (net.head(net.pool(x).flatten(1)), iter([x])))
+    srblock.insert(model, after="stage", input_size=(1, 6, 5), blocks=3)
+    with pytest.raises(ValueError, match="output holds a list_iterator, which cannot be compared; fold the part of"):
+        fold(trained(model), (1, 6, 5))
+
+
+def cached(net: Net, x: Tensor) -> Tensor:
+    net.seen = x
+    return net.head(net.pool(x).flatten(1))
+
+
+def held_weight(wrap: Callable[[nn.Module], object]) -> nn.Module:
+    model = Net(HOLDS["plain"])
+    wrap(model.conv)
+    return model
+
+
+HELD = {
+    "a map": lambda: Net(cached),
+    "a spectral norm": lambda: held_weight(nn.utils.spectral_norm),
+    "a pruned weight": lambda: held_weight(lambda conv: prune.l1_unstructured(conv, "weight", 3)),
+}
+
+
+@pytest.mark.parametrize("make", HELD.values(), ids=HELD)
+def test_networks_that_hold_what_they_computed(make: Callable[[], nn.Module]) -> None:
+    """`copy.deepcopy` refuses them."""
+    model = make()
+    srblock.insert(model, after="stage", input_size=(1, 6, 5), blocks=3)
+    trained(model)
+    x = noise(4, 1, 6, 5)
+    expected = model(x)
+    with pytest.raises(RuntimeError, match="deepcopy"):
+        copy.deepcopy(model)
+    folded, _ = fold(model, (1, 6, 5))
+    torch.testing.assert_close(folded(x), expected, rtol=0, atol=1e-12)
+    assert srblock.init_memory(model, [(x, torch.arange(4))], by="class_means")
 
 
 def test_a_hook_on_the_linear_layer_keeps_it() -> None:

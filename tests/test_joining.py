@@ -86,6 +86,16 @@ def test_names_tensors_and_frozen_layers() -> None:
     assert optimizer.param_groups[-1]["lr"] == 0.2
 
 
+def test_a_count_of_steps_is_not_the_blocks() -> None:
+    """timm's Lamb and Adan keep it in the group, and correct their averages by it."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.param_groups[0] |= {"step": 41, "lr_scale": 0.5}
+    srblock.insert(model, after="3", input_size=8, optimizer=optimizer)
+    assert "step" not in optimizer.param_groups[-1]
+    assert optimizer.param_groups[-1]["lr_scale"] == 0.5
+
+
 def test_a_scheduler_built_afterwards_governs_the_block() -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

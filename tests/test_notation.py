@@ -167,7 +167,7 @@ REFUSED = {
     "R18 + SR M=3)": "a parenthesis is closed but not opened",
     "R18 + SR((M=3))": "a parenthesis is nested",
     "R18 + SR(M=3)x": "cannot read",
-    "R18 + SR(X=3)": "unknown option 'X=3' of SR, known are M, after, placement, P, .*, resize, .*, start; write M=3",
+    "R18 + SR(X=3)": "unknown option 'X=3' of SR, known are M, after, placement, P, .*, start; take one of these",
     "R18 + SR(place=inner)": "unknown option 'place=inner'.*write placement=inner",
     "R18 + SR(3)": "unknown option '3' of SR",
     "R18 + SR(M=3,)": "unknown option '' of SR",

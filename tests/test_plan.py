@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from srblock.paper.tables import CLASSES, IMAGE_SIZES
 from srblock.report.plan import print_plan
 from srblock.runs import plan as planning
 from srblock.runs.plan import PlanRow, plan, seconds_left
+from srblock.runs.records import numerics
 from srblock.runs.study import Study, recipe_for
 from srblock.variants.notation import Variant, parse
 
@@ -47,6 +49,20 @@ def test_runs_in_bfloat16_are_not_those_of_versions_that_evaluated_them_wrongly(
     exact, rounded = (replace(study, recipe=replace(study.recipe, precision=p)).runs for p in ("float32", "bfloat16"))
     assert {run.numerics for run in exact} == {1}
     assert {run.numerics for run in rounded} == {2}
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "expected"),
+    [
+        ({"freeze_epochs": 1}, None, 2),
+        ({"ema": 0.9}, None, 1),
+        ({"ema": 0.9}, {"source": "a", "structure": "b"}, 2),
+        ({"class_weights": "balanced"}, None, 2),
+        ({}, {"source": "a", "structure": "b"}, 1),
+    ],
+)
+def test_so_are_those_that_0_2_trained_otherwise(study: Study, options: Any, code: Any, expected: int) -> None:
+    assert numerics(replace(study.recipe, **options), code) == expected
 
 
 def test_time_follows_measured_steps_and_what_is_left(

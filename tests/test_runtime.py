@@ -81,9 +81,16 @@ def test_an_installed_copy_in_a_strangers_repository_has_no_commit(monkeypatch: 
 
     monkeypatch.setattr(runtime, "_git", git)
     monkeypatch.delenv("SRBLOCK_COMMIT", raising=False)
-    assert runtime._commit() is None
+    asked = runtime._commit.__wrapped__
+    assert asked() is None
     monkeypatch.setenv("SRBLOCK_COMMIT", "fedcba987654")
-    assert runtime._commit() == "fedcba987654", "a copy without git is told"
+    assert asked() == "fedcba987654", "a copy without git is told"
+
+
+def test_a_commit_made_while_a_study_runs_is_not_that_of_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = runtime.environment(torch.device("cpu"))["commit"]
+    monkeypatch.setattr(runtime, "_git", lambda *words: "ba9876543210")
+    assert runtime.environment(torch.device("cpu"))["commit"] == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -15,16 +15,16 @@ from test_resume import study as tiny_study
 
 from srblock.data import ImageData
 from srblock.executors.execute import run_study
-from srblock.runs import records
+from srblock.runs import records, run_one
 from srblock.runs.analyze import _open
 from srblock.runs.evaluate import evaluate_run
 from srblock.runs.input import read_input
 from srblock.runs.plan import measure_ms_per_image
 from srblock.runs.records import read_result
-from srblock.runs.run_one import Work, _refuse_another, make_folder
+from srblock.runs.run_one import Work, _refuse_another, make_folder, reuse
 from srblock.runs.study import Study, recipe_for
 from srblock.surgery import blocks
-from srblock.training import checkpoint
+from srblock.training import checkpoint, runtime
 from srblock.variants.notation import parse
 
 CPU = torch.device("cpu")
@@ -258,6 +258,31 @@ def test_going_on_elsewhere_warns_and_is_recorded(tmp_path: Path, monkeypatch: p
         first, second = run(study, tmp_path)
     assert first.environment["started_on"]["threads"] == threads
     assert "started_on" not in second.environment
+
+
+def test_going_on_with_other_code_warns_and_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = tiny_study(1)
+    monkeypatch.setattr(runtime, "_commit", lambda: "0123456789ab")
+    with pytest.raises(KeyboardInterrupt):
+        run(study, tmp_path, progress=Interrupt())
+    monkeypatch.setattr(runtime, "_commit", lambda: "ba9876543210")
+    with pytest.warns(UserWarning, match=r"was started with commit 0123456789ab \(now ba9876543210\)"):
+        first, *_ = run(study, tmp_path)
+    assert (first.environment["commit"], first.environment["started_on"]["commit"]) == ("ba9876543210", "0123456789ab")
+
+
+def test_published_weights_of_another_version_of_their_library_are_said(
+    finished: tuple[Study, Path, list[records.Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, (first, *_) = finished
+    here = first.environment | {"torchvision": "0.0", "timm": "0.0", "commit": "ba9876543210"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reuse(first.directory, first.config, here)
+    pretrained = replace(first, config=replace(first.config, weights="pretrained"))
+    monkeypatch.setattr(run_one, "read_run", lambda directory: pretrained)
+    with pytest.warns(UserWarning, match=r"is reused but was made with torchvision [0-9.+a-z]+ \(now 0.0\); use"):
+        reuse(first.directory, pretrained.config, here)
 
 
 def test_where_a_run_began_is_known_after_further_interruptions(

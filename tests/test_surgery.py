@@ -10,6 +10,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from srblock.block import Options, SqueezeRemember2d, parameter_count
 from srblock.checkpoints import load_state
+from srblock.runs.placement import places
 from srblock.surgery import blocks, bypassed, insert, param_groups, remove, stages
 
 PARTS = ("address.squeeze", "address.fc1", "address.fc2", "memory.values")
@@ -367,6 +369,9 @@ def test_refuses_a_distributed_model(tmp_path: Any) -> None:
             insert(model, after=1, input_size=16)
         with pytest.raises(ValueError, match="wrapped in DistributedDataParallel"):
             remove(model)
+        sharded = torch.distributed.fsdp.fully_shard(net(), mesh=torch.distributed.init_device_mesh("cpu", (1,)))
+        with pytest.raises(ValueError, match=r"wrapped in FSDPNet, which .*insert into the plain model and wrap it"):
+            insert(sharded, after=1, input_size=16)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -976,6 +981,73 @@ def test_a_network_exported_for_any_size_is_right_for_every_size(strict: bool) -
         program = torch.export.export(model, (images((2, 3, 64, 64)),), dynamic_shapes=shapes, strict=strict).module()
     for size in ((2, 3, 64, 64), (3, 3, 96, 80), (1, 3, 40, 64)):
         torch.testing.assert_close(program(images(size)), model(images(size)), rtol=0, atol=1e-5)
+
+
+def test_hooks_that_look_at_a_module_see_what_the_network_goes_on_with() -> None:
+    """timm's features_only takes its features so, and so does Grad-CAM."""
+    model, seen = net(), []
+    residual = model.layer2[1]
+    residual.register_forward_hook(lambda module, args, output: seen.append(output))
+    block = insert(model, after="layer2.1", input_size=16, blocks=2).block
+    block.memory.store(torch.ones(2, 6, 8, 8))
+    passed: list[Tensor] = []
+    model.layer3[0].register_forward_pre_hook(lambda module, args: passed.append(args[0]))
+    model(images())
+    assert torch.equal(seen[-1], passed[-1])
+    copied = copy.deepcopy(model)
+    assert torch.equal(copied(images()), model(images()))
+    remove(model)
+    model(images())
+    assert torch.equal(seen[-1], passed[-1])
+
+
+def test_features_that_are_taken_by_hooks_have_the_block() -> None:
+    timm = pytest.importorskip("timm")
+    features = timm.models._features
+    model = timm.create_model("test_convnext", features_only=True, feature_cls=features.FeatureHookNet).eval()
+    last = insert(model, after="stages_3", input_size=64, blocks=2)
+    before = model(images((2, 3, 64, 64)))
+    last.block.memory.store(torch.ones(2, last.block.channels, *last.block.size))
+    after = model(images((2, 3, 64, 64)))
+    assert [torch.equal(one, other) for one, other in zip(before, after, strict=True)] == [True, True, True, False]
+
+
+def test_a_block_follows_a_hook_that_makes_the_output() -> None:
+    model = net()
+    model.layer2[1].register_forward_hook(lambda module, args, output: output.tanh())
+    block = insert(model, after="layer2.1", input_size=16, blocks=2).block
+    block.memory.store(torch.ones(2, 6, 8, 8))
+    passed: list[Tensor] = []
+    model.layer3[0].register_forward_pre_hook(lambda module, args: passed.append(args[0]))
+    model(images())
+    assert passed[0].min() >= 0  # tanh and one more
+    assert passed[0].max() > 1
+    (entry,) = places(model)
+    assert entry["hooked"] == "last"
+
+
+def net_of_labels(used: bool) -> nn.Module:
+    """In evaluation it says labels, through which no gradient comes."""
+
+    def forward(inner: nn.Module, x: Tensor) -> Tensor:
+        return inner(x) if used else (inner(x), x)[1]
+
+    model = Around(nn.Conv2d(4, 4, 1), forward).eval()
+    model.register_forward_hook(lambda module, args, output: output.argmax(1))
+    return model
+
+
+def test_labels_must_depend_on_the_block_too() -> None:
+    insert(net_of_labels(used=True), after="inner", input_size=16, blocks=2)
+    with pytest.raises(ValueError, match="does not depend on the block, which could never learn"):
+        insert(net_of_labels(used=False), after="inner", input_size=16, blocks=2)
+
+
+def test_outputs_in_an_object_are_looked_at() -> None:
+    model = Around(nn.Conv2d(4, 4, 1), lambda inner, x: (inner(x), x)[1]).eval()
+    model.register_forward_hook(lambda module, args, output: SimpleNamespace(logits=output))
+    with pytest.raises(ValueError, match="does not depend on the block"):
+        insert(model, after="inner", input_size=16, blocks=2)
 
 
 @pytest.mark.parametrize("size", [16.0, None])

@@ -410,6 +410,15 @@ def test_no_mask_takes_the_place_of_an_image(
     assert invoke("predict", out, "test", "--masks", "masks", "--top", 1).exit_code == 0, "masks may be written anew"
 
 
+def test_a_run_among_the_images_is_refused(
+    studied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the shell makes of `predict out/runs/r8-* photos/` where two runs fit."""
+    runs = sorted((studied / "runs").iterdir())[:2]
+    said = error(capsys, monkeypatch, "predict", *runs, "photos")
+    assert said == f"error: {runs[1]} is a run and no images; name one run (does a * stand for several?)\n"
+
+
 def test_masks_of_images_with_one_class_are_refused(
     studied: Path, pets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,6 @@ not it has something to tell images apart by from the first step on.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from srblock.block import SqueezeRemember2d
 from srblock.block.compute import to_grid
 from srblock.surgery import blocks
-from srblock.tracing import refuse_wrapped
+from srblock.tracing import duplicate, refuse_wrapped
 
 WAYS = ("kmeans", "class_means")
 NUMBERS = 2**27  # of the features that are kept for k-means: 0.5 GB
@@ -59,7 +58,7 @@ def init_memory(
     """
     refuse_wrapped(model)
     ways = _ways(model, by)
-    trial = copy.deepcopy(model).eval()
+    trial = duplicate(model).eval()
     for module in trial.modules():
         if _unseen(module):
             module.train()

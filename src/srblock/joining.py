@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-GROUP_OWN = ("params", "param_names")
+GROUP_OWN = ("params", "param_names", "step")  # some of timm's count their steps by group
 
 
 def settings_beside(optimizer: torch.optim.Optimizer, model: nn.Module, target: nn.Module) -> dict[str, Any]:

@@ -110,10 +110,11 @@ def refuse_wrapped(model: nn.Module) -> None:
     for name, module in model.named_modules():
         where = f"{name!r} in the model" if name else "the model"
         parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-        if isinstance(module, parallel) or "_fsdp_wrapped_module" in module._modules:
+        sharded = any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
+        if isinstance(module, parallel) or "_fsdp_wrapped_module" in module._modules or sharded:
             raise ValueError(
                 f"{where} is wrapped in {type(module).__name__}, which has registered its parameters already; insert "
-                "into the plain model (here its .module) and wrap it afterwards"
+                f"into the plain model{'' if sharded else ' (here its .module)'} and wrap it afterwards"
             )
         if "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None:
             raise ValueError(
@@ -156,14 +157,19 @@ def shadow(model: nn.Module, device: str | None = None) -> nn.Module:
     """Copy a model without copying its parameters, or copy it to the meta device, in eval mode."""
     memo: dict[int, Any] = {}
     for module in model.modules():
-        # All tensors that a module holds: deepcopy refuses those that come from a computation, such as cached ones.
-        for value in tensors(vars(module)):
+        for value in tensors(vars(module)):  # all that a module holds, cached ones too
             if device is not None:
                 moved = value.detach().to(device)
                 memo[id(value)] = nn.Parameter(moved, value.requires_grad) if isinstance(value, nn.Parameter) else moved
             elif isinstance(value, nn.Parameter) or not value.is_leaf:
                 memo[id(value)] = value
     return copy.deepcopy(model, memo).eval()
+
+
+def duplicate(model: nn.Module) -> nn.Module:
+    """Copy a model, also one that holds what it computed, such as a cached map, which `copy.deepcopy` refuses."""
+    held = (value for module in model.modules() for value in tensors(vars(module)))
+    return copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
 
 
 @contextmanager
@@ -197,7 +203,7 @@ def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
             _BatchNormByShape() if inputs.is_meta else torch.autocast(inputs.image.device.type, enabled=False)
         )
         fresh = inputs.fresh()
-        return list(tensors(model(*fresh.args, **fresh.kwargs)))
+        return [leaf for leaf in leaves(model(*fresh.args, **fresh.kwargs)) if isinstance(leaf, Tensor)]
 
 
 class _BatchNormByShape(TorchFunctionMode):
@@ -234,6 +240,36 @@ def tensors(output: object) -> Iterator[Tensor]:
     elif is_dataclass(output) and not isinstance(output, type):
         for entry in fields(output):
             yield from tensors(getattr(output, entry.name))
+
+
+def leaves(output: object) -> Iterator[object]:
+    """Yield what a model's output is made of, also where an object of another kind holds it in its attributes."""
+    seen: set[int] = set()
+
+    def below(value: object) -> Iterator[object]:
+        parts = _parts(value)
+        if parts is None:
+            yield value
+        elif id(value) not in seen:
+            if not isinstance(value, (Mapping, list, tuple)):
+                seen.add(id(value))  # objects may hold each other
+            for part in parts:
+                yield from below(part)
+
+    return below(output)
+
+
+def _parts(value: object) -> list[object] | None:
+    """List what a container or an object holds; None for what is to be taken as it is."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    if isinstance(value, (Tensor, nn.Module, type)):
+        return None
+    slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ())]
+    held = [getattr(value, name) for name in slots if name != "__dict__" and hasattr(value, name)]
+    return [*held, *getattr(value, "__dict__", {}).values()] or None
 
 
 def runs_new_child(module: nn.Module) -> bool:

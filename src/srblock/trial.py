@@ -7,7 +7,8 @@ the network use their own block.
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from srblock.block import SqueezeRemember2d
 from srblock.tracing import Trace, run, runs_new_child
 
+Hooked = bool | Literal["last"]
+
+DRAWS = 8
 CHILD = "sr"
 MARK = "sr_inserted"  # attribute of a block from `attach` and of the module that runs it; copies and pickles keep it
 
@@ -24,13 +28,17 @@ def _run_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     return module.sr(output)  # type: ignore[operator]
 
 
-def attach(target: nn.Module, block: SqueezeRemember2d, hooked: bool) -> None:
-    """Put a block behind a module, whose own child it becomes."""
+def attach(target: nn.Module, block: SqueezeRemember2d, hooked: Hooked) -> None:
+    """Put a block behind a module, whose own child it becomes.
+
+    A hook that runs it comes before those that look at the module's output, which then see what the network goes on
+    with; or after all ("last"), where one of them makes the output.
+    """
     target.add_module(CHILD, block)
     for module in (target, block):
         setattr(module, MARK, True)
     if hooked:
-        target.register_forward_hook(_run_block)
+        target.register_forward_hook(_run_block, prepend=hooked != "last")
 
 
 def detach(target: nn.Module) -> None:
@@ -63,35 +71,38 @@ def refuse_stranded(model: nn.Module) -> None:
             )
 
 
-def is_hooked(module: nn.Module) -> bool:
-    """Tell whether a module's block is run by a hook, and not by the module itself."""
-    return any(hook is _run_block for hook in module._forward_hooks.values())
+def is_hooked(module: nn.Module) -> Hooked:
+    """Tell how a module's block is run by a hook, if not by the module itself."""
+    hooks = list(module._forward_hooks.values())
+    return _run_block in hooks and ("last" if hooks.index(_run_block) else True)
 
 
 class Unfit(Exception):
     """A block cannot stand where it was tried; the message says why."""
 
 
-def needs_hook(seen: Trace, name: str, block: SqueezeRemember2d) -> bool:
-    """Find out on the copy how module `name` runs a block: by itself, as a last child, or through a hook.
+def needs_hook(seen: Trace, name: str, block: SqueezeRemember2d) -> Hooked:
+    """Find out on the copy how module `name` runs a block: by itself, as a last child, or through which hook.
 
     Raises: Unfit if neither works.
     """
     if runs_new_child(seen.copied.get_submodule(name)):
-        _try(seen, name, block, hooked=False)
+        _try(seen, name, block, False)
         return False
     try:
-        _try(seen, name, block, hooked=True)
-    except Unfit as unfit:
-        try:
-            _try(seen, name, block, hooked=False)
-        except Unfit:
-            raise unfit from None
-        return False
+        _try(seen, name, block, True)
+    except Unfit:
+        others = seen.copied.get_submodule(name)._forward_hooks
+        ways: tuple[Hooked, ...] = ("last", False) if others else (False,)
+        for way in ways:
+            with suppress(Unfit):
+                _try(seen, name, block, way)
+                return way
+        raise
     return True
 
 
-def _try(seen: Trace, name: str, block: SqueezeRemember2d, *, hooked: bool) -> None:
+def _try(seen: Trace, name: str, block: SqueezeRemember2d, hooked: Hooked) -> None:
     """Run the copy with a block after module `name`.
 
     Raises: Unfit unless the block is run once and last, with the model's output unchanged and dependent on it.
@@ -120,11 +131,31 @@ def _try(seen: Trace, name: str, block: SqueezeRemember2d, *, hooked: bool) -> N
     exact = seen.inputs.image.device.type == "cpu" and given.stride() == returned.stride()
     if not _unchanged(outputs, seen.outputs, exact):
         raise Unfit("the model's output changes although a fresh block adds nothing")
-    if any(value.grad_fn for value in outputs) and not _reaches(outputs, set(block.memory.parameters())):
+    if any(value.grad_fn for value in outputs):
+        depends = _reaches(outputs, set(block.memory.parameters()))
+    else:  # labels, or what was computed without gradients
+        depends = not outputs or seen.inputs.is_meta or _moves(seen, target, block, hooked)
+    if not depends:
         raise Unfit(
             "the model's output does not depend on the block, which could never learn: the map is not used, or no "
             "gradient comes back to it"
         )
+
+
+def _moves(seen: Trace, target: nn.Module, block: SqueezeRemember2d, hooked: Hooked) -> bool:
+    """Tell whether the outputs are ever others with noise added to the block's map; a label may stay by chance."""
+    generator = torch.Generator().manual_seed(0)
+
+    def shake(module: nn.Module, args: object, output: Tensor) -> Tensor:
+        return output + 1000 * torch.randn(output.shape, generator=generator).to(output)
+
+    attach(target, block, hooked)
+    watch = block.register_forward_hook(shake)
+    try:
+        return any(not _unchanged(run(seen.copied, seen.inputs), seen.outputs, exact=True) for _ in range(DRAWS))
+    finally:
+        watch.remove()
+        detach(target)
 
 
 def _unchanged(outputs: list[Tensor], before: list[Tensor], exact: bool) -> bool:

@@ -37,6 +37,7 @@ app.register_install_completion_command()
 FAILED = 1  # a run has no result
 WRONG = 2  # input that a user can mend
 AGAIN = 75  # the time is up and the same command goes on: EX_TEMPFAIL of sysexits.h
+RESUMED = frozenset({"compare", "reproduce", "sweep", "train"})  # commands that go on where they were stopped
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, SIGTERM
 
 
@@ -101,7 +102,9 @@ def main() -> None:
         _leave_torchrun(status or 0)
         sys.exit(status)
     except KeyboardInterrupt:
-        _say(f"\nstopped. Finished epochs are kept; go on with the same command:\n  {command_line()}")
+        resumed = not RESUMED.isdisjoint(sys.argv[1:2])
+        kept = f" Finished epochs are kept; go on with the same command:\n  {command_line()}" if resumed else ""
+        _say(f"\nstopped.{kept}")
         sys.exit(TERMINATED if terminated else INTERRUPTED)
     except CycloptsError as error:
         _say(f"error: {str(error).strip()}")

@@ -64,7 +64,7 @@ def analyze(
 
 @app.command(sort_key=9, help_epilogue="Example: srblock stages torchvision/resnet50 --input-size 224")
 def stages(
-    network: Annotated[str, Parameter(help="R18, timm/NAME, torchvision/NAME, ...")],
+    network: Annotated[str, Parameter(help="R18, timm/NAME, torchvision/NAME, FILE.py:FUNCTION, ...")],
     /,
     *,
     input_size: Annotated[int, Parameter(help="side of the images in pixels", validator=SIDE)] = 224,
@@ -78,9 +78,16 @@ def stages(
     from srblock.report import tables
     from srblock.report.formats import formatted
     from srblock.variants.build import build
+    from srblock.variants.custom import call, locate
     from srblock.variants.notation import parse
 
-    model = build(parse(network), classes=1000, channels=3, image_size=(input_size, input_size), seed=0)
+    variant = parse(network)
+    if variant.custom:
+        if str(variant) != variant.network:
+            raise ValueError(f"the places of {variant.network} are asked for without its blocks; leave these away")
+        model = call(locate(variant.network), 0, variant.network)  # for images of any classes and channels
+    else:
+        model = build(variant, classes=1000, channels=3, image_size=(input_size, input_size), seed=0)
     found = surgery.stages(model, input_size)
     numbered = [stage for stage in found if stage.number is not None]
     others = [stage for stage in found if stage.number is None]

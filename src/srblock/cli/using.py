@@ -45,6 +45,8 @@ def predict(
     from srblock.runs.trained import Prediction, load_run
     from srblock.training.csv_lines import lines_text
 
+    if runs := [str(path) for path in images if (path / "config.json").is_file()]:
+        raise ValueError(f"{runs[0]} is a run and no images; name one run (does a * stand for several?)")
     trained = load_run(run, variant=variant, seed=seed, build=build, device=device)
     if masks is not None and trained.input.task != "segmentation":
         raise ValueError(f"--masks is for scenes, and {trained.variant} says one class of an image; leave it out")

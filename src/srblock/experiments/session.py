@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import warnings
@@ -317,8 +318,9 @@ def _made_otherwise(study: Study, out: Path) -> list[str]:
         for mine in (config for config in ours if config.variant.network == network):
             for folder in (out / "runs").glob(f"{mine.name.rpartition('-')[0]}-*"):
                 if folder.name != mine.name and finished(folder):
-                    then = replace(mine, code=read_config(folder).get("code"))
-                    others += then.name == folder.name
+                    with contextlib.suppress(OSError, ValueError, KeyError):  # of a damaged run, which nobody asked for
+                        then = replace(mine, code=read_config(folder).get("code"))
+                        others += then.name == folder.name
         if others:
             said.append(
                 f"{counted(others, 'finished run')} of {network} here had another source or structure of it and cannot "

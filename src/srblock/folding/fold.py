@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,7 +20,7 @@ from srblock.folding.probe import Head, Stays, agree, called, find_head, outputs
 from srblock.folding.report import FoldedBlock, Folding
 from srblock.inputs import ExampleInputs, ImageSize, Inputs, inputs_of
 from srblock.surgery import blocks
-from srblock.tracing import refuse_wrapped
+from srblock.tracing import duplicate, refuse_wrapped
 from srblock.trial import CHILD, MARK, detach, was_inserted_into
 
 
@@ -64,7 +63,8 @@ def fold(
     Returns: the copy, and what was folded and left.
 
     Raises: ValueError if the model has no block, or one that is bypassed; for a wrapped, compiled or scripted model;
-        for images of another size than the blocks belong to, and inputs that the model does not take.
+        for images of another size than the blocks belong to, inputs that the model does not take, and outputs that
+        cannot be compared.
     """
     refuse_wrapped(model)
     found = blocks(model)
@@ -77,15 +77,17 @@ def fold(
 
 
 def _folded(model: nn.Module, found: dict[str, SqueezeRemember2d], given: Inputs) -> tuple[nn.Module, Folding]:
-    trial, inputs = copy.deepcopy(model).to("cpu", torch.float64).eval(), given.wide()
+    trial, inputs = duplicate(model).to("cpu", torch.float64).eval(), given.wide()
     try:
         shapes, expected = called(trial, blocks(trial), inputs)
+    except Stays as stays:
+        raise ValueError(str(stays)) from stays
     except Exception as error:
         raise ValueError(
             f"the model does not run in float64 on {inputs.described}: {type(error).__name__}: {error}; {inputs.remedy}"
         ) from error
     _check_sizes(found, shapes)
-    folded, said = copy.deepcopy(model).eval(), []
+    folded, said = duplicate(model).eval(), []
     for name in [*shapes, *(name for name in found if name not in shapes)]:
         plan, trial, what = _fold_one(trial, name, shapes.get(name, []), inputs, expected)
         _carry_out(folded, plan)
@@ -195,7 +197,7 @@ def _tried(trial: nn.Module, plan: Plan, inputs: Inputs, expected: list[Tensor])
 
     Raises: Stays if it is not the same network then.
     """
-    changed = copy.deepcopy(trial)
+    changed = duplicate(trial)
     _carry_out(changed, plan)
     try:
         outputs = outputs_of(changed, inputs)

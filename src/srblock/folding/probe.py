@@ -14,12 +14,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
 from srblock.inputs import Inputs
-from srblock.tracing import tensors
+from srblock.tracing import leaves, tensors
 
 EXACT = 1e-12  # of the largest value, in float64
 
@@ -46,11 +47,29 @@ class Taken:
 
 
 def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
-    """Run a copy of a network without gradients and autocast, return the tensors of its output, draw nothing anew."""
+    """Run a copy of a network without gradients and autocast, return what its output is made of, draw nothing anew.
+
+    Raises: Stays if something of it is no tensor and cannot be made one.
+    """
     fresh = inputs.fresh()
     with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return [value.detach() for value in tensors(model(*fresh.args, **fresh.kwargs))]
+        return [_tensor(leaf) for leaf in leaves(model(*fresh.args, **fresh.kwargs)) if leaf is not None]
+
+
+def _tensor(leaf: object) -> Tensor:
+    """Make a part of an output a tensor: numbers, arrays and text too are compared."""
+    if isinstance(leaf, Tensor):
+        return leaf.detach()
+    if isinstance(leaf, (str, torch.dtype, torch.device)):
+        return torch.tensor([*str(leaf).encode()])
+    try:
+        return torch.from_numpy(np.array(leaf))
+    except (TypeError, ValueError) as error:
+        raise Stays(
+            f"the network's output holds a {type(leaf).__name__}, which cannot be compared; fold the part of the "
+            "network that returns tensors"
+        ) from error
 
 
 def agree(outputs: list[Tensor], expected: list[Tensor]) -> bool:
@@ -97,6 +116,8 @@ def find_head(model: nn.Module, block: SqueezeRemember2d, shape: torch.Size, inp
     """
     noise, other = _noise(shape, 1), _noise(shape, 2, scales=False)  # of unit size: what saturates must show too
     seen, outputs = _exchanged(model, inputs, {block: noise}, noise)
+    if not all(value.is_floating_point() for value in outputs):
+        raise Stays("the network returns labels, or other whole numbers, which do not show every path of its map")
     if not all(value.isfinite().all() for value in outputs):
         raise Stays("the network's output is not finite for every map, so that it cannot be told where its map goes")
     pool = _pooling(model, seen, noise)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from srblock.surgery import blocks
+from srblock.tracing import duplicate
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def count_parameters(model: nn.Module) -> tuple[int, float]:
 
 def flops_per_image(model: nn.Module, shape: tuple[int, int, int]) -> int:
     """Count the operations of one forward pass on a copy without data, so that no time is spent."""
-    hollow = copy.deepcopy(model).to("meta").eval()
+    hollow = duplicate(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         hollow(torch.empty(1, *shape, device="meta"))
     return int(counter.get_total_flops())

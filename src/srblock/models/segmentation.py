@@ -4,8 +4,8 @@
 The paper names the heads, ResNet-50 and the dilations of DLv3; its overheads (12.85% and 24.83%) fit FCN-D6 on a
 backbone that shrinks 16 times, and DeepLabv3 on one that shrinks 8 times, both trained on crops of 512x1024.
 
-The initialization is the framework's: convolutions Kaiming normal by fan-out, batch norm 1 and 0, the classifiers'
-weights normal with sd 0.01 and their biases 0.
+The initialization: convolutions Kaiming normal by fan-out, batch norm 1 and 0, the classifiers' weights normal with sd
+0.01 and their biases 0. It is the framework's, but for the last norm of each residual branch, which it starts at 0.
 """
 
 from __future__ import annotations

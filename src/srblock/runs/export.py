@@ -11,7 +11,6 @@ ONNX has both in `metadata_props`, a .pt2 in its `extra_files`.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import tempfile
@@ -33,6 +32,7 @@ from srblock.runs.export_files import Kind, Unwritable, first_line, free_axes, k
 from srblock.runs.input import Input
 from srblock.runs.trained import TrainedRun
 from srblock.surgery import blocks
+from srblock.tracing import duplicate
 
 OTHER = (37, 51)  # how much larger, and odd, the images are on which other sizes are checked
 
@@ -106,7 +106,7 @@ def export_run(
     kind = kind_of(file)
     if not file.parent.is_dir():
         raise ValueError(f"there is no folder {file.parent}; make it, or name another place")
-    model = copy.deepcopy(run.model).cpu().to(memory_format=torch.contiguous_format).eval()
+    model = duplicate(run.model).cpu().to(memory_format=torch.contiguous_format).eval()
     if kind.limit_bytes is not None and _size_bytes(model) > kind.limit_bytes:
         raise ValueError(f"the weights of {run.variant} are too many for one ONNX file; export a .pt2 instead")
     network, folding = model, None

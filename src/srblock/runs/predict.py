@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import mimetypes
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
 from srblock.data.loading.decode import decode_image
 from srblock.data.offenders import offenders
-from srblock.data.sources.files import identity, opened
+from srblock.data.sources.files import Files, identity, opened
 from srblock.data.sources.layout import is_image
 from srblock.runs.trained import BATCH, Prediction, TrainedRun
 
@@ -95,13 +95,14 @@ def _contents(paths: Sequence[Path]) -> Iterator[tuple[str, bytes | str]]:
                 yield str(path), path.read_bytes()
                 continue
             with opened(path) as files:
-                images = [name for name in files.names if is_image(name)]
+                lost = [name for name in files.broken if is_image(name) or _may_be_one(name)]
+                images = sorted([*filter(is_image, files.names), *lost])
                 if not images:
                     yield str(path), "no images in it"
                 if others := [name for name in files.names if _may_be_one(name)]:
                     warnings.warn(f"{path}: left out, by their names no images: {offenders(others)}", stacklevel=2)
                 for name in images:
-                    yield str(path / name), _read(files.read, name)
+                    yield str(path / name), _read(files, name)
         except FileNotFoundError:
             yield str(path), "there is no such file or folder"
         except (ValueError, OSError) as error:
@@ -114,9 +115,11 @@ def _may_be_one(name: str) -> bool:
     return not is_image(name) and (kind is None or kind.startswith("image/"))
 
 
-def _read(read: Callable[[str], bytes], name: str) -> bytes | str:
+def _read(files: Files, name: str) -> bytes | str:
+    if name in files.broken or files.too_large(name):
+        return files.broken.get(name) or "too large for an image"
     try:
-        return read(name)
+        return files.read(name)
     except (ValueError, OSError) as error:
         return str(error)
 

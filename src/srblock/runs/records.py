@@ -119,13 +119,15 @@ class RunConfig:
         return f"{words[:60].rstrip('-')}-s{self.seed}-{hashlib.sha256(canonical).hexdigest()[:8]}"
 
 
-def numerics(recipe: Recipe) -> int:
-    """Return the number that stands for what this version computes by a recipe.
+def numerics(recipe: Recipe, code: dict[str, str] | None = None) -> int:
+    """Return the number that stands for what this version computes by a recipe, and by a function of the user's own.
 
-    One more where 0.2.0 computed otherwise: in bfloat16 blocks were evaluated with memories of earlier epochs, and
-    class weights went wrong with smoothed labels.
+    One more where 0.2.0 computed otherwise: in bfloat16 blocks were evaluated with memories of earlier epochs, class
+    weights went wrong with smoothed labels, frozen epochs changed some norms, and a moving average went wrong in
+    networks with one tensor under two names.
     """
-    return NUMERICS + (recipe.precision == "bfloat16" or recipe.class_weights != "none")
+    other = recipe.precision == "bfloat16" or recipe.class_weights != "none" or recipe.freeze_epochs > 0
+    return NUMERICS + (other or (recipe.ema is not None and code is not None))
 
 
 def check_of_one_make(configs: Iterable[RunConfig]) -> None:

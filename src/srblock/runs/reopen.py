@@ -14,7 +14,8 @@ from srblock.runs.seal import WEIGHTS, is_sealed
 from srblock.runs.study import Study
 from srblock.training.checkpoint import CheckpointError
 from srblock.training.fields import require
-from srblock.variants.custom import OTHER_SOURCE, Build, function_of
+from srblock.variants.custom import Build, function_of
+from srblock.variants.identity import OTHER_SOURCE
 from srblock.variants.weights import read_weights, refuse_unusable
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from srblock.training import distributed, runtime
 from srblock.training.files import write_json
 from srblock.training.loop import Probe, Record, TrainingDiverged, train
 from srblock.training.task import Task
-from srblock.variants.custom import identity_of
+from srblock.variants.identity import identity_of
 
 PANIC = "PanicException"  # of libraries in Rust, no Exception and importable from nowhere
 Inspect = Callable[[nn.Module, Batches, Path, ImageData | SceneData, Task], dict[str, Any]]
@@ -145,18 +145,26 @@ def reuse(directory: Path, config: RunConfig, here: dict[str, Any] | None) -> Ru
     if not is_sealed(run):
         raise damaged(directory, f"{WEIGHTS} is not the file that the run was finished with, by its SHA-256")
     if here is not None:
-        warn_if_elsewhere(config, "is reused but was made", run.environment, here)
+        beside = _library_of(config) if config.weights == "pretrained" else ()
+        warn_if_elsewhere(config, "is reused but was made", run.environment, here, beside)
     (directory / "trainer.safetensors").unlink(missing_ok=True)  # of a process killed just before
     return run
 
 
-def warn_if_elsewhere(config: RunConfig, what: str, there: dict[str, Any], here: dict[str, Any]) -> bool:
-    """Warn if a found run was made under conditions that may change last bits; tell whether it was."""
-    differing = runtime.differences(there, here, blocks=bool(config.variant.sr_blocks))
+def warn_if_elsewhere(
+    config: RunConfig, what: str, there: dict[str, Any], here: dict[str, Any], beside: Sequence[str] = ()
+) -> bool:
+    """Warn if a found run was made under conditions that may change its numbers; tell whether it was."""
+    differing = runtime.differences(there, here, blocks=bool(config.variant.sr_blocks), beside=beside)
     if differing:
         text = f"{config.name} {what} with {', '.join(differing)}; use another --out to train it anew"
         warnings.warn(text, stacklevel=2)
     return bool(differing)
+
+
+def _library_of(config: RunConfig) -> tuple[str, ...]:
+    """Name the library that decides which published weights a network starts from."""
+    return ("timm",) if config.variant.network.startswith("timm/") else ("torchvision",)
 
 
 def _acquire(lock: FileLock, directory: Path) -> bool:
@@ -253,11 +261,11 @@ def _prepare(study: Study, config: RunConfig, given: Input, directory: Path, her
             scrap.unlink()
     started = _started_on(directory)
     if started is not None:
-        moved = warn_if_elsewhere(config, "goes on but was started", started, here)
+        moved = warn_if_elsewhere(config, "goes on but was started", started, here, runtime.CODE)
         if "started_on" in started:  # in a session before the last
             here["started_on"] = started["started_on"]
         elif moved:
-            here["started_on"] = {key: started.get(key) for key in runtime.DECISIVE}
+            here["started_on"] = {key: started.get(key) for key in (*runtime.DECISIVE, *runtime.CODE)}
     where = {"source": study.source, "image_size": study.image_size, "environment": here}
     write_json(directory / "config.json", config.as_dict() | {"input": given.as_dict()} | where)
 

@@ -30,7 +30,8 @@ from srblock.training.recipe import RECIPES, Recipe, can_be_none
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
 from srblock.variants.build import IMAGENET_SIDE, build, outline
-from srblock.variants.custom import Build, identity_of
+from srblock.variants.custom import Build
+from srblock.variants.identity import identity_of
 from srblock.variants.notation import Variant
 from srblock.variants.variant import SEGMENTATION
 from srblock.variants.weights import weights_of
@@ -96,11 +97,10 @@ class Study:
         seed = next(iter(self.seeds), 0)
         codes = {name: identity_of(build, seed, name) for name, build in self.networks.items()}
         return tuple(
-            RunConfig(
-                variant, seed, self.recipe, data, weights[seed], numerics(self.recipe), codes.get(variant.network)
-            )
+            RunConfig(variant, seed, self.recipe, data, weights[seed], numerics(self.recipe, code), code)
             for seed in self.seeds
             for variant in self.variants
+            for code in [codes.get(variant.network)]
         )
 
     def build(self, variant: Variant, seed: int, *, stem: str | None = None) -> nn.Module:

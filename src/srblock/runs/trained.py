@@ -25,7 +25,8 @@ from srblock.training import runtime
 from srblock.training.task import Task
 from srblock.training.tasks import find_task
 from srblock.variants.build import build as build_variant
-from srblock.variants.custom import OTHER_SOURCE, Build, function_of, identity_of
+from srblock.variants.custom import Build, function_of
+from srblock.variants.identity import OTHER_SOURCE, identity_of
 from srblock.variants.notation import Variant, parse
 from srblock.variants.weights import read_weights, refuse_unusable
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +25,8 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 PACKAGES = ("torch", "torchvision", "timm", "numpy")
 # What may change the last bits of a result; reusing a run made under others warns.
 DECISIVE = ("device", "threads", "torch", "processes", "block_rounding")
+# What may change more than that within a run.
+CODE = ("srblock", "commit", "timm", "torchvision")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 ASSUMED = {"processes": 1, "block_rounding": 1}  # of records older than the entry
 BLOCK_ROUNDING = 3  # raised when the block is computed in other forms, that is rounded otherwise
@@ -125,13 +129,17 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def differences(there: dict[str, Any], here: dict[str, Any], *, blocks: bool = True) -> list[str]:
+def differences(
+    there: dict[str, Any], here: dict[str, Any], *, blocks: bool = True, beside: Sequence[str] = ()
+) -> list[str]:
     """List what may make last bits differ between two environments, as "threads 8 (now 2)".
 
-    Args: blocks: whether the network has SR blocks, so that their rounding matters.
+    Args:
+        blocks: whether the network has SR blocks, so that their rounding matters.
+        beside: entries that matter too, where they are known.
     """
-    decisive = DECISIVE if blocks else [key for key in DECISIVE if key != "block_rounding"]
-    found = {key: there.get(key, ASSUMED.get(key)) for key in decisive}
+    found = {key: there.get(key, ASSUMED.get(key)) for key in DECISIVE if blocks or key != "block_rounding"}
+    found |= {key: there[key] for key in beside if key in there}
     return [f"{key} {value} (now {here[key]})" for key, value in found.items() if value != here[key]]
 
 
@@ -164,8 +172,9 @@ def _version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _commit() -> str | None:
-    """The commit of the source tree that runs, with a + if it was changed.
+    """The commit of the source tree that runs, with a + if it was changed; as this process found it first.
 
     Outside a checkout of srblock it is what $SRBLOCK_COMMIT says, for a copy made elsewhere, or None.
     """

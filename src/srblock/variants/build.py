@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -315,9 +316,13 @@ def _try_out(
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = model.eval()(torch.zeros(1, *shape, device=device))
     except Exception as error:
-        raise ValueError(
-            f"{network} does not run on images of shape {shape}: {error}; try larger images (--image-size 224)"
-        ) from error
+        few, many = ("1 channel", "3 channels") if channels == 1 else ("3 channels", "1 channel")
+        hint = (
+            f"the images have {few}; a network for {many} needs another first layer"
+            if re.search(r"\bchannels\b", str(error))
+            else "if it is made for larger images, try --image-size 224"
+        )
+        raise ValueError(f"{network} does not run on images of shape {shape}: {error}; {hint}") from error
     wanted = (1, classes, *size) if task == "segmentation" else (1, classes)
     if not isinstance(logits, torch.Tensor) or logits.shape != wanted:
         came = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__

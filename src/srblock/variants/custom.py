@@ -1,4 +1,4 @@
-"""A network of the user's own: a function that builds it, and what tells two such networks apart.
+"""A network of the user's own: a function that builds it.
 
 In the notation it is "mynet.py:make" or "package.module:make", a function by its place, or "custom/NAME", a function
 that Python code hands over.
@@ -6,11 +6,7 @@ that Python code hands over.
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import dataclasses
 import difflib
-import enum
 import functools
 import hashlib
 import importlib
@@ -25,15 +21,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from srblock.variants.variant import LOCATED, Variant
 
 Build = Callable[..., nn.Module]
-GUARD = "if __name__ =="
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-_OF_EVERY_MODULE = vars(nn.Module()).keys()  # "training" among them
 
 
 @dataclass(frozen=True)
@@ -103,127 +95,39 @@ def call(build: Build, seed: int, name: str) -> nn.Module:
 
     Raises: ValueError for a function that wants anything but a seed, or returns no network.
     """
-    takes = inspect.signature(build.found if isinstance(build, Located) else build).parameters.values()
-    empty = inspect.Parameter.empty
-    needed = [p for p in takes if p.default is empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if len(needed) > 1 or not all(re.match("_|.*seed", parameter.name) for parameter in needed):
-        wants = ", ".join(parameter.name for parameter in needed)
-        raise ValueError(f"{name} is called with a seed alone, and wants {wants}; give what is no seed a default")
-    if needed and needed[0].kind is not inspect.Parameter.KEYWORD_ONLY:
-        model = build(seed)
-    elif any(parameter.name == "seed" for parameter in takes):
-        model = functools.partial(build, seed=seed)()
-    else:
+    takes = takes_seed(build, name)
+    if takes is None:
         model = build()
+    elif takes.default is takes.empty and takes.kind is not takes.KEYWORD_ONLY:
+        model = build(seed)
+    else:
+        model = functools.partial(build, **{takes.name: seed})()
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} returned {type(model).__name__}; expected a torch.nn.Module")
     return model
 
 
-OTHER_SOURCE = "{} is not what the run was trained with (other source)"
+def takes_seed(build: Build, name: str) -> inspect.Parameter | None:
+    """Return the argument of a function that the seed is for: one without a default, "seed", or the one "..._seed".
 
-
-def identity_of(build: Build, seed: int, name: str) -> dict[str, Any]:
-    """Return what tells a network apart: SHA-256 of its function's source file and of its structure.
-
-    Of the file a block `if __name__ == "__main__":` does not count. What a function has from other files shows only as
-    far as the structure does: names, types, settings and shapes of its modules, parameters and buffers, and the values
-    that the function was given by `functools.partial`, as defaults, or from around it.
-
-    Raises: as `call`; ValueError if the source cannot be read.
+    Raises: ValueError if there is another one without a default, or several that may be meant.
     """
-    with torch.random.fork_rng(devices=[]):  # what is drawn here is for nobody
-        model = call(build, seed, name)
-    structure = [*structure_of(model), given_to(build)]
-    return {"source": _digest(source_of(build, name)), "structure": _digest(repr(structure))}
+    signature = inspect.signature(build.found if isinstance(build, Located) else build)
+    takes = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [p for p in takes if p.default is p.empty]
+    named = [p for p in takes if p.kind is not p.POSITIONAL_ONLY]
+    if len(needed) > 1 or not all(re.match("_|.*seed", parameter.name) for parameter in needed):
+        wants = ", ".join(parameter.name for parameter in needed)
+        raise ValueError(f"{name} is called with a seed alone, and wants {wants}; give what is no seed a default")
+    meant = needed or [p for p in named if p.name == "seed"] or [p for p in named if p.name.endswith("seed")]
+    if len(meant) > 1:
+        wants = ", ".join(parameter.name for parameter in meant)
+        raise ValueError(f"{name} takes {wants}, and the seed of a run is for one of them; call that one seed")
+    return meant[0] if meant else None
 
 
-def structure_of(model: nn.Module) -> list[Any]:
-    """List a network's modules, with their settings, and the shapes of its parameters and buffers."""
-    modules = [
-        (name, type(m).__qualname__, ADDRESS.sub("", m.extra_repr()), _settings(m)) for name, m in model.named_modules()
-    ]
-    state = [(name, v) for name, v in model.state_dict().items() if isinstance(v, torch.Tensor)]
-    return [modules, [(name, None if nn.parameter.is_lazy(v) else tuple(v.shape), str(v.dtype)) for name, v in state]]
-
-
-def given_to(build: Any, depth: int = 5) -> Any:
-    """Return the values that a function has from elsewhere than its source: partial arguments, defaults, a closure."""
-    if isinstance(build, Located):
-        return given_to(build.found, depth)
-    if isinstance(build, functools.partial):
-        return [given_to(build.func, depth), _plain(build.args, depth), _plain(build.keywords, depth)]
-    if inspect.ismethod(build):
-        return [given_to(build.__func__, depth), _plain(getattr(build.__self__, "__dict__", {}), depth)]
-    if not inspect.isfunction(build):
-        return None if inspect.isclass(build) else _plain(getattr(build, "__dict__", {}), depth)
-    cells = []
-    for cell in build.__closure__ or ():
-        with contextlib.suppress(ValueError):  # of a name that has no value yet
-            cells.append(cell.cell_contents)
-    return [_plain(found, depth) for found in (build.__defaults__, build.__kwdefaults__, cells)]
-
-
-def _settings(module: nn.Module) -> Any:
-    """Collect a module's attributes that are plain values; PyTorch's own classes keep theirs under public names."""
-    torchs = type(module).__module__.startswith("torch.")
-    own = {name for name in vars(module).keys() - _OF_EVERY_MODULE if not (torchs and name.startswith("_"))}
-    return _plain({name: vars(module)[name] for name in sorted(own)})
-
-
-def _plain(value: Any, depth: int = 5) -> Any:
-    """Return what a value is, in words that are the same in another process; only its type where there are none."""
-    kind = type(value).__qualname__
-    if value is None or isinstance(
-        value, (bool, int, float, complex, str, bytes, torch.dtype, torch.device, enum.Enum)
-    ):
-        return repr(value)
-    if depth == 0:
-        return kind
-    if isinstance(value, (list, tuple)):
-        return [kind, [_plain(part, depth - 1) for part in value]]
-    if isinstance(value, dict):
-        return [kind, [(_plain(key, depth - 1), _plain(part, depth - 1)) for key, part in value.items()]]
-    if isinstance(value, (set, frozenset)):
-        return [kind, sorted(repr(_plain(part, depth - 1)) for part in value)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [kind, _plain(vars(value) if hasattr(value, "__dict__") else None, depth - 1)]
-    if isinstance(value, functools.partial) or inspect.isfunction(value):
-        return [getattr(value, "__qualname__", kind), given_to(value, depth - 1)]
-    return getattr(value, "__qualname__", kind)
-
-
-def source_of(build: Build, name: str) -> str:
-    """Return the source of the file that a function stands in, or of the function where there is no file.
-
-    Raises: ValueError if neither can be read.
-    """
-    function = build.found if isinstance(build, Located) else build
-    while isinstance(function, functools.partial):
-        function = function.func
-    function = inspect.unwrap(function)
-    if not (inspect.isfunction(function) or inspect.isclass(function) or inspect.ismethod(function)):
-        function = type(function)
-    try:
-        file = inspect.getsourcefile(function)
-        if file is not None and Path(file).is_file():
-            return _without_guard(Path(file).read_text(encoding="utf-8"))
-        return inspect.getsource(function)
-    except (OSError, TypeError, SyntaxError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"the source of {name} cannot be read ({error}), and a run is known by it; write the function into a file"
-        ) from error
-
-
-def _without_guard(source: str) -> str:
-    lines = source.splitlines()
-    for node in reversed(ast.parse(source).body):
-        if isinstance(node, ast.If) and lines[node.lineno - 1].startswith(GUARD):
-            del lines[node.lineno - 1 : node.end_lineno]
-    return "\n".join(lines).rstrip()
-
-
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text, as hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -237,7 +141,7 @@ def _import_file(file: str) -> ModuleType:
 @functools.lru_cache(maxsize=64)
 def _execute(file: str, content: bytes) -> ModuleType:
     path = Path(file)
-    name = f"srblock_custom_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{_digest(file)[:8]}"
+    name = f"srblock_custom_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest(file)[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

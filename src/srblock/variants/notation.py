@@ -261,7 +261,8 @@ def _options(word: str, options: str | None, text: str) -> dict[str, Any]:
             known = ", ".join(READERS[word])
             near = difflib.get_close_matches(key.lower(), readers, n=1, cutoff=0.4) if equals else []
             name, _, _, example = readers[near[0] if near else next(iter(readers))]
-            _refuse(text, f"unknown option {option.strip()!r} of {word}, known are {known}", f"write {name}={example}")
+            remedy = f"write {name}={example}" if near or not equals else "take one of these"
+            _refuse(text, f"unknown option {option.strip()!r} of {word}, known are {known}", remedy)
         name, field, reader, example = readers[key.lower()]
         if field in read:
             _refuse(text, f"{word} has {name} twice", "keep one")

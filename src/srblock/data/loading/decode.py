@@ -22,6 +22,7 @@ GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
 TURNED_COLUMNS, TURNED_ROWS = (2, 3, 6, 7), (3, 4, 7, 8)  # orientations that are seen from the other end
 ORIENTATION_TAG = 0x0112
+HEIC = re.compile(rb".{4}ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)  # how its files begin, ISO/IEC 23008-12
 MAX_PIXELS = "SRBLOCK_MAX_PIXELS"
 DEPTH_BYTE = 24  # of a PNG, where its header says how many bits a value has
 SPREAD = {2: 85, 4: 17}  # Pillow multiplies gray of fewer bits by these, so that white is 255
@@ -170,11 +171,27 @@ def _open(content: bytes | Path) -> Image.Image:
         raise ValueError(_too_many(str(error).partition(" exceeds")[0])) from error
     except Exception as error:
         known = not content or isinstance(error, UnidentifiedImageError)
-        raise ValueError("empty file" if not content else "no image" if known else str(error)) from error
+        raise ValueError(_unknown(content) if known else str(error)) from error
     if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
         image.close()
         raise ValueError(_too_many(f"{image.height}x{image.width}"))
     return image
+
+
+def _unknown(content: bytes | Path) -> str:
+    """Say what a file is that no decoder knows; iPhones write HEIC, which is whole and needs no repair."""
+    if not content:
+        return "empty file"
+    start = content[:12] if isinstance(content, bytes) else _first_bytes(content)
+    return "HEIC, which is not read; convert it to JPEG or PNG" if HEIC.fullmatch(start) else "no image"
+
+
+def _first_bytes(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(12)
+    except OSError:
+        return b""
 
 
 def most_pixels() -> int | None:

@@ -20,6 +20,11 @@ def cache_folder(cache: Path | None = None) -> Path:
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "srblock"
 
 
+def file_in(cache: Path, name: str, key: str) -> Path:
+    """Name the file of a content; a set's name may be longer than names of files can be."""
+    return cache / f"{name[:40]}-{key[:20]}.safetensors"
+
+
 def read(file: Path, names: tuple[str, ...]) -> tuple[dict[str, Tensor], str] | None:
     """Read named tensors and the fingerprint they were written with; None if there is no such file.
 

@@ -8,7 +8,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -35,6 +35,7 @@ class Files:
         names: sorted, relative, with slashes.
         folders: all folders, empty ones too.
         sizes: bytes of each name, unpacked.
+        broken: names that are neither, and why.
         read: gives the bytes of a name.
     """
 
@@ -42,7 +43,22 @@ class Files:
     names: tuple[str, ...]
     folders: frozenset[str]
     sizes: Mapping[str, int]
+    broken: Mapping[str, str]
     read: Callable[[str], bytes]
+
+    def refuse_broken(self, prefix: str = "") -> None:
+        """Raise ValueError if something below a folder, "" or "folder/", is broken."""
+        found = [f"{name} ({why})" for name, why in sorted(self.broken.items()) if name.startswith(prefix)]
+        _refuse(self.root, "unreadable", found)
+
+    def refuse_large(self, names: Iterable[str]) -> None:
+        """Raise ValueError if one of the files is too large for an image."""
+        large = [f"{name} ({self.sizes[name] / 2**20:,.0f} MiB)" for name in sorted(names) if self.too_large(name)]
+        _refuse(self.root, f"larger than {LARGEST_FILE_BYTES / 2**20:.0f} MiB, too large for an image", large)
+
+    def too_large(self, name: str) -> bool:
+        """Tell whether a file is too large for an image."""
+        return self.sizes[name] > LARGEST_FILE_BYTES
 
 
 def hidden(name: str) -> bool:
@@ -53,13 +69,16 @@ def hidden(name: str) -> bool:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Files]:
+def opened(path: Path, *, only: Collection[str] = ()) -> Iterator[Files]:
     """List a folder, or a zip whose single top-level folder, if it has one, is looked through.
 
-    Raises: ValueError if it is neither, or holds what must not be read; OSError if it cannot be read.
+    Args:
+        only: what is listed directly in a folder, if not everything.
+
+    Raises: ValueError if it is neither, or a zip that holds what must not be read; OSError if it cannot be read.
     """
     if path.is_dir():
-        yield _folder(path)
+        yield _folder(path, only)
     elif zipfile.is_zipfile(path):
         try:
             archive = zipfile.ZipFile(path)
@@ -74,39 +93,55 @@ def opened(path: Path) -> Iterator[Files]:
         raise ValueError(f"{path} {what}; expected a folder or a zip with one folder per class")
 
 
-def _folder(root: Path) -> Files:
+def _folder(root: Path, only: Collection[str] = ()) -> Files:
     sizes: dict[str, int] = {}
     folders: set[str] = set()
-    broken: list[str] = []
+    broken: dict[str, str] = {}
     ways: dict[tuple[int, int], int] = {}
     pending = [(root, "", frozenset({identity(root)}))]
     while pending:
         folder, prefix, above = pending.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = prefix + entry.name
-                if hidden(entry.name):
-                    continue
-                if entry.is_dir():
-                    real = identity(entry.path)
-                    if real in above:
-                        broken.append(f"{name} (a link to a folder above it)")
-                        continue
-                    ways[real] = ways.get(real, 0) + 1
-                    if ways[real] > MOST_WAYS:
-                        raise ValueError(
-                            f"{root}: links lead to one folder in more than {MOST_WAYS} ways, the last of them "
-                            f"{_short(name)}; remove links, so that every image is there once"
-                        )
-                    folders.add(name)
-                    pending.append((Path(entry.path), name + "/", above | {real}))
-                elif entry.is_file():
+        for entry in _entries(folder, prefix, broken):
+            name = prefix + entry.name
+            if hidden(entry.name) or (only and not prefix and entry.name not in only):
+                continue
+            try:
+                if entry.is_file():
                     sizes[name] = entry.stat().st_size
-                else:
-                    broken.append(f"{name} (a broken link, or no regular file)")
-    _refuse(str(root), "unreadable", sorted(broken))
-    _refuse_large(str(root), sizes)
-    return Files(str(root), tuple(sorted(sizes)), frozenset(folders), sizes, lambda name: (root / name).read_bytes())
+                    continue
+                real = identity(entry.path) if entry.is_dir() else None
+            except OSError as error:
+                broken[name] = error.strerror or str(error)
+                continue
+            if real is None:
+                broken[name] = "a broken link, or no regular file"
+            elif real in above:
+                broken[name] = "a link to a folder above it"
+            else:
+                ways[real] = ways.get(real, 0) + 1
+                if ways[real] > MOST_WAYS:
+                    raise ValueError(
+                        f"{root}: links lead to one folder in more than {MOST_WAYS} ways, the last of them "
+                        f"{_short(name)}; remove links, so that every image is there once"
+                    )
+                folders.add(name)
+                pending.append((Path(entry.path), name + "/", above | {real}))
+
+    def read(name: str) -> bytes:
+        return (root / name).read_bytes()
+
+    return Files(str(root), tuple(sorted(sizes)), frozenset(folders), sizes, broken, read)
+
+
+def _entries(folder: Path, prefix: str, broken: dict[str, str]) -> Iterator[os.DirEntry[str]]:
+    """Go through a folder; one below the root that may not be read counts as broken."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except PermissionError as error:
+        if not prefix:
+            raise
+        broken[prefix.rstrip("/")] = error.strerror or str(error)
 
 
 def identity(place: str | Path) -> tuple[int, int]:
@@ -148,7 +183,6 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Files:
     _refuse(str(path), "outside of the archive or a link", unsafe)
     _refuse(str(path), "twice in the zip", double)
     _refuse(str(path), "encrypted", encrypted)
-    _refuse_large(str(path), {name: info.file_size for name, info in members.items()})
     total = sum(info.file_size for info in members.values())
     if total > images.MEMORY_LIMIT_BYTES:
         raise ValueError(
@@ -165,7 +199,7 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Files:
 
     sizes = {name.removeprefix(top): info.file_size for name, info in members.items()}
     below = frozenset(f.removeprefix(top) for f in folders if f + "/" != top)
-    return Files(str(path), tuple(sorted(sizes)), below, sizes, read)
+    return Files(str(path), tuple(sorted(sizes)), below, sizes, {}, read)
 
 
 def _name_in(info: zipfile.ZipInfo) -> str:
@@ -184,11 +218,6 @@ def _single_top(folders: set[str]) -> str:
     top = next(iter(tops), "")
     around = len(tops) == 1 and any("/" in name for name in folders) and top.lower() not in SPLIT_NAMES
     return f"{top}/" if around else ""
-
-
-def _refuse_large(root: str, sizes: dict[str, int]) -> None:
-    large = [f"{name} ({size / 2**20:,.0f} MiB)" for name, size in sorted(sizes.items()) if size > LARGEST_FILE_BYTES]
-    _refuse(root, f"larger than {LARGEST_FILE_BYTES / 2**20:.0f} MiB, too large for an image", large)
 
 
 def _refuse(root: str, why: str, names: list[str]) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +23,7 @@ from srblock.data.sources import cache as stored
 from srblock.data.sources import streamed
 from srblock.data.sources.files import Files, opened
 from srblock.data.sources.layout import Layout, labels_of, read_layout
+from srblock.data.sources.threads import threads
 
 DARK = 32  # of 255; what is brighter nowhere has less than 5 bits left
 DECODING = 1  # count up when the same files would give other pixels: cached ones are then decoded again
@@ -57,7 +56,7 @@ def load(path: Path | None, *, image_size: int | None, cache: Path, progress: Pr
         if path.is_dir() and too_large(*whole):
             return _streamed(name, files, layout, image_size, decoded(*whole))
         check_memory(files.root, *whole)
-        file = cache / f"{name}-{_key(layout, headers, image_size)[:20]}.safetensors"
+        file = stored.file_in(cache, name, _key(layout, headers, image_size))
         data = _cached(file, name, layout)
         if data is None:
             pixels = _decode(files, names, gray=gray, size=size, image_size=image_size, progress=progress)
@@ -206,7 +205,7 @@ def _each(
             return error
 
     broken: list[str] = []
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+    with threads() as pool:
         for number, (name, result) in enumerate(zip(names, pool.map(attempt, names), strict=True), start=1):
             if isinstance(result, Exception):
                 broken.append(f"{name} ({result})")

@@ -42,8 +42,11 @@ def read_layout(files: Files) -> Layout:
         small to be split.
     """
     top = below(files.folders, "")
-    split_names = {name.lower(): name for name in top if _holds_classes(files, name)}
+    split_names = {name.lower(): name for name in _parts(files, top)}
     train, test = split_names.get("train"), next((split_names[n] for n in SPLIT_NAMES[1:] if n in split_names), None)
+    lost = [f"{name} ({why})" for name, why in sorted(files.broken.items()) if name.lower() in SPLIT_NAMES]
+    if lost:
+        raise ValueError(f"{files.root}: {counted(len(lost), 'part')} unreadable: {offenders(lost)}")
     if train is None:
         if split_names:
             raise ValueError(f"{files.root}: there is {test}/ but no train/ with one folder per class")
@@ -83,13 +86,15 @@ def direct_images(files: Files, prefix: str) -> list[str]:
     return [n for n in files.names if n.startswith(prefix) and "/" not in n.removeprefix(prefix) and is_image(n)]
 
 
-def _holds_classes(files: Files, folder: str) -> bool:
-    """Tell train/ and test/ from a class that happens to be called so: it holds folders and no images."""
-    return (
-        folder.lower() in SPLIT_NAMES
-        and bool(below(files.folders, f"{folder}/"))
-        and not direct_images(files, f"{folder}/")
-    )
+def _parts(files: Files, top: list[str]) -> list[str]:
+    """Tell train/ and test/ from classes that happen to be called so: they hold folders and no images.
+
+    One with images beside its folders is still meant as a part if another part has a folder of the same name.
+    """
+    inside = {name: set(below(files.folders, f"{name}/")) for name in top if name.lower() in SPLIT_NAMES}
+    clean = {name for name, found in inside.items() if found and not direct_images(files, f"{name}/")}
+    classes = set().union(*(inside[name] for name in clean))
+    return [name for name, found in inside.items() if name in clean or found & classes]
 
 
 def _refuse_parts(files: Files, top: list[str]) -> None:
@@ -114,9 +119,22 @@ def _refuse_unlabeled(files: Files, top: list[str], test: str | None) -> None:
             )
 
 
+def _refuse_split_classes(files: Files, prefix: str, classes: tuple[str, ...]) -> None:
+    """Refuse classes that are split each in itself: taken for one, what was to be tested on would be trained on."""
+    for label in classes:
+        parts = [name for name in below(files.folders, f"{prefix}{label}/") if name.lower() in SPLIT_NAMES]
+        if len(parts) > 1:
+            found, expected = (
+                " and ".join(f"{form.format(label=label, part=part)}" for part in parts)
+                for form in (prefix + "{label}/{part}/", "{part}/{label}/")
+            )
+            raise ValueError(f"{files.root}: {found} are called like parts of a set; expected {expected}")
+
+
 def _classes(files: Files, prefix: str) -> tuple[tuple[str, ...], Labeled]:
     where = f"{files.root}/{prefix}".rstrip("/")
     classes = tuple(below(files.folders, prefix))
+    files.refuse_broken(prefix)
     stray = direct_images(files, prefix)
     if stray:
         raise ValueError(
@@ -131,12 +149,14 @@ def _classes(files: Files, prefix: str) -> tuple[tuple[str, ...], Labeled]:
             + (f"; if the classes are the folders in it, give {where}/{classes[0]}" if nested else "")
         )
     refuse_unencodable(where, "class folder", classes, "rename them")
+    _refuse_split_classes(files, prefix, classes)
     numbers = {name: label for label, name in enumerate(classes)}
     labeled = tuple(
         (name, numbers[name.removeprefix(prefix).split("/", 1)[0]])
         for name in files.names
         if name.startswith(prefix) and "/" in name.removeprefix(prefix)
     )
+    files.refuse_large(name for name, _ in labeled)
     filled = {label for _, label in labeled}
     empty = [name for name, label in numbers.items() if label not in filled]
     if empty:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from srblock.data.scene_files import SceneFiles
 from srblock.data.scenes import SceneData
 from srblock.data.sources import cache as stored
 from srblock.data.sources.scene_parts import Meaning, Pair, bytes_of
+from srblock.data.sources.threads import threads
 
 READING = 2  # count up when the same files would give other sizes or values: they are then read again
 
@@ -44,7 +44,7 @@ def build(
     """
     pairs = [pair for part in parts.values() for pair in part]
     key = _key(root, pairs, sizes)
-    file = cache / f"{name}-labels-{key[:20]}.safetensors"
+    file = stored.file_in(cache, f"{name[:33]}-labels", key)
     found = _cached(file, key, len(pairs))
     if found is None:
         found = _examined(root, pairs, progress)
@@ -99,7 +99,7 @@ def _examined(root: Path, pairs: Sequence[Pair], progress: Progress | None) -> t
 
     shapes, counts = torch.zeros(len(pairs), 2, dtype=torch.int32), torch.zeros(len(pairs), 256, dtype=torch.int32)
     broken, unequal = [], []
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
+    with threads() as pool:
         tasks = [pool.submit(attempt, pair) for pair in pairs]
         for number, (task, (image, label)) in enumerate(zip(tasks, pairs, strict=True)):
             try:

@@ -67,6 +67,8 @@ def listed(root: Path, folder: str) -> dict[str, int]:
     if not (root / folder).is_dir():
         raise ValueError(f"{root}: there is no folder {folder}/ in it")
     with opened(root / folder) as files:
+        files.refuse_broken()
+        files.refuse_large(filter(is_image, files.names))
         return {f"{folder}/{name}": size for name, size in files.sizes.items()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from srblock.data.image_files import ImageFiles
@@ -37,15 +36,9 @@ def load_imagenet(path: Path | None, *, image_size: int | None, cache: Path, pro
     Raises: ValueError as `load`, and for another layout.
     """
     root = _folder("imagenet", path)
-    with opened(root) as files:
-        parts = ("train/", "val/")
-        kept = replace(
-            files,
-            names=tuple(name for name in files.names if name.startswith(parts)),
-            folders=frozenset(name for name in files.folders if f"{name}/".startswith(parts)),
-        )
-        for part in parts:
-            classes, loose = below(kept.folders, part), direct_images(kept, part)
+    with opened(root, only=("train", "val")) as files:
+        for part in ("train/", "val/"):
+            classes, loose = below(files.folders, part), direct_images(files, part)
             if not classes or loose:
                 raise ValueError(
                     f"imagenet:{root}: {part} has {counted(len(classes), 'class folder')} and "
@@ -58,7 +51,7 @@ def load_imagenet(path: Path | None, *, image_size: int | None, cache: Path, pro
                     f"imagenet:{root}: {counted(len(foreign), 'folder')} not named by a WordNet id such as n01440764: "
                     f"{offenders(foreign)}; for other classes write stream:{root}"
                 )
-        return build("imagenet", kept, read_layout(kept), image_size)
+        return build("imagenet", files, read_layout(files), image_size)
 
 
 def build(name: str, files: Files, layout: Layout, image_size: int | None) -> ImageData:
