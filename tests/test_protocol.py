@@ -69,6 +69,27 @@ def test_a_study_that_ended_early_shows_its_whole_seeds_and_says_so(tmp_path: Pa
     assert [(row["variant"], row["seed"]) for row in rows] == [(v, s) for v in PLAN for s in "01"]
 
 
+def test_a_diverged_run_is_counted_and_named(tmp_path: Path) -> None:
+    """It has no record; the page need not wait for one, and its seed leaves the comparison."""
+    seeds = {"R8": 3, "R8 + SR(M=3, P=8)": 3, "R20": 2}
+    made = tables(tmp_path, seeds, more='diverged = [["R20", 2]]\n')
+    said = "2 of 3 seeds are in. The loss of R20 with seed 2 diverged; these seeds leave the comparison.\n"
+    assert said in made["help.md"]
+    rows = list(csv.DictReader(made["help.csv"].splitlines()))
+    assert [(row["variant"], row["seed"]) for row in rows] == [(v, s) for v in PLAN for s in "01"]
+    early = tables(tmp_path / "early", seeds | {"R8": 2}, more='diverged = [["R20", 1]]\n')["help.md"]
+    assert "diverged; these seeds leave the comparison. No figure is shown before the last one." in early
+
+
+def test_other_pairs_are_tested_alone(tmp_path: Path) -> None:
+    plain = tables(tmp_path / "a", dict.fromkeys(PLAN, 3))["help.md"]
+    page = tables(tmp_path / "b", dict.fromkeys(PLAN, 3), more=f"contrasts = [{[PLAN[2], PLAN[1]]}]\n")["help.md"]
+    assert "| R20 | R8 + SR(M=3, P=8) | 3 | +0.50 | +0.27 to +0.73 | 0.0036 |" in page, "scipy.stats.ttest_ind"
+    assert page[: page.index("\n\nBeside these comparisons the protocol names others")] + "\n" == plain
+    assert "diverged" not in page
+    assert "| parameters |" in plain
+
+
 def test_the_page_says_what_its_figures_are_about(tmp_path: Path) -> None:
     scope = "This is about R8 on digits and nothing else."
     page = tables(tmp_path / "a", dict.fromkeys(PLAN, 3), more=f'scope = "{scope}"\n')["help.md"]
@@ -146,6 +167,11 @@ def test_two_protocols_of_one_study_have_seeds_of_their_own(tmp_path: Path) -> N
         (('"R20"', '"R19"'), "unknown network 'R19'"),
         (("0.4", "0"), "a margin above 0, got 3, 0"),
         (("title =", "title"), "help.toml cannot be read"),
+        (
+            ("seeds = 3", 'seeds = 3\ncontrasts = [["R20", "R34"]]'),
+            "contrasts or diverged runs of what it does not plan",
+        ),
+        (("seeds = 3", 'seeds = 3\ndiverged = [["R20", 3]]'), "contrasts or diverged runs of what it does not plan"),
     ],
 )
 def test_a_plan_that_cannot_be_read_is_named(tmp_path: Path, change: tuple[str, str], message: str) -> None:

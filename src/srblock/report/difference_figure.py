@@ -23,20 +23,22 @@ def differences(rows: Sequence[Row], name: str, width: int) -> str:
         rows: of a comparison, one of them with a verdict at least; those without are left out.
     """
     compared = [(index, row) for index, row in enumerate(rows) if row.verdict is not None]
-    margin = next(row.verdict.margin for _, row in compared if row.verdict is not None)
+    limits = [row.verdict.target for _, row in compared if row.verdict is not None]  # within these it is no difference
     pairs = {row.variant: seed_differences(row, rows) for _, row in compared}
     labels = [textwrap.fill(row.variant, width // 8) for _, row in compared]
     band, foot = 50 + 15 * max(label.count("\n") + 1 for label in labels), 46
     height = band * len(compared) + foot
     ends = [end for _, row in compared if row.estimate is not None for end in row.estimate.interval()]
     means = [row.analysis.mean for _, row in compared if row.analysis is not None]
-    low, high = frame([*ends, *means, *(value for some in pairs.values() for value in some)], margin)
+    low, high = frame([*ends, *means, *(value for some in pairs.values() for value in some)], max(limits))
 
     def paint(figure: Figure) -> None:  # y is in pixels above the axis
         axes = figure.add_axes((12 / width, foot / height, 1 - 24 / width, 1 - foot / height))
         for number, (index, row) in enumerate(compared):
             bottom, tint = band * (len(compared) - 1 - number), color(index)
-            axes.fill_between((-margin, margin), bottom + 4, bottom + 44, color=FAINT, alpha=0.25, linewidth=0)
+            axes.fill_between(
+                (-limits[number], limits[number]), bottom + 4, bottom + 44, color=FAINT, alpha=0.25, linewidth=0
+            )
             axes.plot((0, 0), (bottom + 4, bottom + 44), color=INK, linewidth=1)
             if row.estimate is not None:
                 axes.plot(row.estimate.interval(), (bottom + 24,) * 2, color=tint, alpha=0.3, linewidth=9)

@@ -39,6 +39,7 @@ OVERHEAD: Column[Row] = (
     "overhead",
     lambda row: f"{row.overhead_percent:.2f}%" if parse(row.variant).sr_blocks else "-",
 )
+PARAMETERS: Column[Row] = ("parameters", lambda row: f"{row.parameters:,}")
 MADE = "Made from `records/` by `srblock results tables`; changes by hand are lost."
 
 
@@ -53,6 +54,7 @@ class PublishedStudy:
             judged together.
         protocol: by which it was planned, if it was.
         whole: how many of its seeds are in.
+        contrasts: a line for each other pair that the protocol names.
     """
 
     name: str
@@ -60,6 +62,7 @@ class PublishedStudy:
     rows: list[Row]
     protocol: Protocol | None = None
     whole: int = 0
+    contrasts: tuple[Row, ...] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -155,6 +158,7 @@ def markdown(study: PublishedStudy) -> str:
         HOLM_P,
         P_GREATER,
         DETECTABLE,
+        *((PARAMETERS,) if study.protocol else ()),
         OVERHEAD,
     )
     lines = [
@@ -175,6 +179,7 @@ def markdown(study: PublishedStudy) -> str:
         *([markdown_table(("variant", "verdict"), judged, TEXT)] if judged else []),
         _legend(study, compared),
         *(["\n".join(f"- {text}" for text in pairings(study.rows))] if pairings(study.rows) else []),
+        *_contrasts(study),
         *_classes(study),
         *_controls(study),
         *_remarks(study, compared),
@@ -205,10 +210,12 @@ def _beside(protocols: Sequence[Protocol], runs: Sequence[Run]) -> list[Run]:
 def _planned(protocol: Protocol, runs: Sequence[Run]) -> PublishedStudy:
     """Compare what a protocol says, once it may be looked at."""
     counting = sorted(protocol.part_of(runs), key=lambda run: (protocol.variants.index(str(run.variant)), run.seed))
-    rows = comparison(counting, protocol.variants, margin=protocol.margin) if protocol.complete(runs) else []
-    return PublishedStudy(
-        protocol.name, counting if rows else list(runs), rows, protocol, len(protocol.whole_seeds(runs))
-    )
+    whole = len(protocol.whole_seeds(runs))
+    if not protocol.complete(runs):
+        return PublishedStudy(protocol.name, list(runs), [], protocol, whole)
+    rows = comparison(counting, protocol.variants, margin=protocol.margin)
+    contrasts = comparisons(counting, protocol.contrasts, margin=protocol.margin)
+    return PublishedStudy(protocol.name, counting if rows else list(runs), rows, protocol, whole, tuple(contrasts))
 
 
 def _heading(study: PublishedStudy) -> str:
@@ -225,7 +232,10 @@ def _progress(study: PublishedStudy) -> str:
         f"{protocol.variants[0]} against {', '.join(protocol.variants[1:])}. "
         f"{study.whole} of {counted(protocol.seeds, 'seed')} {'is' if study.whole == 1 else 'are'} in."
     )
-    if not study.rows:
+    if protocol.diverged:
+        lost = ", ".join(f"{variant} with seed {seed}" for variant, seed in protocol.diverged)
+        text += f" The loss of {lost} diverged; these seeds leave the comparison."
+    if not study.rows and not protocol.complete(study.runs):
         return f"{text} No figure is shown before the last one."
     return f"{text} It ended before the last one: {protocol.ended}." if protocol.ended else text
 
@@ -275,6 +285,17 @@ def _legend(study: PublishedStudy, compared: bool) -> str:
         "block over those of the network without it."
     )
     return text + (" Paper: Cakaj, Mehnert, Yang, ICMLA 2024, 5 seeds a row (ImageNet 4)." if compared else "")
+
+
+def _contrasts(study: PublishedStudy) -> list[str]:
+    """Print the other pairs that a protocol names, each for itself."""
+    if not study.contrasts:
+        return []
+    columns = N, DIFFERENCE, INTERVAL, P
+    lines = [(row.variant, row.baseline, *(cell(row) for _, cell in columns)) for row in study.contrasts]
+    text = "Beside these comparisons the protocol names others, each tested alone and outside of Holm's correction:"
+    header = ("variant", "compared with", *(name for name, _ in columns))
+    return [text, markdown_table(header, lines, (*TEXT, "compared with"))]
 
 
 def _classes(study: PublishedStudy) -> list[str]:

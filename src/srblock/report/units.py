@@ -69,5 +69,12 @@ def p_equals(p: float) -> str:
 
 
 def reach(interval: tuple[float, float] | None) -> str:
-    """Print an interval: -0.14 to +0.43; a dash where there is none."""
-    return "-" if interval is None else f"{signed(interval[0])} to {signed(interval[1])}"
+    """Print an interval: -0.14 to +0.43; a dash where there is none.
+
+    An end beside 0 has the digits that it takes to see on which side it lies: -0.45 to -0.0005.
+    """
+    return "-" if interval is None else " to ".join(map(_end, interval))
+
+
+def _end(value: float) -> str:
+    return f"{value:+.4f}" if 5e-5 <= abs(value) < 0.005 else signed(value)

@@ -89,4 +89,5 @@ def _alone(verdict: Verdict) -> str:
     """Explain an interval without 0 beside the word "undecided"."""
     if verdict.p is None or verdict.holm_p is None or verdict.p >= verdict.alpha:
         return ""
-    return f" (p = {verdict.p:.3g} counts alone, {verdict.holm_p:.3g} after Holm's correction does not)"
+    alone, corrected = units.probability(verdict.p), units.probability(verdict.holm_p)
+    return f" (p = {alone} counts alone, {corrected} after Holm's correction does not)".replace("= <", "< ")

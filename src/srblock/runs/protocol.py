@@ -8,6 +8,8 @@
     seeds = 16                              0 to 15; or "16-31", where another protocol of the study has the first ones
     margin = 0.2                            percentage points that count as no difference
     scope = "..."                           if any: what it will be about and what not, for its page
+    contrasts = [["R20", "R8 + SR(...)"]]   if any: other pairs, each tested alone and shown beside the comparisons
+    diverged = [["R20", 3]]                 if any: runs (variant, seed) that have no record, as their loss diverged
     ended = "..."                           only if the study ended before its last seed: when and why
 """
 
@@ -34,6 +36,8 @@ class Protocol:
     seeds: int
     margin: float
     scope: str = ""
+    contrasts: tuple[tuple[str, str], ...] = ()
+    diverged: tuple[tuple[str, int], ...] = ()
     ended: str = ""
     first: int = 0
 
@@ -46,6 +50,14 @@ class Protocol:
                 f"protocol {self.name} needs a seed or more and a margin above 0, got {self.seeds}, {self.margin}"
             )
         object.__setattr__(self, "variants", canonical)
+        object.__setattr__(
+            self, "contrasts", tuple((str(parse(one)), str(parse(other))) for one, other in self.contrasts)
+        )
+        object.__setattr__(self, "diverged", tuple((str(parse(variant)), seed) for variant, seed in self.diverged))
+        named = {*(variant for pair in self.contrasts for variant in pair), *(variant for variant, _ in self.diverged)}
+        seeds = {seed for _, seed in self.diverged}
+        if not (named <= {*canonical} and seeds <= {*self._planned()}):
+            raise ValueError(f"protocol {self.name} has contrasts or diverged runs of what it does not plan")
 
     def whole_seeds(self, runs: Sequence[Run]) -> list[int]:
         """List the planned seeds with a run of every variant."""
@@ -62,8 +74,9 @@ class Protocol:
         return [run for run in runs if self.plans(run) and run.seed in whole]
 
     def complete(self, runs: Sequence[Run]) -> bool:
-        """Tell whether the figures may be shown: all seeds are whole, or the study has ended."""
-        return bool(self.ended) or len(self.whole_seeds(runs)) == self.seeds
+        """Tell whether the figures may be shown: all seeds are whole or have a diverged run, or the study has ended."""
+        lost = {seed for _, seed in self.diverged}
+        return bool(self.ended) or {*self.whole_seeds(runs)} | lost == {*self._planned()}
 
     def _planned(self) -> range:
         return range(self.first, self.first + self.seeds)
@@ -81,7 +94,7 @@ def _read(path: Path) -> Protocol:
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text())
         known = {field.name for field in fields(Protocol)} - {"name", "first"}
-        missing, unknown = known - {"scope", "ended"} - values.keys(), values.keys() - known
+        missing, unknown = known - {"scope", "contrasts", "diverged", "ended"} - values.keys(), values.keys() - known
         if missing or unknown:
             raise ValueError(f"it lacks {sorted(missing)} and has {sorted(unknown)} too many")
         if isinstance(values["seeds"], str):

@@ -84,9 +84,10 @@ class Verdict:
 
 
 def resolution(accuracy: float, test_images: int) -> float:
-    """Return sqrt(a (1 - a) / T): how far T test images leave one accuracy open, in percentage points.
+    """Return sqrt(a (1 - a) / T): the standard error of one network's accuracy over T test images, percentage points.
 
-    A difference below it is one that another draw of as many test images could turn around.
+    That of a difference of two is about as much where they have one seed each, and less over many seeds, whose mistakes
+    are partly the same: as a bound it is a cautious one.
 
     Args: accuracy in percent.
 
