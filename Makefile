@@ -17,8 +17,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "srblock needs Python >= 3.11, $(PYTHON) is $$($(PYTHON) -V); try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
-	test -x $(UV) || $(BIN)/python -m pip install -q --disable-pip-version-check uv
-	$(UV) pip install -q -p $(BIN)/python -c constraints.txt -e ".[experiments,cluster,export,hub,dev]"
+	test -x "$(UV)" || $(BIN)/python -m pip install -q --disable-pip-version-check uv
+	"$(UV)" pip install -q -p $(BIN)/python -c constraints.txt -e ".[experiments,cluster,export,hub,dev]"
 	touch $@
 
 quickstart: $(READY)
@@ -56,11 +56,11 @@ bench-scenes: $(READY)
 
 # The wheel with each extra, in fresh environments from a package registry; UV_PYTHON=3.13 takes another Python.
 wheel: $(READY)
-	SRBLOCK_UV=$(abspath $(UV)) $(BIN)/python -m pytest tests/test_wheel.py $(ARGS)
+	SRBLOCK_UV="$$(realpath "$(UV)")" $(BIN)/python -m pytest tests/test_wheel.py $(ARGS)
 
 # The pages, to out/docs/docs/index.html; a link that leads nowhere is an error. The theme is installed when first wanted.
 docs: $(READY)
-	$(UV) pip install -q -p $(BIN)/python -c constraints.txt -e ".[docs]"
+	"$(UV)" pip install -q -p $(BIN)/python -c constraints.txt -e ".[docs]"
 	$(BIN)/python -m sphinx -q -W --keep-going -E -c docs . out/docs
 
 check: $(READY)

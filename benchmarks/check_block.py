@@ -78,7 +78,7 @@ def errors(shape: tuple[int, ...], precision: str, layout: str, engine: str, dev
     truth = values(lambda x: plainly(exact, x), exact, x.detach().double().requires_grad_(), incoming.double())
     for one, other, true in zip(ours, theirs, truth, strict=True):
         size, plain = true.norm(), (other - true).norm() if precision != "float32" else true.new_zeros(())
-        yield float((one - true).norm() / torch.maximum(PRECISIONS[precision] * size, 1.1 * plain))
+        yield float((one - true).norm() / torch.maximum(PRECISIONS[precision] * size, 2 * plain))
 
 
 def once(device: torch.device) -> None:
@@ -86,7 +86,7 @@ def once(device: torch.device) -> None:
     block = SqueezeRemember2d(4, (3, 5), blocks=3, device=device, dtype=torch.float64)
     block.memory.values.data.normal_()
     x = torch.randn(5, 4, 3, 5, device=device, dtype=torch.float64, requires_grad=True)
-    if not torch.autograd.gradgradcheck(block, (x,), fast_mode=True):
+    if not torch.autograd.gradgradcheck(block, (x,), fast_mode=True, nondet_tol=1e-12):
         raise AssertionError("double backward")
     program = torch.export.export(block, (x.detach(),), dynamic_shapes=({0: torch.export.Dim("images")},))
     torch.testing.assert_close(program.module()(x[:3]), block(x[:3]))
@@ -106,6 +106,7 @@ def main(given: list[str] | None = None) -> int:
     args = parser.parse_args(given)
     device, failed = torch.device(args.device), 0
     torch.backends.cudnn.allow_tf32 = False  # products have none by default, convolutions do
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # else sums over shares are bfloat16's
     for engine, precision in itertools.product(args.engines.split(","), PRECISIONS):
         shapes = SHAPES[1::2] if engine == "compile" else SHAPES  # compiling takes seconds
         for shape, layout in itertools.product(shapes, FORMATS):
@@ -116,8 +117,9 @@ def main(given: list[str] | None = None) -> int:
             failed += not right
             print("x".join(map(str, shape)), precision, layout, engine, f"{max(found):.2f} of the tolerance",
                   "" if right else "WRONG", flush=True)  # fmt: skip
+    print(f"{failed} wrong", flush=True)
     once(device)
-    print(f"double backward, export and what is kept are right; {failed} of the others wrong")
+    print("double backward, export and what is kept are right")
     return int(failed > 0)
 
 

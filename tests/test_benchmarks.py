@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import itertools
 import os
 import shlex
 import shutil
@@ -149,8 +150,28 @@ def test_the_check_tells_a_right_block_from_a_wrong_one(
         monkeypatch.setattr(module, "plainly", lambda block, x: plainly(block, x) + 2e-5 * x)
     assert module.main(["--device", "cpu", "--engines", "eager"]) == int(wrong)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 13
+    assert len(lines) == 14
     assert ["WRONG" in line for line in lines] == [wrong and "float32" in line for line in lines]
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_check_tells_an_engine_that_does_not_train(
+    wrong: bool, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = load("check_step")
+    monkeypatch.setattr(module, "SIZES", (4, 3, 4))
+    if wrong:
+        turns, weights = itertools.count(), module.weights
+
+        def untrained(*words: Any) -> Any:
+            before, after = weights(*words)
+            return before, after if next(turns) % 2 == 0 else before
+
+        monkeypatch.setattr(module, "weights", untrained)
+    assert module.main(["--device", "cpu", "--engines", "eager"]) == int(wrong)
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert ["WRONG" in line for line in lines] == [wrong] * len(module.SETTINGS)
+    assert last == f"{wrong * len(module.SETTINGS)} wrong"
 
 
 # --- on a GPU --------------------------------------------------------------------------------------------------------
@@ -166,14 +187,15 @@ case $1 in *"${SLOW:-none}"*) exec sleep 30 ;; *"${BROKEN:-none}"*) exit 3 ;; es
 def test_one_command_runs_all_of_it_on_a_gpu(given: dict[str, str], status: int, tmp_path: Path) -> None:
     (fake := tmp_path / "python").write_text(PYTHON)
     fake.chmod(0o755)
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(tmp_path / "log")} | given
+    environment = os.environ | {"PYTHON": str(fake), "LOG": str(tmp_path / "log")} | given
     if "SLOW" in given:
         environment["SECONDS_EACH"] = "0.5"
     words = ["bash", str(BENCHMARKS / "on_gpu.sh"), "block", "cifar", str(tmp_path / "out")]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == status, done.stderr
     called = [shlex.split(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert {call[0] for call in called} == {f"benchmarks/{n}.py" for n in ("check_block", "block", "network", "fold")}
+    scripts = ("check_block", "check_step", "block", "network", "fold")
+    assert {call[0] for call in called} == {f"benchmarks/{name}.py" for name in scripts}
     for script, *options in called:
         assert options[:2] == ["--device", "cuda"]
         source = (REPOSITORY / script).read_text()
@@ -181,10 +203,25 @@ def test_one_command_runs_all_of_it_on_a_gpu(given: dict[str, str], status: int,
     assert ("its 0.5 s are over" in done.stdout) == ("SLOW" in given)
 
 
+def test_the_python_that_has_torch_is_found_or_asked_for(tmp_path: Path) -> None:
+    for name, status in (("python", 1), ("python3", 0)):
+        (tmp_path / name).write_text(f'#!/bin/sh\ncase $1 in -c) exit {status} ;; *) echo "ran $0" ;; esac\n')
+        (tmp_path / name).chmod(0o755)
+    for tool in ("bash", "dirname", "mkdir", "tee", "timeout"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "")
+    words = ["bash", str(BENCHMARKS / "on_gpu.sh"), "block", "cifar", str(tmp_path / "out")]
+    environment = {"PATH": str(tmp_path)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.count(f"ran {tmp_path / 'python3'}") == 8, done.stderr
+    (tmp_path / "python3").unlink()
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "neither python nor python3 has torch" in done.stderr) == (2, True)
+
+
 def test_its_parts_together_take_less_than_nine_minutes() -> None:
     lines = (BENCHMARKS / "on_gpu.sh").read_text().splitlines()
     seconds = [int(line.split()[1]) for line in lines if line.startswith("    part ")]
-    assert len(seconds) == 6
+    assert len(seconds) == 8
     assert sum(seconds) <= 530
 
 

@@ -331,6 +331,37 @@ def make(seed): return Net()
 """
 
 
+def test_networks_that_hold_themselves_have_an_identity_whatever_the_seed() -> None:
+    def routed(seed: int) -> nn.Module:
+        model = Small()
+        model.route = lambda x: model.head(x)
+        model.forward = functools.partial(Small.forward, model)
+        return model
+
+    class Maker:
+        last: nn.Module | None = None
+
+        def made(self, seed: int) -> nn.Module:
+            self.last = Small()
+            return self.last
+
+    listed = np.array([object()])
+    for function in (routed, Maker().made, lambda seed: Small() if len(listed) else None):
+        assert identity.identity_of(function, 0, "x") == identity.identity_of(function, 1, "x")
+
+
+def test_what_was_set_is_no_place_for_the_seed() -> None:
+    def make(width: int = 4, *, dropout_seed: int = 0) -> nn.Module:
+        return Small(width + dropout_seed)
+
+    def flags(width: int = 4, use_seed: bool = True, reseed: int = 1) -> nn.Module:
+        return Small(width + use_seed + reseed)
+
+    assert custom.call(functools.partial(make, dropout_seed=2), 7, "x").conv.out_channels == 6
+    assert custom.call(make, 7, "x").conv.out_channels == 11
+    assert custom.call(flags, 7, "x").conv.out_channels == 6
+
+
 def test_in_a_notebook_all_counts_that_the_network_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells have no file; Python finds the source of their functions, and not that of their classes."""
 
@@ -354,6 +385,11 @@ def test_in_a_notebook_all_counts_that_the_network_is_made_of(monkeypatch: pytes
     }.items():
         assert of(NOTEBOOK.replace(old, new))["source"] != before["source"], old
     assert of(NOTEBOOK.replace("WIDTH = 4", "WIDTH = 5")) != before
+    values = "\nFIRST, SECOND, THIRD = 1, 2, 1\ndef make(seed): return (FIRST, SECOND, THIRD) and Net()\n"
+    assert of(NOTEBOOK + values) != of(NOTEBOOK + values.replace("1, 2, 1", "1, 2, 2"))
+    named = "\nhead = 1\ndef make(seed):\n    model = Net()\n    model.head.bias.data.zero_()\n    return model\n"
+    assert of(NOTEBOOK + named) == of(NOTEBOOK + named.replace("head = 1", "head = 2")), "an attribute of the network"
+    assert of(NOTEBOOK + "make = Net\n")["source"] != of(NOTEBOOK.replace("mean(", "amax(") + "make = Net\n")["source"]
 
 
 def test_a_damaged_run_of_another_source_is_left_alone(place: Path) -> None:

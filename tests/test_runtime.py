@@ -1,5 +1,6 @@
 """The machine under a run: what is picked, resolved and recorded."""
 
+import contextlib
 import os
 import platform
 import re
@@ -85,6 +86,34 @@ def test_an_installed_copy_in_a_strangers_repository_has_no_commit(monkeypatch: 
     assert asked() is None
     monkeypatch.setenv("SRBLOCK_COMMIT", "fedcba987654")
     assert asked() == "fedcba987654", "a copy without git is told"
+
+
+WITHOUT = """
+import importlib, multiprocessing.context, pkgutil, signal, sys
+del multiprocessing.context.ForkServerContext, signal.SIGKILL
+sys.modules["resource"] = None
+import srblock
+names = [found.name for found in pkgutil.walk_packages(srblock.__path__, "srblock.")]
+for name in names:
+    if not name.endswith(("__main__", ".cluster")):
+        importlib.import_module(name)
+print(len(names))
+"""
+
+
+def test_every_module_can_be_imported_where_windows_lacks_names() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 200
+
+
+def test_convolutions_in_float32_are_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    runtime.pick_device("cpu")
+    assert torch.backends.cudnn.allow_tf32
+    with contextlib.suppress(ValueError):  # where there is none
+        runtime.pick_device("cuda")
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_a_commit_made_while_a_study_runs_is_not_that_of_its_code(monkeypatch: pytest.MonkeyPatch) -> None:

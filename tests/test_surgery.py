@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from srblock.block import Options, SqueezeRemember2d, parameter_count
 from srblock.checkpoints import load_state
-from srblock.runs.placement import places
+from srblock.runs.placement import places, put_back
 from srblock.surgery import blocks, bypassed, insert, param_groups, remove, stages
 
 PARTS = ("address.squeeze", "address.fc1", "address.fc2", "memory.values")
@@ -1007,6 +1007,7 @@ def test_features_that_are_taken_by_hooks_have_the_block() -> None:
     model = timm.create_model("test_convnext", features_only=True, feature_cls=features.FeatureHookNet).eval()
     last = insert(model, after="stages_3", input_size=64, blocks=2)
     before = model(images((2, 3, 64, 64)))
+    assert places(model)[0]["hooked"] == "first"
     last.block.memory.store(torch.ones(2, last.block.channels, *last.block.size))
     after = model(images((2, 3, 64, 64)))
     assert [torch.equal(one, other) for one, other in zip(before, after, strict=True)] == [True, True, True, False]
@@ -1024,6 +1025,12 @@ def test_a_block_follows_a_hook_that_makes_the_output() -> None:
     assert passed[0].max() > 1
     (entry,) = places(model)
     assert entry["hooked"] == "last"
+    for hooked in ("last", True):  # as 0.2 wrote it
+        again = net()
+        again.layer2[1].register_forward_hook(lambda module, args, output: output.tanh())
+        put_back(again, [entry | {"hooked": hooked}])
+        again.load_state_dict(model.state_dict())
+        assert torch.equal(again(images()), model(images()))
 
 
 def net_of_labels(used: bool) -> nn.Module:
@@ -1043,6 +1050,22 @@ def test_labels_must_depend_on_the_block_too() -> None:
         insert(net_of_labels(used=False), after="inner", input_size=16, blocks=2)
 
 
+def test_labels_depend_on_a_block_before_a_layer_that_starts_at_zero() -> None:
+    """Or that refuses what no trained network would give it."""
+    model = net_of_labels(used=True)
+    nn.init.zeros_(model.last.weight)
+    insert(model, after="inner", input_size=16, blocks=2)
+
+    def careful(inner: nn.Module, x: Tensor) -> Tensor:
+        if (found := inner(x)).abs().max() > 500:
+            raise FloatingPointError("activations exploded")
+        return found
+
+    careful_net = Around(nn.Conv2d(4, 4, 1), careful).eval()
+    careful_net.register_forward_hook(lambda module, args, output: output.argmax(1))
+    insert(careful_net, after="inner", input_size=16, blocks=2)
+
+
 def test_outputs_in_an_object_are_looked_at() -> None:
     model = Around(nn.Conv2d(4, 4, 1), lambda inner, x: (inner(x), x)[1]).eval()
     model.register_forward_hook(lambda module, args, output: SimpleNamespace(logits=output))
@@ -1054,6 +1077,10 @@ def test_outputs_in_an_object_are_looked_at() -> None:
 def test_an_input_size_that_is_no_integer(size: Any) -> None:
     with pytest.raises(TypeError, match="input_size must be an integer"):
         stages(net(), size)
+    with pytest.raises(
+        TypeError, match=r"got a tensor \(2, 3, 16, 16\); images themselves.* are example_inputs=\(images"
+    ):
+        stages(net(), images())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -411,12 +411,14 @@ def test_no_mask_takes_the_place_of_an_image(
 
 
 def test_a_run_among_the_images_is_refused(
-    studied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    studied: Path, pets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the shell makes of `predict out/runs/r8-* photos/` where two runs fit."""
     runs = sorted((studied / "runs").iterdir())[:2]
     said = error(capsys, monkeypatch, "predict", *runs, "photos")
     assert said == f"error: {runs[1]} is a run and no images; name one run (does a * stand for several?)\n"
+    (pets / "config.json").write_text("{}")
+    assert invoke("predict", runs[0], pets, "--top", 1).exit_code == 0
 
 
 def test_masks_of_images_with_one_class_are_refused(

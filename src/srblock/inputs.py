@@ -105,9 +105,10 @@ def _noise(model: nn.Module, input_size: ImageSize | None) -> Inputs:
     """
     size: tuple[Any, ...] = tuple(input_size) if isinstance(input_size, Iterable) else (input_size,) * 2
     if len(size) not in (2, 3) or not all(type(side) is int for side in size):
+        got = f"a tensor {tuple(input_size.shape)}" if isinstance(input_size, Tensor) else repr(input_size)[:80]
         raise TypeError(
-            f"input_size must be an integer, (H, W) or (C, H, W), got {input_size!r}; a model of more than one input "
-            "takes example_inputs instead"
+            f"input_size must be an integer, (H, W) or (C, H, W), got {got}; images themselves, and more than one "
+            "input, are example_inputs=(images,)"
         )
     if min(size) < 1:
         raise ValueError(f"input_size must be at least 1 in every direction, got {input_size!r}")

@@ -7,10 +7,12 @@ and the random state is put back, so that batch-norm statistics, caches, trainin
 from __future__ import annotations
 
 import copy
+import enum
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -265,7 +267,7 @@ def _parts(value: object) -> list[object] | None:
         return list(value.values())
     if isinstance(value, (list, tuple)):
         return list(value)
-    if isinstance(value, (Tensor, nn.Module, type)):
+    if isinstance(value, (Tensor, nn.Module, type, ModuleType, enum.Enum)):
         return None
     slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ())]
     held = [getattr(value, name) for name in slots if name != "__dict__" and hasattr(value, name)]

@@ -7,18 +7,18 @@ the network use their own block.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from srblock.block import SqueezeRemember2d
-from srblock.tracing import Trace, run, runs_new_child
+from srblock.tracing import Trace, run, runs_new_child, tensors
 
-Hooked = bool | Literal["last"]
+Hooked = bool | Literal["first", "last"]
+"""Whether a hook runs a block, and which of a module's hooks; True is of before 0.3.0, when it was the last one."""
 
-DRAWS = 8
 CHILD = "sr"
 MARK = "sr_inserted"  # attribute of a block from `attach` and of the module that runs it; copies and pickles keep it
 
@@ -38,7 +38,7 @@ def attach(target: nn.Module, block: SqueezeRemember2d, hooked: Hooked) -> None:
     for module in (target, block):
         setattr(module, MARK, True)
     if hooked:
-        target.register_forward_hook(_run_block, prepend=hooked != "last")
+        target.register_forward_hook(_run_block, prepend=hooked == "first")
 
 
 def detach(target: nn.Module) -> None:
@@ -74,7 +74,7 @@ def refuse_stranded(model: nn.Module) -> None:
 def is_hooked(module: nn.Module) -> Hooked:
     """Tell how a module's block is run by a hook, if not by the module itself."""
     hooks = list(module._forward_hooks.values())
-    return _run_block in hooks and ("last" if hooks.index(_run_block) else True)
+    return _run_block in hooks and ("last" if hooks.index(_run_block) else "first")
 
 
 class Unfit(Exception):
@@ -90,7 +90,7 @@ def needs_hook(seen: Trace, name: str, block: SqueezeRemember2d) -> Hooked:
         _try(seen, name, block, False)
         return False
     try:
-        _try(seen, name, block, True)
+        _try(seen, name, block, "first")
     except Unfit:
         others = seen.copied.get_submodule(name)._forward_hooks
         ways: tuple[Hooked, ...] = ("last", False) if others else (False,)
@@ -99,7 +99,7 @@ def needs_hook(seen: Trace, name: str, block: SqueezeRemember2d) -> Hooked:
                 _try(seen, name, block, way)
                 return way
         raise
-    return True
+    return "first"
 
 
 def _try(seen: Trace, name: str, block: SqueezeRemember2d, hooked: Hooked) -> None:
@@ -143,18 +143,35 @@ def _try(seen: Trace, name: str, block: SqueezeRemember2d, hooked: Hooked) -> No
 
 
 def _moves(seen: Trace, target: nn.Module, block: SqueezeRemember2d, hooked: Hooked) -> bool:
-    """Tell whether the outputs are ever others with noise added to the block's map; a label may stay by chance."""
+    """Tell whether anything else is with noise added to the block's map: outputs, or what any module is given.
+
+    A label may stay by chance, and everything where a later layer starts at zero.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def shake(module: nn.Module, args: object, output: Tensor) -> Tensor:
         return output + 1000 * torch.randn(output.shape, generator=generator).to(output)
 
+    def passed() -> list[Tensor]:
+        given: list[Tensor] = []
+        with ExitStack() as stack:
+            for module in seen.copied.modules():
+                hook = module.register_forward_pre_hook(lambda module, args: given.extend(tensors(args)))
+                stack.callback(hook.remove)
+            outputs = run(seen.copied, seen.inputs)
+        return [*outputs, *(value.detach().clone() for value in given)]
+
     attach(target, block, hooked)
-    watch = block.register_forward_hook(shake)
     try:
-        return any(not _unchanged(run(seen.copied, seen.inputs), seen.outputs, exact=True) for _ in range(DRAWS))
+        before = passed()
+        watch = block.register_forward_hook(shake)
+        try:
+            return not _unchanged(passed(), before, exact=True)
+        except Exception:  # of a network that refuses such values, so they reach it
+            return True
+        finally:
+            watch.remove()
     finally:
-        watch.remove()
         detach(target)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from srblock.cli.app import FAILED, app
 from srblock.cli.numbers import AT_LEAST_1
 from srblock.cli.options import BuildOption, Device
 
+OF_A_RUN = ("config.json", "result.json")
 RunPath = Annotated[
     Path, Parameter(help="the folder of a finished run, its checkpoint.safetensors, or a study's --out")
 ]
@@ -45,7 +47,7 @@ def predict(
     from srblock.runs.trained import Prediction, load_run
     from srblock.training.csv_lines import lines_text
 
-    if runs := [str(path) for path in images if (path / "config.json").is_file()]:
+    if runs := [str(path) for path in images if all(os.path.isfile(path / name) for name in OF_A_RUN)]:
         raise ValueError(f"{runs[0]} is a run and no images; name one run (does a * stand for several?)")
     trained = load_run(run, variant=variant, seed=seed, build=build, device=device)
     if masks is not None and trained.input.task != "segmentation":

@@ -12,9 +12,8 @@ import signal
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,7 +26,10 @@ from srblock.runs.records import RunConfig
 from srblock.runs.run_one import Work, train_one
 from srblock.training import runtime
 
-KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # exit codes; nobody kills itself that way
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext  # Windows lacks the first
+
+KILLED = (-9, -signal.SIGTERM)  # exit codes of SIGKILL, which Windows lacks, and SIGTERM; nobody kills itself so
 GRACE_S = 3.0  # from the end of a connection to that of its process
 PRELOAD = ["torch._dynamo", "srblock.executors.local"]  # imported once; the first is what optimizers import late
 

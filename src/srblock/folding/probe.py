@@ -8,10 +8,14 @@ other path exists. The same is then done from the pooling to the linear layer.
 
 from __future__ import annotations
 
+import enum
+import hashlib
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,7 @@ from srblock.block import SqueezeRemember2d
 from srblock.inputs import Inputs
 from srblock.tracing import leaves, tensors
 
+PLAIN = (str, bytes, bool, int, float, complex, type(None))
 EXACT = 1e-12  # of the largest value, in float64
 
 
@@ -61,8 +66,15 @@ def _tensor(leaf: object) -> Tensor:
     """Make a part of an output a tensor: numbers, arrays and text too are compared."""
     if isinstance(leaf, Tensor):
         return leaf.detach()
-    if isinstance(leaf, (str, torch.dtype, torch.device)):
-        return torch.tensor([*str(leaf).encode()])
+    if isinstance(leaf, (type, ModuleType)) or inspect.isbuiltin(leaf):
+        leaf = getattr(leaf, "__name__", "")
+    elif isinstance(leaf, (enum.Enum, torch.dtype, torch.device)):
+        leaf = str(leaf)
+    elif isinstance(leaf, (set, frozenset)) and all(isinstance(part, PLAIN) for part in leaf):
+        leaf = str(sorted(map(repr, leaf)))
+    if isinstance(leaf, (str, bytes)):
+        text = leaf.encode() if isinstance(leaf, str) else leaf
+        return torch.tensor(int.from_bytes(hashlib.sha256(text).digest()[:7]))
     try:
         return torch.from_numpy(np.array(leaf))
     except (TypeError, ValueError) as error:
@@ -116,7 +128,8 @@ def find_head(model: nn.Module, block: SqueezeRemember2d, shape: torch.Size, inp
     """
     noise, other = _noise(shape, 1), _noise(shape, 2, scales=False)  # of unit size: what saturates must show too
     seen, outputs = _exchanged(model, inputs, {block: noise}, noise)
-    if not all(value.is_floating_point() for value in outputs):
+    whole = [value.dim() > 0 for value in outputs if not value.is_floating_point()]  # constants have no dimension
+    if any(whole) or len(whole) == len(outputs):
         raise Stays("the network returns labels, or other whole numbers, which do not show every path of its map")
     if not all(value.isfinite().all() for value in outputs):
         raise Stays("the network's output is not finite for every map, so that it cannot be told where its map goes")

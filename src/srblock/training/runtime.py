@@ -38,6 +38,10 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises: ValueError if the device is not there.
     """
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if chosen.startswith("cuda"):
+        torch.backends.cudnn.allow_tf32 = (
+            False  # float32 means float32; products have no TF32 by default, convolutions do
+        )
     if distributed.world_size() > 1 and chosen.startswith("cuda"):
         return _own_gpu(chosen)
     if name == "auto":
@@ -143,15 +147,17 @@ def differences(
     return [f"{key} {value} (now {here[key]})" for key, value in found.items() if value != here[key]]
 
 
-def peak_memory_mb() -> float:
-    """Return the largest resident size of this process so far, in MB of 1e6 bytes."""
+def peak_memory_mb() -> float | None:
+    """Return the largest resident size of this process so far, in MB of 1e6 bytes; None on Windows."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count the process that started this one
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / 1e6
-    import resource  # not on Windows
-
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if platform.system() == "Darwin" else 1024) / 1e6
 

@@ -25,6 +25,7 @@ class Scheduled(Protocol):
         """Adapt to a point of the run: 0 is its first epoch, 1 its last."""
 
 
+FORMS = 1024
 WARM_UP = 3  # steps on a side stream before a graph is captured: libraries choose algorithms and allocate in them
 
 
@@ -67,6 +68,7 @@ class Step:
         self.meter = task.meter(device)
         self.inference: nn.Module = model
         if "compile" in recipe.engine:
+            _allow_many_forms()
             self.inference = torch.compile(model, dynamic=False)  # type: ignore[assignment]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: tuple[Tensor, Tensor] | None = None  # where a graph reads images and target
@@ -145,6 +147,17 @@ class Step:
             self._batch[0].copy_(images)
             self._batch[1].copy_(target)
         self._graph.replay()
+
+
+def _allow_many_forms() -> None:
+    """Let all variants of a network be compiled in one process, three forms each: they share the code of its forward.
+
+    Dynamo's limit is 8, after which it would run the others eagerly, with a line in the log.
+    """
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = max(FORMS, torch._dynamo.config.recompile_limit)
+    torch._dynamo.config.accumulated_recompile_limit = max(8 * FORMS, torch._dynamo.config.accumulated_recompile_limit)
 
 
 def _frozen_norms(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Module]:

@@ -110,6 +110,8 @@ def call(build: Build, seed: int, name: str) -> nn.Module:
 def takes_seed(build: Build, name: str) -> inspect.Parameter | None:
     """Return the argument of a function that the seed is for: one without a default, "seed", or the one "..._seed".
 
+    The last is not meant where `functools.partial` has set it, or its default is True or False.
+
     Raises: ValueError if there is another one without a default, or several that may be meant.
     """
     signature = inspect.signature(build.found if isinstance(build, Located) else build)
@@ -119,7 +121,9 @@ def takes_seed(build: Build, name: str) -> inspect.Parameter | None:
     if len(needed) > 1 or not all(re.match("_|.*seed", parameter.name) for parameter in needed):
         wants = ", ".join(parameter.name for parameter in needed)
         raise ValueError(f"{name} is called with a seed alone, and wants {wants}; give what is no seed a default")
-    meant = needed or [p for p in named if p.name == "seed"] or [p for p in named if p.name.endswith("seed")]
+    given = build.keywords if isinstance(build, functools.partial) else {}
+    others = [p for p in named if p.name.endswith("_seed") and p.name not in given and not isinstance(p.default, bool)]
+    meant = needed or [p for p in named if p.name == "seed"] or others
     if len(meant) > 1:
         wants = ", ".join(parameter.name for parameter in meant)
         raise ValueError(f"{name} takes {wants}, and the seed of a run is for one of them; call that one seed")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import dis
 import enum
 import functools
 import hashlib
@@ -59,21 +60,26 @@ def structure_of(model: nn.Module) -> list[Any]:
     return [modules, [(name, None if nn.parameter.is_lazy(v) else tuple(v.shape), str(v.dtype)) for name, v in state]]
 
 
-def given_to(build: Any, depth: int = 5) -> Any:
-    """Return the values that a function has from elsewhere than its source: partial arguments, defaults, a closure."""
+def given_to(build: Any, depth: int = 5, *, contents: bool = True) -> Any:
+    """Return the values that a function has from elsewhere than its source: partial arguments, defaults, a closure.
+
+    Args: contents: as `_plain` has it; of a method's object it never counts, where calls may leave what they made.
+    """
+    plain = functools.partial(_plain, depth=depth, contents=contents)
     if isinstance(build, Located):
-        return given_to(build.found, depth)
+        return given_to(build.found, depth, contents=contents)
     if isinstance(build, functools.partial):
-        return [given_to(build.func, depth), _plain(build.args, depth), _plain(build.keywords, depth)]
+        return [given_to(build.func, depth, contents=contents), plain(build.args), plain(build.keywords)]
     if inspect.ismethod(build):
-        return [given_to(build.__func__, depth), _plain(getattr(build.__self__, "__dict__", {}), depth)]
+        held = _plain(getattr(build.__self__, "__dict__", {}), depth, contents=False)
+        return [given_to(build.__func__, depth, contents=contents), held]
     if not inspect.isfunction(build):
-        return None if inspect.isclass(build) else _plain(getattr(build, "__dict__", {}), depth)
+        return None if inspect.isclass(build) else _plain(getattr(build, "__dict__", {}), depth, contents=False)
     cells = []
     for cell in build.__closure__ or ():
         with contextlib.suppress(ValueError):  # of a name that has no value yet
             cells.append(cell.cell_contents)
-    return [_plain(found, depth) for found in (build.__defaults__, build.__kwdefaults__, cells)]
+    return [plain(found) for found in (build.__defaults__, build.__kwdefaults__, cells)]
 
 
 def _settings(module: nn.Module) -> Any:
@@ -93,7 +99,7 @@ def _plain(value: Any, depth: int = 5, *, contents: bool = True) -> Any:
         value, (bool, int, float, complex, str, bytes, torch.dtype, torch.device, enum.Enum)
     ):
         return repr(value)
-    if contents and isinstance(value, (torch.Tensor, np.ndarray, nn.Module)):
+    if contents and (isinstance(value, (torch.Tensor, nn.Module)) or _is_array(value)):
         return [kind, _contents(value)]
     if depth == 0:
         return kind
@@ -107,8 +113,12 @@ def _plain(value: Any, depth: int = 5, *, contents: bool = True) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [kind, plain(vars(value) if hasattr(value, "__dict__") else None)]
     if isinstance(value, functools.partial) or inspect.isfunction(value):
-        return [getattr(value, "__qualname__", kind), given_to(value, depth - 1)]
+        return [getattr(value, "__qualname__", kind), given_to(value, depth - 1, contents=contents)]
     return getattr(value, "__qualname__", kind)
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray) and not value.dtype.hasobject  # of objects it holds the addresses
 
 
 def _contents(value: torch.Tensor | np.ndarray[Any, Any] | nn.Module) -> Any:
@@ -138,7 +148,7 @@ def source_of(build: Build, name: str) -> str:
     if not (inspect.isfunction(function) or inspect.isclass(function) or inspect.ismethod(function)):
         function = type(function)
     try:
-        file = inspect.getsourcefile(function)
+        file = _file_of(function)
         if file is not None and Path(file).is_file():
             return _without_guard(Path(file).read_text(encoding="utf-8"))
         return "\n".join([_own_source(function), *_around(function)])
@@ -148,25 +158,36 @@ def source_of(build: Build, name: str) -> str:
         ) from error
 
 
+def _file_of(function: Any) -> str | None:
+    try:
+        return inspect.getsourcefile(function)
+    except (OSError, TypeError):
+        if inspect.isclass(function) and any(True for _ in _functions(function)):
+            return None  # of a notebook
+        raise
+
+
 def _around(function: Any) -> list[str]:
     """Return the sources of functions and classes, and the values, that a function of a notebook uses from there."""
     scope = _scope(function)
-    said: list[str] = []
-    known, waiting = {id(function)}, [function]
+    said: set[str] = set()
+    known, waiting = {function}, [function]
     while waiting:
         user = waiting.pop()
-        used = {name: scope.get(name) for code in _codes(user) for name in code.co_names}
+        used = {name: scope[name] for code in _codes(user) for name in _globals_of(code) if name in scope}
         used |= {base.__name__: base for base in getattr(user, "__bases__", ())}
         for name, value in used.items():
-            if value is None or id(value) in known or inspect.ismodule(value):
-                continue
-            known.add(id(value))
             if not (inspect.isfunction(value) or inspect.isclass(value)):
-                said.append(f"{name} = {_plain(value)}")
-            elif _scope(value) is scope:
+                said.add(f"{name} = {_plain(value)}")
+            elif value not in known and _scope(value) is scope:
+                known.add(value)
                 waiting.append(value)
-                said.append(f"{name}: {_own_source(value)}")
-    return said
+                said.add(f"{name}: {_own_source(value)}")
+    return sorted(said)
+
+
+def _globals_of(code: CodeType) -> set[str]:
+    return {str(step.argval) for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
 
 
 def _scope(value: Any) -> dict[str, Any]:

@@ -217,7 +217,8 @@ def _move(images: Tensor, maps: Tensor) -> Tensor:
     places = torch.stack(
         [x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(y[:, None] * x)], 2
     )
-    scaled = (maps / torch.tensor([[width / 2], [height / 2]], device=images.device)).transpose(1, 2)
+    half = torch.stack([x.new_full((1,), width / 2), x.new_full((1,), height / 2)])  # filled there: no copy to wait for
+    scaled = (maps / half).transpose(1, 2)
     grid = (places.view(1, -1, 3) @ scaled).view(-1, height, width, 2)
     moved = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return moved.to(torch.uint8)

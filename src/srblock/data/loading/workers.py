@@ -6,7 +6,10 @@ import multiprocessing
 import os
 import threading
 from multiprocessing import connection
-from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext  # Windows lacks the first
 
 
 def fork_server(preload: list[str]) -> ForkServerContext | SpawnContext:
