@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import srblock
+from srblock.__main__ import EXTRA
 
 PACKAGE = Path(srblock.__file__).parent
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -99,12 +100,20 @@ def test_help_does_not_wait_for_torch() -> None:
     assert "AttributeError: module 'srblock' has no attribute 'nothing'" in done.stderr, done.stderr
 
 
-def test_the_command_without_its_extra_says_what_to_install() -> None:
-    program = "import sys; sys.modules['cyclopts'] = None; import srblock.__main__ as command; command.main()"
+@pytest.mark.parametrize("module", ["cyclopts", "PIL"])
+def test_the_command_without_its_extra_says_what_to_install(module: str) -> None:
+    program = (
+        f"import sys; sys.argv = ['srblock', 'train', 'R8', '--data', 'digits']; sys.modules['{module}'] = None; "
+        "import srblock.__main__ as command; command.main()"
+    )
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == 'srblock: the commands need cyclopts; pip install "srblock[experiments]"\n'
+    assert done.stderr == f'srblock: the commands need {module}; pip install "srblock[experiments]"\n'
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    names = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    needed = {line.split(">=")[0] for line in project["optional-dependencies"]["experiments"]}
+    assert {names.get(name, name) for name in EXTRA} == needed
 
 
 def test_metadata() -> None:
