@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,22 @@ def test_without_a_test_part_a_fifth_is_taken_the_same_each_time(tmp_path: Path)
     assert first.fingerprint == second.fingerprint
     names = {first.train.image_name(n) for n in range(8)} | {first.test.image_name(n) for n in range(2)}
     assert len(names) == 10
+
+
+def test_scenes_in_training_and_test_both_are_warned_of(tmp_path: Path) -> None:
+    root = write_camvid(tmp_path / "camvid")
+    for kind in ("", "annot"):
+        shutil.copy(root / f"train{kind}" / "0003.png", root / f"test{kind}" / "0001.png")
+        shutil.copy(root / f"train{kind}" / "0004.png", root / f"val{kind}" / "0001.png")
+    with pytest.warns(UserWarning, match=r"1 test scene of 4 also in the training part: test/0001.png; figures on"):
+        load_scenes(f"camvid:{root}", cache=tmp_path / "cache")
+    image = root / "test" / "0001.png"
+    content = bytearray(image.read_bytes())
+    content[-9] ^= 1
+    image.write_bytes(content)  # as long, and with a label that is equal
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_scenes(f"camvid:{root}", cache=tmp_path / "cache")
 
 
 def test_labels_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def build(
             f"{root}: {counted(len(strange), 'label')} of {len(pairs):,} with values that stand for no class: "
             f"{offenders(strange)}; expected {_values(known, torch.arange(256))}"
         )
+    _warn_of_copies(root, parts, sizes, counts)
     files, start, pixels = {}, 0, torch.zeros(0)
     for part, own in parts.items():
         rows = slice(start, start + len(own))
@@ -80,6 +82,29 @@ def build(
         colors=meaning.colors,
         pixels=pixels.tolist(),
     )
+
+
+def _warn_of_copies(root: Path, parts: Mapping[str, Sequence[Pair]], sizes: Mapping[str, int], counts: Tensor) -> None:
+    """Warn of scenes that are in training and test both. Only images whose sizes and labels agree are read for that."""
+    rows = iter(counts)
+    keys = {
+        part: [(sizes[image], sizes[label], next(rows).numpy().tobytes()) for image, label in own]
+        for part, own in parts.items()
+    }
+    trained: dict[object, list[str]] = {}
+    for key, (image, _) in zip(keys["train"], parts["train"], strict=True):
+        trained.setdefault(key, []).append(image)
+    both = [
+        image
+        for key, (image, _) in zip(keys["test"], parts["test"], strict=True)
+        if key in trained and any((root / image).read_bytes() == (root / own).read_bytes() for own in trained[key])
+    ]
+    if both:
+        warnings.warn(
+            f"{root}: {counted(len(both), 'test scene')} of {len(parts['test']):,} also in the training part: "
+            f"{offenders(both)}; figures on these say little; remove copies",
+            stacklevel=5,
+        )
 
 
 def _examined(root: Path, pairs: Sequence[Pair], progress: Progress | None) -> tuple[Tensor, Tensor]:
