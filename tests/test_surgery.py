@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from srblock.block import Options, SqueezeRemember2d, parameter_count
 from srblock.checkpoints import load_state
@@ -1064,6 +1065,21 @@ def test_labels_depend_on_a_block_before_a_layer_that_starts_at_zero() -> None:
     careful_net = Around(nn.Conv2d(4, 4, 1), careful).eval()
     careful_net.register_forward_hook(lambda module, args, output: output.argmax(1))
     insert(careful_net, after="inner", input_size=16, blocks=2)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_reentrant_checkpoint_hides_the_graph_and_not_the_block(used: bool) -> None:
+    def forward(inner: nn.Module, x: Tensor) -> Tensor:
+        return checkpoint(lambda x: inner(x) if used else (inner(x), x)[1], x, use_reentrant=True)
+
+    model = Around(nn.Conv2d(4, 4, 1), forward)
+    if not used:
+        with pytest.raises(ValueError, match="does not depend on the block"):
+            insert(model, after="inner", input_size=16, blocks=2)
+        return
+    block = insert(model, after="inner", input_size=16, blocks=2).block
+    model(images()).square().sum().backward()
+    assert block.memory.values.grad.abs().sum() > 0
 
 
 def test_outputs_in_an_object_are_looked_at() -> None:

@@ -131,9 +131,8 @@ def _try(seen: Trace, name: str, block: SqueezeRemember2d, hooked: Hooked) -> No
     exact = seen.inputs.image.device.type == "cpu" and given.stride() == returned.stride()
     if not _unchanged(outputs, seen.outputs, exact):
         raise Unfit("the model's output changes although a fresh block adds nothing")
-    if any(value.grad_fn for value in outputs):
-        depends = _reaches(outputs, set(block.memory.parameters()))
-    else:  # labels, or what was computed without gradients
+    depends = _reaches(outputs, set(block.memory.parameters()))
+    if depends is None:
         depends = not outputs or seen.inputs.is_meta or _moves(seen, target, block, hooked)
     if not depends:
         raise Unfit(
@@ -192,15 +191,22 @@ def _unchanged(outputs: list[Tensor], before: list[Tensor], exact: bool) -> bool
     return True
 
 
-def _reaches(outputs: list[Tensor], parameters: set[nn.Parameter]) -> bool:
-    """Tell whether outputs depend on any of these, from the graph alone (a gradient may be zero by initialization)."""
+def _reaches(outputs: list[Tensor], parameters: set[nn.Parameter]) -> bool | None:
+    """Tell whether outputs depend on any of these, from the graph alone (a gradient may be zero by initialization).
+
+    None if the graph does not say: of labels, or what was computed without gradients or in a reentrant checkpoint.
+    """
     waiting = [value.grad_fn for value in outputs if value.grad_fn is not None]
+    if not waiting:
+        return None
     known = set(waiting)
+    hidden = False
     while waiting:
         node = waiting.pop()
         if getattr(node, "variable", None) in parameters:
             return True
+        hidden = hidden or node.name() == "CheckpointFunctionBackward"
         new = {after for after, _ in node.next_functions if after is not None} - known
         known |= new
         waiting.extend(new)
-    return False
+    return None if hidden else False
