@@ -4,8 +4,8 @@
 
 A small ResNet with a block trains from equal weights on equal batches of noise, a short one among them, with each
 engine and eagerly, in several settings: SGD in float32, bfloat16, AdamW with clipped gradients, lookahead, a moving
-average. The weights are compared after the last step with those of the eager engine, and must have left where they
-started. Status 1 if any is wrong.
+average. Weights, the norms' figures and the average are compared after the last step with those of the eager engine.
+Status 1 if any is wrong.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from srblock.data.sources.published import stand_in
 from srblock.runs.study import Study, recipe_for
 from srblock.training import runtime
-from srblock.training.average import average_of
+from srblock.training.average import Average, average_of
 from srblock.training.optimizer import make_optimizer
 from srblock.training.step import WARM_UP, Step
 from srblock.variants.notation import parse
@@ -37,16 +37,16 @@ SIZES = (16,) * (WARM_UP + 4) + (6,) + (16,) * 3
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}  # of what the eager engine has changed, as a norm
 
 
-def weights(engine: str, setting: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Train, and return all numbers of the network before and after."""
+def trained(engine: str, setting: dict[str, Any], device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
+    """Train, and return by kind all numbers of the network, and of its average, before and after."""
     data, variant = stand_in("cifar100"), parse("R8 + SR(M=2, P=3, logits=standardized)")
     recipe = replace(recipe_for(data, device, batch_size=16), epochs=1, **setting)
     study = Study((variant,), (0,), data, "cifar100", runtime.resolve(recipe, device, recipe.precision))
     model = runtime.place(study.build(variant, 0), study.recipe, device)
-    before = numbers(model)
     optimizer = make_optimizer(model, study.recipe, device)
     average = average_of(model, study.recipe)
     step = Step(model, optimizer, study.task, replace(study.recipe, engine=engine), device, average)
+    before = numbers(model, average)
     step.start()
     draws = torch.Generator().manual_seed(0)
     for number, size in enumerate(SIZES):
@@ -54,14 +54,24 @@ def weights(engine: str, setting: dict[str, Any], device: torch.device) -> tuple
         step(images, torch.randint(100, (size,), generator=draws).to(device), study.recipe.learning_rate / 10)
         if average is not None:
             average.follow(number, len(SIZES))
-    return before, numbers(model)
+    after = numbers(model, average)
+    return {kind: (before[kind], after[kind]) for kind in after}
 
 
-def numbers(model: torch.nn.Module) -> Tensor:
-    """Return all floating-point numbers of a network, float64 on the CPU."""
-    return torch.cat(
-        [v.detach().double().flatten().cpu() for v in model.state_dict().values() if v.is_floating_point()]
-    )
+def numbers(model: nn.Module, average: Average | None) -> dict[str, Tensor]:
+    """Return all floating-point numbers by kind, float64 on the CPU: figures of norms would outweigh the weights."""
+    kinds = {"weights": [*model.parameters()], "figures": [*model.buffers()]}
+    if average is not None:
+        kinds["average"] = [*average.slow.values()]
+    return {
+        kind: torch.cat([value.detach().double().flatten().cpu() for value in values if value.is_floating_point()])
+        for kind, values in kinds.items()
+    }
+
+
+def apart(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> float:
+    """Return how far two results are apart, in what the second has learned."""
+    return float((ours[1] - theirs[1]).norm() / (theirs[1] - theirs[0]).norm())
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -72,13 +82,14 @@ def main(given: Sequence[str] | None = None) -> int:
     args = parser.parse_args(given)
     device, failed = runtime.pick_device(args.device), 0
     for setting, options in SETTINGS.items():
-        before, eager = weights("eager", options, device)
-        moved = float((eager - before).norm())
+        eager = trained("eager", options, device)
         for engine in args.engines.split(","):
-            apart = float((weights(engine, options, device)[1] - eager).norm()) / moved
-            right = moved > 0 and apart <= TOLERANCE[options["precision"]]  # which no NaN is
+            found = trained(engine, options, device)
+            distances = {kind: apart(found[kind], eager[kind]) for kind in eager}
+            right = all(distance <= TOLERANCE[options["precision"]] for distance in distances.values())  # no NaN is
             failed += not right
-            print(f"{engine}, {setting}: {apart:.1e} of what was learned apart {'' if right else 'WRONG'}", flush=True)
+            said = ", ".join(f"{kind} {distance:.1e}" for kind, distance in distances.items())
+            print(f"{engine}, {setting}: {said} of what was learned apart {'' if right else 'WRONG'}", flush=True)
     print(f"{failed} wrong")
     return int(failed > 0)
 

@@ -161,13 +161,13 @@ def test_the_check_tells_an_engine_that_does_not_train(
     module = load("check_step")
     monkeypatch.setattr(module, "SIZES", (4, 3, 4))
     if wrong:
-        turns, weights = itertools.count(), module.weights
+        turns, trained = itertools.count(), module.trained
 
         def untrained(*words: Any) -> Any:
-            before, after = weights(*words)
-            return before, after if next(turns) % 2 == 0 else before
+            found = trained(*words)
+            return found if next(turns) % 2 == 0 else found | {"weights": (found["weights"][0],) * 2}
 
-        monkeypatch.setattr(module, "weights", untrained)
+        monkeypatch.setattr(module, "trained", untrained)
     assert module.main(["--device", "cpu", "--engines", "eager"]) == int(wrong)
     *lines, last = capsys.readouterr().out.splitlines()
     assert ["WRONG" in line for line in lines] == [wrong] * len(module.SETTINGS)

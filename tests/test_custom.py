@@ -350,7 +350,34 @@ def test_networks_that_hold_themselves_have_an_identity_whatever_the_seed() -> N
         assert identity.identity_of(function, 0, "x") == identity.identity_of(function, 1, "x")
 
 
-def test_what_was_set_is_no_place_for_the_seed() -> None:
+def test_weights_that_an_object_holds_count_and_those_that_a_call_puts_there_do_not() -> None:
+    class Factory:
+        def __init__(self, value: float) -> None:
+            self.trunk = nn.Linear(2, 2)
+            nn.init.constant_(self.trunk.weight, value)
+            nn.init.zeros_(self.trunk.bias)
+
+        def make(self, seed: int) -> nn.Module:
+            self.last = Small()
+            return self.last
+
+        __call__ = make
+
+    for take in (lambda factory: factory.make, lambda factory: factory):
+        first, again, other = (identity.identity_of(take(Factory(value)), 0, "x") for value in (0.5, 0.5, 0.25))
+        assert first == again
+        assert (first["source"], first["structure"] == other["structure"]) == (other["source"], False)
+
+
+def test_what_was_set_is_no_place_for_the_seed(place: Path) -> None:
+    (place / "mynet.py").write_text(
+        SOURCE.replace(
+            "def make(seed):\n    return Net(WIDTH)", "def made(data_seed=0):\n    return Net(WIDTH + data_seed)"
+        )
+        + "\n\nimport functools\nmake = functools.partial(made, data_seed=3)\n"
+    )
+    assert custom.call(custom.locate("mynet.py:make"), 7, "x").stem.out_channels == 7
+
     def make(width: int = 4, *, dropout_seed: int = 0) -> nn.Module:
         return Small(width + dropout_seed)
 
@@ -389,6 +416,13 @@ def test_in_a_notebook_all_counts_that_the_network_is_made_of(monkeypatch: pytes
     assert of(NOTEBOOK + values) != of(NOTEBOOK + values.replace("1, 2, 1", "1, 2, 2"))
     named = "\nhead = 1\ndef make(seed):\n    model = Net()\n    model.head.bias.data.zero_()\n    return model\n"
     assert of(NOTEBOOK + named) == of(NOTEBOOK + named.replace("head = 1", "head = 2")), "an attribute of the network"
+    for use in (
+        "import functools\nPOOL = functools.partial(pooled)\ndef make(seed): return POOL and Net()\n",
+        "POOLS = {'mean': [pooled]}\ndef make(seed): return POOLS and Net()\n",
+        "def plain(f):\n    def inner(x): return f(x)\n    return inner\npool = plain(pooled)\n"
+        "def make(seed): return pool and nn.Conv2d(1, 1, 1)\n",
+    ):
+        assert of(NOTEBOOK + use)["source"] != of(NOTEBOOK.replace("mean(", "amax(") + use)["source"]
     assert of(NOTEBOOK + "make = Net\n")["source"] != of(NOTEBOOK.replace("mean(", "amax(") + "make = Net\n")["source"]
 
 
@@ -409,6 +443,9 @@ def test_a_function_without_a_file_is_known_by_its_own_source_or_refused() -> No
     exec("def made(seed): return None", scope)
     with pytest.raises(ValueError, match=r"source of custom/made cannot be read .*write the function into a file"):
         identity.source_of(scope["made"], "custom/made")
+    exec("class Made:\n    def __init__(self): self.n = 1", scope | {"__name__": "elsewhere"}, scope)
+    with pytest.raises(ValueError, match=r"source of custom/Made cannot be read"):
+        identity.source_of(scope["Made"], "custom/Made")
 
 
 @pytest.mark.parametrize(

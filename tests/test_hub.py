@@ -249,6 +249,12 @@ def test_weights_that_do_not_fit_take_the_blocks_out_again(tmp_path: Path) -> No
     assert torch.equal(model(X), before)
 
 
+def test_who_may_read_any_file_may_read_the_weights(tmp_path: Path) -> None:
+    folder = srblock.save_pretrained(own(0), tmp_path / "saved")
+    (tmp_path / "any").touch()
+    assert {path.stat().st_mode for path in folder.iterdir()} == {(tmp_path / "any").stat().st_mode}
+
+
 def test_what_cannot_be_saved_is_refused(run: TrainedRun, tmp_path: Path) -> None:
     class Extra(Own):
         def get_extra_state(self) -> str:

@@ -135,6 +135,9 @@ def test_evidence_has_the_figures() -> None:
     )
     assert "Holm" not in alone, "nothing to correct for"
     assert "could have shown" not in alone, "what was found needs no excuse"
+    few = with_control("mean", 1, 1, images=2)
+    text = control_words.control_evidence(control_words.judge_controls(few, TOP1)[0], few, TOP1)
+    assert "This test set is too small to show any change." in text
     removed = with_control("removed", 5, 5)
     text = control_words.control_evidence(control_words.judge_controls(removed, TOP1)[0], removed, TOP1)
     assert text.endswith("The paper: -0.4 points, of a ResNet-50 on ImageNet (Sec. IV-D).")

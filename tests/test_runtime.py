@@ -116,6 +116,16 @@ def test_convolutions_in_float32_are_not_rounded_to_tf32(monkeypatch: pytest.Mon
     assert not torch.backends.cudnn.allow_tf32
 
 
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="before torch 2.9 there is one flag")
+def test_a_wider_setting_does_not_bring_tf32_back() -> None:
+    program = (
+        "import torch; cudnn = torch.backends.cudnn; cudnn.fp32_precision = 'tf32'; "
+        "from srblock.training import runtime; runtime.exact_float32(); print(cudnn.conv.fp32_precision)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "ieee\n", done.stderr
+
+
 def test_a_commit_made_while_a_study_runs_is_not_that_of_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     before = runtime.environment(torch.device("cpu"))["commit"]
     monkeypatch.setattr(runtime, "_git", lambda *words: "ba9876543210")

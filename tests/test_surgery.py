@@ -1082,6 +1082,25 @@ def test_a_reentrant_checkpoint_hides_the_graph_and_not_the_block(used: bool) ->
     assert block.memory.values.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("how", ["plain", "labels", "checkpoint"])
+def test_a_branch_that_is_dropped_is_no_place_whatever_hides_the_graph(how: str) -> None:
+    """As an auxiliary head that speaks in training only."""
+
+    class Branched(Around):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(4, 4, 1), lambda inner, x: x)
+            self.aside = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            self.aside(self.inner(x))
+            x = checkpoint(self.last, x, use_reentrant=True) if how == "checkpoint" else self.last(x)
+            return x.mean((2, 3)).argmax(1) if how == "labels" else x.mean((2, 3))
+
+    with pytest.raises(ValueError, match="does not depend on the block"):
+        insert(Branched(), after="inner", input_size=16, blocks=2)
+
+
 def test_outputs_in_an_object_are_looked_at() -> None:
     model = Around(nn.Conv2d(4, 4, 1), lambda inner, x: (inner(x), x)[1]).eval()
     model.register_forward_hook(lambda module, args, output: SimpleNamespace(logits=output))

@@ -375,6 +375,8 @@ def test_a_broken_file_is_a_line_and_the_others_are_done(studied: Path, pets: Pa
     rows = read_table(table)
     assert [bool(row["error"]) for row in rows] == [False, True, True, True, False, True, True]
     assert rows[0]["class_1"] == rows[4]["class_1"] != ""
+    with table.open(newline="") as file:
+        assert len({len(row) for row in csv.reader(file)}) == 1, "broken files have as many columns"
 
 
 def test_masks_are_the_classes_of_the_pixels(scenes: tuple[Path, Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ the network use their own block.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ Hooked = bool | Literal["first", "last"]
 """Whether a hook runs a block, and which of a module's hooks; True is of before 0.3.0, when it was the last one."""
 
 CHILD = "sr"
+DRAWS = 4  # of noise: a label may stay by chance
 MARK = "sr_inserted"  # attribute of a block from `attach` and of the module that runs it; copies and pickles keep it
 
 
@@ -142,36 +144,54 @@ def _try(seen: Trace, name: str, block: SqueezeRemember2d, hooked: Hooked) -> No
 
 
 def _moves(seen: Trace, target: nn.Module, block: SqueezeRemember2d, hooked: Hooked) -> bool:
-    """Tell whether anything else is with noise added to the block's map: outputs, or what any module is given.
+    """Tell whether outputs are ever others with noise added to the block's map.
 
-    A label may stay by chance, and everything where a later layer starts at zero.
+    Or to what those modules return that are then given something else: a later layer may start at zero.
     """
-    generator = torch.Generator().manual_seed(0)
-
-    def shake(module: nn.Module, args: object, output: Tensor) -> Tensor:
-        return output + 1000 * torch.randn(output.shape, generator=generator).to(output)
-
-    def passed() -> list[Tensor]:
-        given: list[Tensor] = []
-        with ExitStack() as stack:
-            for module in seen.copied.modules():
-                hook = module.register_forward_pre_hook(lambda module, args: given.extend(tensors(args)))
-                stack.callback(hook.remove)
-            outputs = run(seen.copied, seen.inputs)
-        return [*outputs, *(value.detach().clone() for value in given)]
-
     attach(target, block, hooked)
     try:
-        before = passed()
-        watch = block.register_forward_hook(shake)
-        try:
-            return not _unchanged(passed(), before, exact=True)
-        except Exception:  # of a network that refuses such values, so they reach it
+        given = _given(seen, ())
+        if any(not _unchanged(_shaken(seen, (block,), draw), seen.outputs, exact=True) for draw in range(DRAWS)):
             return True
-        finally:
-            watch.remove()
+        moved = [
+            module
+            for module, values in _given(seen, (block,)).items()
+            if module is not block and not _unchanged(values, given.get(module, []), exact=True)
+        ]
+        return any(not _unchanged(_shaken(seen, moved, draw), seen.outputs, exact=True) for draw in range(DRAWS))
+    except Exception:  # of a network that refuses such values, so they reach it
+        return True
     finally:
         detach(target)
+
+
+def _shaken(seen: Trace, modules: Iterable[nn.Module], draw: int) -> list[Tensor]:
+    """Run the copy with noise added to what some modules return, and return its outputs."""
+    generator = torch.Generator().manual_seed(draw)
+
+    def shake(module: nn.Module, args: object, output: Any) -> Any:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return None
+        return output + 1000 * torch.randn(output.shape, generator=generator).to(output)
+
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_hook(shake).remove)
+        return run(seen.copied, seen.inputs)
+
+
+def _given(seen: Trace, shaken: Iterable[nn.Module]) -> dict[nn.Module, list[Tensor]]:
+    """Return what each module is given, with noise added to what some return."""
+    found: dict[nn.Module, list[Tensor]] = {}
+
+    def note(module: nn.Module, args: object) -> None:
+        found.setdefault(module, []).extend(value.detach().clone() for value in tensors(args))
+
+    with ExitStack() as stack:
+        for module in seen.copied.modules():
+            stack.callback(module.register_forward_pre_hook(note).remove)
+        _shaken(seen, shaken, 0)
+    return found
 
 
 def _unchanged(outputs: list[Tensor], before: list[Tensor], exact: bool) -> bool:

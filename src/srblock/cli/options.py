@@ -212,7 +212,13 @@ class WorkOptions:
         float | None,
         where_option("with ray: GPUs of each run; 0.5 lets two share one", validator=number(gte=0)),
     ] = None
-    dry_run: Annotated[bool, output_option("print the plan and stop; nothing is downloaded or written", **FLAG)] = False
+    dry_run: Annotated[
+        bool,
+        output_option(
+            "print the plan and stop; nothing is downloaded, and nothing written but decoded images to the cache",
+            **FLAG,
+        ),
+    ] = False
 
 
 @Parameter(name="*")

@@ -78,7 +78,7 @@ def predict(
             print(f"{escaped(name)}: {escaped(f'error: {error}' if error else str(found))}", flush=True)
             if table is not None:
                 said = (
-                    []
+                    [("", "")] * most
                     if isinstance(found, str)
                     else [*zip(found.classes, (f"{s:.6f}" for s in found.shares), strict=True)]
                 )

@@ -58,7 +58,7 @@ class Asked:
         executor: who trains.
         deadline: of training, by time.monotonic(); see `deadline`.
         tensorboard: whether runs write event files for TensorBoard, too.
-        dry_run: plan only: nothing is downloaded or written.
+        dry_run: plan only: nothing is downloaded, and nothing written but decoded images to the cache.
         console: what is said goes there.
         command: that asks for it again, for the report.
     """

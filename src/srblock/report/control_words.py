@@ -144,7 +144,8 @@ def control_evidence(judged: Judged, found: Analysis, figure: Figure) -> str:
             text += f", {p_equals(judged.holm_p).removeprefix('p ').removeprefix('= ')} after Holm's correction"
         text += f" ({one.lost} of {found.images:,} images lost, {one.gained} gained)."
         if judged.sign in ("none", "hint"):
-            text += f" This test set could have shown a change of about {change.detectable:.2g} points."
+            seen = f"could have shown a change of about {change.detectable:.2g} points"
+            text += f" This test set {seen if change.detectable < 99 else 'is too small to show any change'}."
     if one.name == "removed":
         text += " The paper: -0.4 points, of a ResNet-50 on ImageNet (Sec. IV-D)."
     return text

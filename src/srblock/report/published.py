@@ -29,6 +29,7 @@ from srblock.runs.archive import read_records
 from srblock.runs.protocol import Protocol, read_protocols
 from srblock.runs.records import Run, RunConfig
 from srblock.statistics.comparison import Row, comparison, comparisons
+from srblock.statistics.equivalence import tost_p
 from srblock.training.files import remove_scrap, write_bytes
 from srblock.training.recipe import RECIPES, Recipe
 from srblock.variants.notation import Variant, parse
@@ -291,11 +292,22 @@ def _contrasts(study: PublishedStudy) -> list[str]:
     """Print the other pairs that a protocol names, each for itself."""
     if not study.contrasts:
         return []
-    columns = N, DIFFERENCE, INTERVAL, P
-    lines = [(row.variant, row.baseline, *(cell(row) for _, cell in columns)) for row in study.contrasts]
-    text = "Beside these comparisons the protocol names others, each tested alone and outside of Holm's correction:"
-    header = ("variant", "compared with", *(name for name, _ in columns))
+    assert study.protocol is not None
+    columns, margin = (N, DIFFERENCE, INTERVAL, P), study.protocol.margin
+    lines = [
+        (row.variant, row.baseline, *(cell(row) for _, cell in columns), _equivalence(row, margin))
+        for row in study.contrasts
+    ]
+    text = (
+        "Beside these comparisons the protocol names others, each tested alone and outside of Holm's correction; the "
+        f"last p is that of equivalence, against a difference of {margin:g} or more (TOST):"
+    )
+    header = ("variant", "compared with", *(name for name, _ in columns), "p (TOST)")
     return [text, markdown_table(header, lines, (*TEXT, "compared with"))]
+
+
+def _equivalence(row: Row, margin: float) -> str:
+    return "-" if row.estimate is None else units.probability(float(tost_p(row.estimate, margin)))
 
 
 def _classes(study: PublishedStudy) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from srblock import __version__
 from srblock.checkpoints import load_state
+from srblock.data.permissions import as_any_file
 from srblock.runs.card import model_card, run_card
 from srblock.runs.placement import InputSize, places, put_back, take_out
 from srblock.runs.records import finished, read_config, read_run
@@ -86,6 +87,7 @@ def save_pretrained(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".save-") as scrap:
         state, names = _named_once(model)
         save_file(state, os.path.join(scrap, WEIGHTS), {"format": "pt", **names, **header})
+        as_any_file(Path(scrap, WEIGHTS))
         os.replace(os.path.join(scrap, WEIGHTS), folder / WEIGHTS)
     write_json(folder / CONFIG, config)
     write_bytes(folder / CARD, card.encode())

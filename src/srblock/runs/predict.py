@@ -39,7 +39,7 @@ def read_images(paths: Sequence[Path], *, gray: bool) -> Iterator[Image.Image]:
     for name, content in _contents(paths):
         image = _decoded(content, gray)
         if isinstance(image, str):
-            raise ValueError(f"{name}: {image}")
+            raise ValueError(f"{name}: {image}; leave it out: nothing was written")
         yield image
 
 

@@ -194,6 +194,7 @@ def _train(
     on_epoch: Callable[[Record], None],
 ) -> None:
     runtime.keep_freed_memory(device)
+    runtime.exact_float32()
     study, here = work.study, runtime.environment(device)
     if distributed.on_rank0(lambda: _found(config, directory, here)):
         return

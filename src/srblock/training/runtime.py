@@ -39,9 +39,7 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     if chosen.startswith("cuda"):
-        torch.backends.cudnn.allow_tf32 = (
-            False  # float32 means float32; products have no TF32 by default, convolutions do
-        )
+        exact_float32()
     if distributed.world_size() > 1 and chosen.startswith("cuda"):
         return _own_gpu(chosen)
     if name == "auto":
@@ -55,6 +53,14 @@ def pick_device(name: str = "auto") -> torch.device:
         reason = str(error).splitlines()[0].partition(". ")[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}); try --device auto or cpu") from error
     return device
+
+
+def exact_float32() -> None:
+    """Let convolutions on GPUs compute in float32 where that is asked for; by default they round to TF32."""
+    cudnn: Any = torch.backends.cudnn
+    cudnn.allow_tf32 = False
+    if getattr(getattr(cudnn, "conv", None), "fp32_precision", "none") not in ("none", "ieee"):
+        cudnn.conv.fp32_precision = "ieee"  # a wider setting of torch 2.9 and later stands above the flag
 
 
 def _own_gpu(name: str) -> torch.device:

@@ -114,14 +114,16 @@ def takes_seed(build: Build, name: str) -> inspect.Parameter | None:
 
     Raises: ValueError if there is another one without a default, or several that may be meant.
     """
-    signature = inspect.signature(build.found if isinstance(build, Located) else build)
-    takes = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    function = build.found if isinstance(build, Located) else build
+    takes = [
+        p for p in inspect.signature(function).parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
     needed = [p for p in takes if p.default is p.empty]
     named = [p for p in takes if p.kind is not p.POSITIONAL_ONLY]
     if len(needed) > 1 or not all(re.match("_|.*seed", parameter.name) for parameter in needed):
         wants = ", ".join(parameter.name for parameter in needed)
         raise ValueError(f"{name} is called with a seed alone, and wants {wants}; give what is no seed a default")
-    given = build.keywords if isinstance(build, functools.partial) else {}
+    given = function.keywords if isinstance(function, functools.partial) else {}
     others = [p for p in named if p.name.endswith("_seed") and p.name not in given and not isinstance(p.default, bool)]
     meant = needed or [p for p in named if p.name == "seed"] or others
     if len(meant) > 1:

@@ -42,9 +42,15 @@ def identity_of(build: Build, seed: int, name: str) -> dict[str, Any]:
 
     Raises: as `call`; ValueError if the source cannot be read.
     """
+    holder = _holder(build)
+    before = dict(getattr(holder, "__dict__", {}))
     with torch.random.fork_rng(devices=[]):  # what is drawn here is for nobody
         model = call(build, seed, name)
     structure = [*structure_of(model), given_to(build)]
+    # What the call itself has put there, such as the network, is none of what it was given.
+    held = {key: value for key, value in sorted(before.items()) if getattr(holder, "__dict__", {}).get(key) is value}
+    if (whole := _plain(held)) != _plain(held, contents=False):
+        structure.append(whole)
     takes = takes_seed(build, name)
     if takes is not None and takes.default is not inspect.Parameter.empty and takes.name != "seed":
         structure.append(takes.name)  # runs of before it was given the seed are others
@@ -63,7 +69,7 @@ def structure_of(model: nn.Module) -> list[Any]:
 def given_to(build: Any, depth: int = 5, *, contents: bool = True) -> Any:
     """Return the values that a function has from elsewhere than its source: partial arguments, defaults, a closure.
 
-    Args: contents: as `_plain` has it; of a method's object it never counts, where calls may leave what they made.
+    Args: contents: as `_plain` has it; of a method's object it does not count here, see `identity_of`.
     """
     plain = functools.partial(_plain, depth=depth, contents=contents)
     if isinstance(build, Located):
@@ -80,6 +86,17 @@ def given_to(build: Any, depth: int = 5, *, contents: bool = True) -> Any:
         with contextlib.suppress(ValueError):  # of a name that has no value yet
             cells.append(cell.cell_contents)
     return [plain(found) for found in (build.__defaults__, build.__kwdefaults__, cells)]
+
+
+def _holder(build: Any) -> Any:
+    """Return the object that a method is of, or that is called; None for a function or a class."""
+    if isinstance(build, Located):
+        return _holder(build.found)
+    if isinstance(build, functools.partial):
+        return _holder(build.func)
+    if inspect.ismethod(build):
+        return build.__self__
+    return None if inspect.isfunction(build) or inspect.isclass(build) else build
 
 
 def _settings(module: nn.Module) -> Any:
@@ -175,15 +192,37 @@ def _around(function: Any) -> list[str]:
     while waiting:
         user = waiting.pop()
         used = {name: scope[name] for code in _codes(user) for name in _globals_of(code) if name in scope}
-        used |= {base.__name__: base for base in getattr(user, "__bases__", ())}
         for name, value in used.items():
-            if not (inspect.isfunction(value) or inspect.isclass(value)):
-                said.add(f"{name} = {_plain(value)}")
-            elif value not in known and _scope(value) is scope:
-                known.add(value)
-                waiting.append(value)
-                said.add(f"{name}: {_own_source(value)}")
+            inner = [*_within(value)]
+            said.add(f"{name} = {[part.__qualname__ for part in inner] or _plain(value)}")
+        for part in [*_within([*used.values(), *getattr(user, "__bases__", ())]), *_within(user)]:
+            if part not in known and _scope(part) is scope:
+                known.add(part)
+                waiting.append(part)
+                said.add(f"{part.__qualname__}: {_own_source(part)}")
     return sorted(said)
+
+
+def _within(value: Any, depth: int = 3) -> Iterator[Any]:
+    """Yield functions and classes: a value, and those in a partial, a container, or around a function."""
+    if inspect.isclass(value):
+        yield value
+    elif inspect.isfunction(value):
+        yield value
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
+        yield from _within(cells, depth - 1) if depth else ()
+    elif depth and isinstance(value, functools.partial):
+        yield from _within([value.func, *value.args, *value.keywords.values()], depth - 1)
+    elif depth and isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _within(part, depth - 1)
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # of a name that has no value yet
+        return False
 
 
 def _globals_of(code: CodeType) -> set[str]:
@@ -220,9 +259,12 @@ def _own_source(value: Any) -> str:
     if not inspect.isclass(value):
         return inspect.getsource(value)
     said = [f"class ({', '.join(base.__qualname__ for base in value.__bases__)})"]
-    for function in _functions(value):
+    functions = list(_functions(value))
+    for function in functions:
         with contextlib.suppress(OSError, TypeError):  # of what a dataclass makes
             said.append(inspect.getsource(function))
+    if functions and len(said) == 1 and not dataclasses.is_dataclass(value):
+        raise OSError(f"no source of {value.__qualname__}")
     values = {name: part for name, part in vars(value).items() if not (name.startswith("__") or callable(part))}
     return "\n".join([*said, repr(_plain(values))])
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from srblock.data.permissions import as_any_file
+
 
 def cache_folder(cache: Path | None = None) -> Path:
     """Choose the cache folder: the argument, else $SRBLOCK_CACHE, else srblock in $XDG_CACHE_HOME or ~/.cache."""
@@ -61,6 +63,7 @@ def write(file: Path, tensors: Mapping[str, Tensor], fingerprint: str) -> None:
             save_file(
                 {name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"fingerprint": fingerprint}
             )
+            as_any_file(partial)
             partial.replace(file)
         finally:
             partial.unlink(missing_ok=True)

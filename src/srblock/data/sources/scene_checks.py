@@ -91,14 +91,17 @@ def _warn_of_copies(root: Path, parts: Mapping[str, Sequence[Pair]], sizes: Mapp
         part: [(sizes[image], sizes[label], next(rows).numpy().tobytes()) for image, label in own]
         for part, own in parts.items()
     }
-    trained: dict[object, list[str]] = {}
-    for key, (image, _) in zip(keys["train"], parts["train"], strict=True):
-        trained.setdefault(key, []).append(image)
-    both = [
-        image
-        for key, (image, _) in zip(keys["test"], parts["test"], strict=True)
-        if key in trained and any((root / image).read_bytes() == (root / own).read_bytes() for own in trained[key])
-    ]
+    alike = {*keys["train"]} & {*keys["test"]}
+    contents = {
+        part: {
+            image: hashlib.sha256((root / image).read_bytes()).digest()
+            for key, (image, _) in zip(keys[part], parts[part], strict=True)
+            if key in alike
+        }
+        for part in ("train", "test")
+    }
+    trained = {*contents["train"].values()}
+    both = [image for image, content in contents["test"].items() if content in trained]
     if both:
         warnings.warn(
             f"{root}: {counted(len(both), 'test scene')} of {len(parts['test']):,} also in the training part: "
