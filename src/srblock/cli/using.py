@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from srblock.cli.app import FAILED, app
 from srblock.cli.numbers import AT_LEAST_1
 from srblock.cli.options import BuildOption, Device
+
+if TYPE_CHECKING:
+    from srblock.runs.trained import Prediction
 
 OF_A_RUN = ("config.json", "result.json")
 RunPath = Annotated[
@@ -77,13 +80,15 @@ def predict(
             failed = failed or bool(error)
             print(f"{escaped(name)}: {escaped(f'error: {error}' if error else str(found))}", flush=True)
             if table is not None:
-                said = (
-                    [("", "")] * most
-                    if isinstance(found, str)
-                    else [*zip(found.classes, (f"{s:.6f}" for s in found.shares), strict=True)]
-                )
-                table.write(lines_text([[name, error, *(value for pair in said for value in pair)]]))
+                table.write(lines_text([[name, error, *_said(found, most)]]))
     return FAILED if failed else 0
+
+
+def _said(found: Prediction | str, most: int) -> list[str]:
+    """Return classes and shares in turns, empty ones for a file that could not be read."""
+    if isinstance(found, str):
+        return [""] * (2 * most)
+    return [text for name, share in zip(found.classes, found.shares, strict=True) for text in (name, f"{share:.6f}")]
 
 
 @app.command(sort_key=7, help_epilogue="Example: srblock export out/runs/r18-s0-1f33aea2 r18.onnx --images photos/")
