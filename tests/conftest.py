@@ -13,6 +13,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+from srblock.report.svg import Plate
+
 settings.register_profile("srblock", deadline=None, derandomize=True)
 settings.load_profile("srblock")
 
@@ -29,8 +31,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _timed_for_a_moment() -> Iterator[None]:
     """Take less time over the times in a report: no test asks how exact they are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("srblock.runs.side_by_side.SECONDS", 1.5)
+        for name, value in (("SECONDS", 0.2), ("TURN_S", 0.002), ("PATIENCE", 30.0)):
+            patch.setattr(f"srblock.runs.side_by_side.{name}", value)
         yield
+
+
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the drawing, which takes most of the time of a page, where a test reads words and numbers only."""
+    for way, drawn in (("inline", ""), ("svg", ""), ("png", b"")):
+        monkeypatch.setattr(Plate, way, lambda self, *_, drawn=drawn: drawn)
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,7 @@ def test_images_of_a_class_can_be_limited_and_controls_left_out(block: Path) -> 
     assert (all_.blocks[0].mean == some.blocks[0].mean).all(), "the mean stays that of all images"
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_weights_alone_show_what_their_run_shows(block: Path, tmp_path: Path) -> None:
     weights = tmp_path / "taken.safetensors"
     shutil.copy(block / "checkpoint.safetensors", weights)
@@ -122,6 +123,7 @@ def test_weights_alone_show_what_their_run_shows(block: Path, tmp_path: Path) ->
     assert not (tmp_path / CACHE).exists()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_page_is_of_the_data_that_was_looked_at(block: Path) -> None:
     """And not of that which the run was trained on, where these have the same classes."""
     data = load_data("digits")
@@ -131,6 +133,7 @@ def test_the_page_is_of_the_data_that_was_looked_at(block: Path) -> None:
     assert subject.data == "others"
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_images_of_other_classes_are_looked_at_without_accuracy(block: Path, tmp_path: Path) -> None:
     write_gray(tmp_path / "shades")
     for path in (block, block / "checkpoint.safetensors"):
@@ -148,6 +151,7 @@ def test_images_of_other_classes_are_looked_at_without_accuracy(block: Path, tmp
     assert "These images have other classes" in (tmp_path / "page" / "analysis.html").read_text()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_class_with_a_comma_is_named_in_quotes(block: Path, tmp_path: Path) -> None:
     write_gray(tmp_path / "shades", ("dark, or black", "light"))
     out = tmp_path / "page"

@@ -40,6 +40,7 @@ from srblock.variants.notation import parse
 
 DIGITS = ["--data", "digits", "--epochs", "1"]
 PLAIN, BLOCK = "R8", "R8 + SR(M=3, P=4)"
+pytestmark = pytest.mark.usefixtures("unpainted")  # the module's `compared` is drawn: it comes before
 
 
 @dataclass
@@ -392,10 +393,9 @@ def test_an_output_folder_in_the_way(
 def test_a_signal_ends_a_study_cleanly_and_the_same_command_goes_on(
     tmp_path: Path, number: signal.Signals, status: int, more: list[str]
 ) -> None:
-    words = ["compare", PLAIN, BLOCK, "--data", "digits", "--epochs", "5", "--seeds", "1", *more]
-    words += ["--out", str(tmp_path)]
+    words = ["compare", PLAIN, BLOCK, "--data", "digits", "--epochs", "5", "--seeds", "1", "--out", str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "srblock", *words],
+        [sys.executable, "-m", "srblock", *words, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -415,7 +415,7 @@ def test_a_signal_ends_a_study_cleanly_and_the_same_command_goes_on(
     assert not list(tmp_path.glob("runs/*/result.json")), "it was to be stopped in the midst of a run"
     assert "started, " in (planned := invoke(*words, "--dry-run").output)
     assert "0 started" not in planned
-    done = invoke(*words)
+    done = invoke(*words)  # workers of its own would take their time to start
     assert done.exit_code == 0, done.output
     assert len(list(tmp_path.glob("runs/*/result.json"))) == 2
 

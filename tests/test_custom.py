@@ -63,6 +63,7 @@ if __name__ == "__main__":
     print("whatever")
 """
 BLOCK = "SR(after=trunk.2, P=3)"
+pytestmark = pytest.mark.usefixtures("unpainted")
 
 
 class Small(nn.Module):

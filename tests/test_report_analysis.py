@@ -59,13 +59,6 @@ def write(
     return folder, Page((folder / "analysis.html").read_text(encoding="utf-8")), written
 
 
-@pytest.fixture
-def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the drawing, which takes most of the time, where a test reads words and numbers only."""
-    for way, drawn in (("inline", ""), ("svg", ""), ("png", b"")):
-        monkeypatch.setattr(Plate, way, lambda self, *_, drawn=drawn: drawn)
-
-
 def table(folder: Path, name: str) -> list[dict[str, str]]:
     with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -306,7 +299,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
     def pages(case: str) -> Path:
         changes = CASES[case]
         classes, scenes = changes.get("classes", DIGITS), changes.get("scenes", False)
-        folder, _, written = write(tmp_path_factory.mktemp("page"), made_up(**changes), classes, scenes=scenes)
+        with pytest.MonkeyPatch.context() as patch:
+            if case != "one block":  # half of the time, for pixels that no test of a page looks at
+                patch.setattr(Plate, "png", lambda *_: b"")
+            folder, _, written = write(tmp_path_factory.mktemp("page"), made_up(**changes), classes, scenes=scenes)
         assert written[0] == ("page", folder / "analysis.html")
         files = [path for _, path in written]
         assert sorted(files) == sorted(path for path in folder.rglob("*") if path.is_file())
@@ -357,6 +353,7 @@ def test_blocks_of_alike_names_have_files_of_their_own(tmp_path: Path) -> None:
     assert (folder / "figures" / "a.b-memory.svg").is_file(), "no numbers where names tell blocks apart"
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_zero_memory(tmp_path: Path) -> None:
     found = made_up(memories=3)
     zero = replace(

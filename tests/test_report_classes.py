@@ -29,15 +29,7 @@ from srblock.statistics.comparison import comparison
 NASTY = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b")
 
 
-@pytest.fixture(autouse=True)
-def _unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the figures, which take most of the time."""
-    from markupsafe import Markup
-
-    from srblock.report.blocks import Drawing
-
-    for module in ("html", "blocks"):
-        monkeypatch.setattr(f"srblock.report.{module}.draw_both", lambda draw, name: Drawing(Markup(), Markup()))
+pytestmark = pytest.mark.usefixtures("unpainted")
 
 
 def study(

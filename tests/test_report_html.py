@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from markupsafe import Markup
 from run_fixture import BASELINE, WITH_SR, write_run, write_runs
 
 from srblock.inspection.recall import greatest_change
 from srblock.report import html
-from srblock.report.blocks import Drawing
 from srblock.report.page import typeset
 from srblock.report.units import probability
 from srblock.runs.records import Run
@@ -83,13 +81,6 @@ def render(folder: Path, runs: list[Run], command: str = COMMAND) -> tuple[str, 
     html.write_report(path, runs, comparison(runs), command)
     text = path.read_text(encoding="utf-8")
     return text, Page(text)
-
-
-@pytest.fixture
-def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the figures, which take most of the time, where a test reads words only."""
-    for module in ("html", "blocks"):
-        monkeypatch.setattr(f"srblock.report.{module}.draw_both", lambda draw, name: Drawing(Markup(), Markup()))
 
 
 def test_page_is_self_contained_and_valid(tmp_path: Path) -> None:

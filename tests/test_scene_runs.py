@@ -28,7 +28,7 @@ from srblock.runs.study import Study, recipe_for
 from srblock.training.recipe import Recipe
 from srblock.variants.notation import parse
 
-pytestmark = pytest.mark.usefixtures("decoded_here")
+pytestmark = pytest.mark.usefixtures("decoded_here", "unpainted")
 
 CPU = torch.device("cpu")
 PLAIN, BLOCK = "FCN-R18", "FCN-R18 + SR(M=3, P=2)"

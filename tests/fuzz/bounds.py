@@ -14,7 +14,7 @@ TRIED = "files tried"  # a property of a test's report
 Record = Callable[[str, object], None]
 
 
-def tries(kind: str, record: Record, seconds: float = 3.0) -> Iterator[int]:
+def tries(kind: str, record: Record, seconds: float = 1.5) -> Iterator[int]:
     """Count the tries of a kind of file, as many as are asked for; one that took too long is an error.
 
     Args:

@@ -26,7 +26,7 @@ from srblock.data.sources.cifar import CIFAR100
 from srblock.variants.build import build
 from srblock.variants.notation import parse
 
-SECONDS = 1.0  # for each kind of file, where no number is asked for
+SECONDS = 0.5  # for each kind of file, where no number is asked for
 KINDS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
