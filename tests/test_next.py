@@ -30,6 +30,7 @@ from srblock.runs.records import OF_SEED, RunConfig
 from srblock.runs.study import describe_data, recipe_for
 from srblock.variants.build import build
 from srblock.variants.custom import locate
+from srblock.variants.identity import identity_of
 from srblock.variants.notation import parse
 
 REPOSITORY = Path(__file__).parents[1]
@@ -213,6 +214,16 @@ def test_the_wider_network_has_the_winners_parameters(monkeypatch: pytest.Monkey
     assert count(narrower) < least <= count(network)
     text = page("open-memory")
     assert f"{count(network) - 1_995_832:,} parameters" in text
+
+
+def test_the_wider_network_stays_what_its_records_were_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed word in its file would make its next seeds runs of another network, and the study one without end."""
+    monkeypatch.syspath_prepend(REPOSITORY / "results")
+    wider = PROTOCOLS["open-memory"].variants[4]
+    records = [json.loads(path.read_text()) for path in (REPOSITORY / "results" / "records").glob("wider-*.json")]
+    assert len(records) >= 2
+    for record in records:
+        assert record["config"]["code"] == identity_of(locate(wider), record["config"]["seed"], wider)
 
 
 def test_the_screening_of_the_memory_is_run_as_its_protocol_says(tmp_path: Path) -> None:
