@@ -29,6 +29,7 @@ from torch.utils.data import Subset, TensorDataset
 import srblock
 from srblock.data import load_data
 from srblock.data.sources.datasets import from_datasets
+from srblock.report import units
 from srblock.runs.evaluate import evaluate_run
 from srblock.runs.records import read_result, read_run
 from srblock.runs.reopen import reopen
@@ -621,6 +622,14 @@ def test_a_comparison_comes_back_as_objects(tmp_path: Path, capsys: pytest.Captu
     assert found.verdicts == {"custom/block": found.verdict}
     assert found.report is not None
     assert "custom/block" in found.report.read_text()
+    assert repr(found.runs[0]).startswith(f"<Run custom/plain, seed 0: test top1 {found.runs[0].score:.2f}; {tmp_path}")
+    assert repr(found).splitlines() == [  # what a notebook shows
+        "<Comparison of 4 runs",
+        f"  custom/plain: test top-1 {found.rows[0].mean:.2f} ± {found.rows[0].std:.2f}, n = 2",
+        f"  custom/block: test top-1 {found.rows[1].mean:.2f} ± {found.rows[1].std:.2f}, n = 2; "
+        f"{units.signed(found.rows[1].mean - found.rows[0].mean)} to custom/plain: {found.verdict.finding}",
+        f"  report: {found.report}>",
+    ]
     table = found.run_table()
     assert [line["test_top1"] for line in table] == [run.score for run in found.runs]
     assert (found.report.parent / str(table[0]["run"]) / "result.json").is_file()

@@ -570,7 +570,7 @@ def test_refusals() -> None:
         fold(model, (1, 24, 24))
     with pytest.raises(ValueError, match="belongs to maps of 4x4 and resizes its memory to the 6x6 of these images"):
         fold(small(resize="bilinear"), (1, 24, 24))
-    with pytest.raises(TypeError, match="input_size must be"):
+    with pytest.raises(TypeError, match="give the size of images as input_size"):
         fold(model)
     with pytest.raises(ValueError, match="compiled"):
         fold(torch.compile(model), SIZE)

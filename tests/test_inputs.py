@@ -149,7 +149,9 @@ def test_maps_that_no_image_belongs_to_are_refused() -> None:
 
 def test_refuses_other_inputs() -> None:
     given = arguments()
-    refused("input_size must be an integer.*more than one input, are example_inputs", TypeError)
+    refused(
+        "give the size of images as input_size.*or images, and what else the model takes, as example_inputs", TypeError
+    )
     refused("give input_size.*or example_inputs.*not both", TypeError, input_size=16, example_inputs=given)
     refused("got Tensor; a single one is written", TypeError, example_inputs=given["picture"])
     refused("got dict", TypeError, example_inputs={0: given["picture"]})

@@ -103,6 +103,11 @@ def _noise(model: nn.Module, input_size: ImageSize | None) -> Inputs:
 
     The channels default to what the model's first convolution takes if that is at most 4, else to 3.
     """
+    if input_size is None:
+        raise TypeError(
+            "give the size of images as input_size, such as 224 or (480, 640), or images, and what else the model "
+            "takes, as example_inputs=(images,)"
+        )
     size: tuple[Any, ...] = tuple(input_size) if isinstance(input_size, Iterable) else (input_size,) * 2
     if len(size) not in (2, 3) or not all(type(side) is int for side in size):
         got = f"a tensor {tuple(input_size.shape)}" if isinstance(input_size, Tensor) else repr(input_size)[:80]

@@ -14,12 +14,13 @@ from typing import Any
 from rich.console import Console
 
 from srblock.data import ImageData, SceneData
+from srblock.data.offenders import counted
 from srblock.data.sources.datasets import Labeled, from_datasets
 from srblock.executors.execute import Executor
 from srblock.experiments.session import Asked, Done, carry_out, deadline, folder_name, make_study, prepare, say_where
 from srblock.experiments.study_file import write_study
 from srblock.experiments.timing import TIMES, times_of
-from srblock.report import tables
+from srblock.report import tables, units
 from srblock.runs.records import Run
 from srblock.runs.study import Study
 from srblock.statistics.comparison import Row, comparison
@@ -35,7 +36,7 @@ from srblock.variants.variant import CUSTOM
 Data = str | os.PathLike[str] | ImageData | SceneData | tuple[Labeled, Labeled]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What a comparison came to.
 
@@ -52,6 +53,17 @@ class Comparison:
     rows: tuple[Row, ...]
     report: Path | None
     times: Mapping[str, VariantTimes] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Say in a line for each variant what its seeds came to."""
+        left = f", {self.done.left} left" if self.done.left else ""
+        lines = [f"<Comparison of {counted(len(self.runs), 'run')}{left}"]
+        for row in self.rows:
+            line = f"{row.variant}: test {row.figure.label} {units.mean_and_std(row.mean, row.std)}, n = {row.n}"
+            if row.analysis is not None and row.verdict is not None:
+                line += f"; {units.signed(row.analysis.mean)} to {row.baseline}: {row.verdict.finding}"
+            lines.append(line)
+        return "\n  ".join([*lines, *([f"report: {self.report}"] if self.report else [])]) + ">"
 
     @property
     def runs(self) -> list[Run]:

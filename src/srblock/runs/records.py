@@ -172,7 +172,7 @@ class Answers:
     __hash__ = None  # type: ignore[assignment] # as arrays have none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run, read from its folder or from its record.
 
@@ -218,6 +218,11 @@ class Run:
     recall: dict[str, np.ndarray[Any, Any]]
     answers: Answers | None = None
     checkpoint_sha256: str | None = None
+
+    def __repr__(self) -> str:
+        """Say in a line which run it is, its test figures in percent, and where it lies."""
+        figures = ", ".join(f"{key} {value:.2f}" for key, value in self.test.items())
+        return f"<Run {self.variant}, seed {self.seed}: test {figures}; {self.directory}>"
 
     @staticmethod
     def from_result(
