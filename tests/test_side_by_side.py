@@ -95,6 +95,7 @@ def test_the_time_for_it_is_limited(
     seconds: float, left: float, round_s: float, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
+    monkeypatch.setattr(side_by_side, "PATIENCE", 3.0)  # more in other tests
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     go_on = side_by_side._limit(seconds, None if left == math.inf else 100.0 + left)
 
