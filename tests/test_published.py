@@ -9,14 +9,17 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
 import run_fixture
 from run_fixture import of_scenes, write_run
 
-from srblock.report.published import markdown, published, write_tables
+from srblock.report.published import markdown, published, study_name, write_tables
 from srblock.runs.archive import add_records, read_records
+from srblock.runs.protocol import read_protocols
+from srblock.statistics.power import smallest_detectable
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -223,6 +226,18 @@ def test_the_spread_of_trained_memories_that_memory_md_states_is_in_the_records(
     last = [dict(zip(record["columns"], record["epochs"][-1], strict=True)) for record in map(_json, records)]
     spreads = [100 * epoch[name] for epoch in last for name in epoch if name.endswith("memory_spread")]
     assert f"by {min(spreads):.2f} to {max(spreads):.2f}% of it" in (REPOSITORY / "docs" / "memory.md").read_text()
+
+
+def test_the_spread_of_the_networks_trained_on_that_the_log_states_is_in_the_records() -> None:
+    results = REPOSITORY / "results"
+    (study,) = [plan.study for plan in read_protocols(results) if plan.name == "open-memory-trained-on"]
+    runs = [run for run in read_records(results) if study_name(run.config) == study]
+    validation = {(run.seed, bool(run.variant.sr_blocks)): run.validation["top1"] for run in runs}
+    spread = stdev(validation[seed, True] - validation[seed, False] for seed in range(16, 20))
+    detectable = smallest_detectable(spread / 16**0.5, 15)
+    text = " ".join((results / "LOG.md").read_text().split())
+    assert f"block less none is {spread:.3f} points" in text
+    assert f"16 pairs would find a difference of {detectable:.2f} four times in five" in text
 
 
 def _json(path: Path) -> dict[str, Any]:
